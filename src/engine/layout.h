@@ -1,0 +1,52 @@
+/*
+ * The engine's address space. Every mapping of the engine lies in [64 KiB, 8 TiB), so that the host addresses
+ * [8 TiB, 128 TiB) stay free for the kernel window (docs/architecture.md). All big regions have fixed
+ * addresses: code may use them as constants, and other processes of the engine can map them alike.
+ */
+#ifndef ENGINE_LAYOUT_H
+#define ENGINE_LAYOUT_H
+
+#include "base/types.h"
+
+#define ENG_TOP 0x080000000000ull /* nothing of ours at or above */
+
+/* Text, data, brk heap: from 0x400000 (static, non-PIE). */
+
+/* Generated code: two views of one memfd, never writable and executable through the same mapping.
+ * Within 2 GiB of the text, so that rel32 calls reach. */
+#define ENG_CODE_RX   0x10000000ull
+#define ENG_CODE_RW   0x50000000ull
+#define ENG_CODE_SIZE 0x08000000ull /* 128 MiB of address space; the cache uses a part */
+
+/* Stack of the main thread (it leaves the one the kernel gave it). */
+#define ENG_STACK_BASE 0x0100000000ull
+#define ENG_STACK_SIZE 0x00100000ull
+
+/* One arena for the VM: struct vm and everything shared by its vCPUs. */
+#define ENG_VM_BASE 0x1000000000ull
+
+/* One arena per vCPU: struct vcpu, its channel, its thread's stack. */
+#define ENG_VCPU_BASE   0x1100000000ull
+#define ENG_VCPU_STRIDE 0x0001000000ull /* 16 MiB */
+#define ENG_VCPU_STATE  0x0000000ull    /* struct vcpu */
+#define ENG_VCPU_CHAN   0x0800000ull    /* shared pages: struct vcpu_chan */
+#define ENG_VCPU_STACK  0x0c00000ull    /* 1 MiB, a guard page below */
+#define ENG_VCPU_STACK_SIZE 0x100000ull
+#define ENG_MAX_VCPUS   64
+
+/* Decoded code (interpreter) and other lazily grown caches: NORESERVE. */
+#define ENG_ICACHE_BASE 0x2000000000ull
+#define ENG_ICACHE_SIZE 0x0400000000ull /* 16 GiB of address space */
+
+/* One byte of attributes per guest page frame (enum page_attr); shared with the VMM. NORESERVE. */
+#define ENG_ATTR_BASE 0x3000000000ull
+
+/* Guest RAM: host address = ENG_RAM_BASE + GPA, whatever the slot. */
+#define ENG_RAM_BASE     0x010000000000ull /* 1 TiB */
+#define ENG_GPA_BITS     42                /* MAXPHYADDR: 4 TiB */
+#define ENG_GPA_LIMIT    (1ull << ENG_GPA_BITS)
+#define ENG_ATTR_SIZE    (ENG_GPA_LIMIT >> 12)
+
+#define gpa_to_hva(gpa) ((u8 *)(ENG_RAM_BASE + (gpa)))
+
+#endif

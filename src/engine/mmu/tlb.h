@@ -1,0 +1,51 @@
+/*
+ * The software TLB: per vCPU, direct mapped, one array per kind of access. An entry maps one 4 KiB guest
+ * virtual page to host memory: host address = GVA + addend. A tag is the page address with the 12 low bits
+ * holding the context number; the context of the low half of the address space changes with CR3 / PCID, that of
+ * the high half only when something non-global there must go. So an address-space switch flushes nothing, and a
+ * full flush takes new context numbers.
+ *
+ * A tag present means: this access needs no further work. tag_w only once the PTE is dirty, the page is logged,
+ * and the page holds no decoded code; MMIO never enters.
+ */
+#ifndef ENGINE_MMU_TLB_H
+#define ENGINE_MMU_TLB_H
+
+#include "base/types.h"
+
+#define TLB_BITS 10
+#define TLB_SIZE (1u << TLB_BITS)
+
+enum mmu_idx {
+	MMU_USER,      /* CPL 3 */
+	MMU_KERNEL,    /* supervisor; SMAP applies where CR4.SMAP (also implicit accesses: descriptor tables ...) */
+	MMU_KERNEL_AC, /* supervisor, SMAP on, RFLAGS.AC set */
+	MMU_IDX_COUNT
+};
+
+struct tlb_entry {
+	u64 tag_r, tag_w, tag_x; /* TLB_INVALID_TAG: not allowed without the slow path */
+	u64 addend;
+};
+
+#define TLB_INVALID_TAG 0xfffull /* context 0xfff is never handed out */
+#define TLB_CTX_MAX     0xffeu
+
+struct tlb {
+	u64 ctx[2]; /* current context of the low [0] and high [1] half */
+	struct tlb_entry e[MMU_IDX_COUNT][TLB_SIZE];
+	/* private to mmu/tlb.c: which context belongs to which PCID */
+	struct {
+		u16 next;        /* next unused context number */
+		u16 pcid_ctx[64];
+		u16 pcid_tag[64];
+		bool high_nonglobal; /* an entry of the high half without the G bit has been installed in ctx[1] */
+	} as;
+};
+
+static inline unsigned tlb_index(gva_t a)
+{
+	return (a >> 12) & (TLB_SIZE - 1);
+}
+
+#endif

@@ -1,0 +1,37 @@
+/* Counters of one vCPU: an X-macro list; all appear in `doppel stats --json` by these names. */
+#ifndef ENGINE_STATS_H
+#define ENGINE_STATS_H
+
+#include "base/types.h"
+
+#define VCPU_STATS(X)                                                                                            \
+	X(insns, "guest instructions retired")                                                                   \
+	X(exits, "returns from KVM_RUN")                                                                         \
+	X(exit_io, "exits for port I/O")                                                                         \
+	X(exit_mmio, "exits for memory-mapped I/O")                                                              \
+	X(exit_hlt, "exits for HLT")                                                                             \
+	X(exit_intr, "exits for a signal")                                                                       \
+	X(exit_other, "other exits")                                                                             \
+	X(halts, "HLT waits inside the engine")                                                                  \
+	X(exceptions, "exceptions delivered")                                                                    \
+	X(page_faults, "of these page faults")                                                                   \
+	X(interrupts, "external interrupts delivered")                                                           \
+	X(nmis, "NMIs delivered")                                                                                \
+	X(tlb_misses, "TLB slow paths")                                                                          \
+	X(tlb_walks, "page-table walks")                                                                         \
+	X(tlb_flushes, "TLB flushes")                                                                            \
+	X(blocks_decoded, "blocks decoded")                                                                      \
+	X(blocks_run, "blocks entered through the slow lookup")                                                  \
+	X(smc_invalidations, "writes that hit decoded code")                                                     \
+	X(vec_stubs, "host stubs made for vector instructions")                                                  \
+	X(safepoints, "stops for another thread")                                                                \
+	X(ioeventfds, "writes taken by an ioeventfd")                                                            \
+	X(irq_injected, "interrupts accepted from irqfd, MSI or line")
+
+struct vcpu_stats {
+#define X(name, text) u64 name;
+	VCPU_STATS(X)
+#undef X
+};
+
+#endif
