@@ -1,0 +1,78 @@
+/*
+ * The wire between a KVM client (VMM) and the engine. Both sides include this file; it must stay small.
+ *
+ * VM socket: SOCK_SEQPACKET. Each request is one message: struct kvmw_req + payload (+ fds by SCM_RIGHTS); each gets one
+ * struct kvmw_rep + payload (+ fds). One request at a time (the client locks). The engine exits when the socket closes.
+ *
+ * vCPU channel: a memfd per vCPU, KVMW_CHAN_SIZE bytes: struct vcpu_chan. The first three pages are KVM's own mmap area of
+ * a vCPU (kvm_run, PIO data, coalesced ring). Requests on a vCPU (KVM_RUN and all vCPU ioctls) go through it: the client
+ * fills req/payload, stores turn = TURN_ENGINE and wakes; the engine answers and stores turn = TURN_CLIENT.
+ */
+#ifndef KVM_CHAN_H
+#define KVM_CHAN_H
+
+#include <linux/kvm.h>
+#include "base/types.h"
+
+#define KVMW_VERSION   1
+#define KVMW_MMAP_SIZE (3 * 4096)
+#define KVMW_CHAN_SIZE (32 * 4096)
+#define KVMW_PAYLOAD   (24 * 4096)
+#define KVMW_MSG_MAX   65536
+#define KVMW_FDS_MAX   4
+
+/* Requests that KVM does not have: doppel's own, numbers outside KVMIO. */
+#define DOPPELIO             0xD0
+#define DOPPEL_INVALIDATE    _IOW(DOPPELIO, 1, struct doppel_range)  /* the VMM wrote guest RAM where PA_CODE was set */
+#define DOPPEL_GET_ATTR_FD   _IO(DOPPELIO, 2)                        /* reply carries the page-attribute memfd */
+#define DOPPEL_GET_STATS     _IOR(DOPPELIO, 3, struct doppel_stats)  /* on a vCPU */
+
+struct doppel_range {
+	u64 gpa, size;
+};
+#define DOPPEL_STATS_MAX 64
+struct doppel_stats {
+	u32 count;
+	u32 pad;
+	u64 value[DOPPEL_STATS_MAX]; /* in the order of engine/stats.h */
+};
+
+enum kvmw_object { KVMW_SYSTEM, KVMW_VM, KVMW_VCPU };
+
+struct kvmw_req {
+	u32 object;  /* enum kvmw_object */
+	u32 ioctl;   /* KVM_* request number */
+	u64 arg;     /* by-value argument */
+	u32 size;    /* payload bytes that follow */
+	u32 nfds;
+};
+struct kvmw_rep {
+	s64 ret;     /* >= 0 result, or -errno */
+	u32 size;
+	u32 nfds;
+};
+
+enum { TURN_CLIENT = 0, TURN_ENGINE = 1 };
+
+struct vcpu_chan {
+	union {
+		struct kvm_run run;
+		u8 run_page[4096];
+	};
+	u8 pio_page[4096];       /* kvm_run.io.data_offset = 4096 */
+	u8 coalesced_page[4096];
+	u32 turn __attribute__((aligned(64)));      /* futex: whose move it is */
+	u32 client_waits, engine_waits;             /* somebody sleeps on turn */
+	u32 attention __attribute__((aligned(64))); /* enum attention of engine/vcpu.h; futex of a halted vCPU */
+	u32 sleeping;                               /* the vCPU sleeps on attention */
+	u32 ioctl __attribute__((aligned(64)));
+	u32 size;                                   /* payload bytes, both ways */
+	u64 arg;
+	s64 ret;
+	u8 payload[KVMW_PAYLOAD] __attribute__((aligned(64)));
+};
+#define CHAN_CANCEL 0x01u /* attention bit a client may set: stop KVM_RUN (= ATT_CANCEL) */
+
+_Static_assert(sizeof(struct vcpu_chan) <= KVMW_CHAN_SIZE, "channel fits");
+
+#endif
