@@ -18,7 +18,7 @@ ENGINE_OBJ := $(ENGINE_SRC:%.c=$(B)/%.o)
 V_OBJ := $(V_SRC:%.c=$(B)/%.o)
 
 .DEFAULT_GOAL := all
-all: $(B)/doppel $(B)/doppel-engine
+all: $(B)/doppel $(B)/doppel-engine $(B)/doppel-init
 
 $(B)/src/engine/%.o: src/engine/%.c
 	@mkdir -p $(@D)
@@ -35,6 +35,11 @@ $(B)/doppel-engine: $(B)/$(E_MAIN:.c=.o) $(B)/libengine.a
 	$(CC) -static -no-pie -o $@ $< -Wl,--whole-archive $(B)/libengine.a -Wl,--no-whole-archive -lpthread
 $(B)/doppel: $(B)/$(V_MAIN:.c=.o) $(B)/libdoppel.a
 	$(CC) $(SAN) -pie -o $@ $< $(B)/libdoppel.a $(V_LIBS)
+
+# /init of the guest: static, so that the initramfs needs no library
+$(B)/doppel-init: src/guest/init.c
+	@mkdir -p $(@D)
+	$(CC) -std=gnu17 -O2 -Wall -Wextra -Werror -D_GNU_SOURCE -static -s -o $@ $<
 
 # Tests: each room adds a fragment tests/*/*.mk that appends to TESTS (programs to run) and says how to build them.
 # SLOW_TESTS: `make soak`. FUZZERS: `make fuzz`.
@@ -66,6 +71,7 @@ install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/libexec $(DESTDIR)$(PREFIX)/share/man/man1
 	install -m755 $(B)/doppel $(DESTDIR)$(PREFIX)/bin/doppel
 	install -m755 $(B)/doppel-engine $(DESTDIR)$(PREFIX)/libexec/doppel-engine
+	install -m755 $(B)/doppel-init $(DESTDIR)$(PREFIX)/libexec/doppel-init
 	install -m644 docs/doppel.1 $(DESTDIR)$(PREFIX)/share/man/man1/doppel.1
 
 clean:
