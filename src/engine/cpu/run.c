@@ -240,6 +240,10 @@ static enum next once(struct vcpu *cpu)
 		cpu->mp_state = MP_HALTED;
 		cpu->stats.halts++;
 	}
+	if (cpu->late_size) {
+		code_invalidate(cpu->late_gpa, cpu->late_size);
+		cpu->late_size = 0;
+	}
 	if (c->attention && take_attention(cpu) == LEAVE)
 		return LEAVE;
 	if (!restart) { /* an instruction at the VMM completes before anything else happens */
