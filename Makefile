@@ -57,9 +57,9 @@ test:
 	@tools/setup test
 	@$(MAKE) --no-print-directory -j2 check
 check: all $(TESTS)
-	@tests/run-tests $(TESTS)
+	@DOPPEL_ENGINE=$(abspath $(B))/doppel-engine tests/run-tests $(TESTS)
 soak: all $(SLOW_TESTS)
-	@TEST_TIMEOUT=3600 tests/run-tests $(SLOW_TESTS)
+	@DOPPEL_ENGINE=$(abspath $(B))/doppel-engine TEST_TIMEOUT=3600 tests/run-tests $(SLOW_TESTS)
 fuzz: all $(FUZZERS)
 	@tests/run-tests $(FUZZERS)
 asan:
