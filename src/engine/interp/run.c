@@ -10,8 +10,7 @@
 
 void interp_forget_lookups(struct vcpu *cpu)
 {
-	if (cpu->icache)
-		memset(icache_vcpu(cpu)->lookup, 0, sizeof(cpu->icache->lookup));
+	memset(icache_vcpu(cpu)->lookup, 0, sizeof(cpu->icache->lookup));
 }
 
 /* ---- ends of blocks ---- */
@@ -135,6 +134,7 @@ static struct iblock *find_next(struct vcpu *cpu, struct icache_vcpu *ic)
 static bool must_stop(const struct vcpu *cpu, const struct icache_vcpu *ic)
 {
 	return attention(cpu) || ic->stop || cpu->shadow || (cpu->rflags & FL_TF) ||
+	       (cpu->irq_window && cpu->rflags & FL_IF) ||
 	       cpu->mp_state != MP_RUNNABLE;
 }
 
