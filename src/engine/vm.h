@@ -51,7 +51,7 @@ struct vm {
 	u64 bus_lock_exits;
 	bool single_vcpu_fast;    /* at most one vCPU exists: no safe points needed */
 	/* safe point machinery (engine/safepoint.c) */
-	u32 safe_wanted, safe_running;
+	u32 safe_lock, safe_wanted; /* futexes */
 };
 
 static inline struct vm *the_vm(void) { return (struct vm *)ENG_VM_BASE; }

@@ -31,7 +31,7 @@ static unsigned current_cpl(const struct vcpu *cpu)
 static enum mmu_idx data_mmu_idx(const struct vcpu *cpu, unsigned cpl)
 {
 	if (cpl == 3)
-		return MMU_USER;
+		return cpu->cr0 & CR0_AM && cpu->rflags & FL_AC ? MMU_USER_AC : MMU_USER;
 	return (cpu->cr4 & CR4_SMAP) && (cpu->rflags & FL_AC) ? MMU_KERNEL_AC : MMU_KERNEL;
 }
 
