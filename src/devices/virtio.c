@@ -42,6 +42,11 @@ void virtio_signal_queue(struct virtio *v, unsigned queue)
 		v->transport->signal_queue(v, queue);
 }
 
+void virtio_again(struct virtio *v, unsigned queue)
+{
+	v->transport->kick(v, queue);
+}
+
 void virtio_config_changed_locked(struct virtio *v)
 {
 	v->generation++;

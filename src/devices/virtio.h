@@ -97,7 +97,10 @@ struct virtio_ops {
 struct virtio_transport_ops {
 	void (*signal_queue)(struct virtio *v, unsigned queue);
 	void (*signal_config)(struct virtio *v);
+	void (*kick)(struct virtio *v, unsigned queue);
 };
+/* Chains a device takes per notification; then virtio_again gives the loop's other work its turn. */
+enum { VIRTIO_BUDGET = 256 };
 struct virtio {
 	const struct virtio_ops *ops;
 	const struct virtio_transport_ops *transport;
@@ -131,6 +134,7 @@ static inline bool virtio_live(const struct virtio *v)
 
 /* for devices; v->lock held */
 void virtio_signal_queue(struct virtio *v, unsigned queue); /* if the driver wants it */
+void virtio_again(struct virtio *v, unsigned queue);        /* notify is called once more, soon */
 void virtio_config_changed_locked(struct virtio *v);
 void virtio_needs_reset_locked(struct virtio *v, const char *why);
 void virtio_reset_done_locked(struct virtio *v);
