@@ -3,6 +3,7 @@
  * pair (TSC, ns) taken once: pages of different vCPUs then agree to the nanosecond, which PVCLOCK_TSC_STABLE_BIT
  * promises the guest.
  */
+#include <errno.h>
 #include <linux/kvm_para.h>
 #include "engine/cpu/cpu_int.h"
 #include "engine/cpu/pvclock.h"

@@ -17,6 +17,16 @@ gva_t iop_ea_slow(struct vcpu *cpu, const struct iop *op, unsigned size, bool wr
 	return off;
 }
 
+/* Both ends of the operand lie in RAM: then nothing between lock and unlock can leave to the VMM. */
+static bool is_ram(struct vcpu *cpu, gva_t a, unsigned size)
+{
+	gpa_t first, last;
+	bool w, u;
+
+	return mmu_translate_debug(cpu, a, &first, &w, &u) && phys_is_ram(first) &&
+	       mmu_translate_debug(cpu, a + size - 1, &last, &w, &u) && phys_is_ram(last);
+}
+
 u64 rmw_begin(struct vcpu *cpu, gva_t a, unsigned size, bool locked)
 {
 	mmu_probe(cpu, a, size, ACC_WRITE, cpu->mode.mmu_idx);
