@@ -169,11 +169,14 @@ struct vcpu {
 	bool exit_pending;          /* kvm_run is filled: leave KVM_RUN at the next chance */
 	bool irq_window;            /* an interrupt waits for IF (or the shadow) to allow it: block ends look */
 	bool halted_by_hlt;         /* cpu_hlt ran */
+	gpa_t late_gpa;             /* code was written through a pointer: invalidate once more when the instruction is done */
+	u32 late_size;
 	u32 in_guest;               /* futex of the safe point: 1 while this thread may execute guest code */
 
 	/* ---- guest debug (KVM_SET_GUEST_DEBUG) ---- */
 	u32 guest_debug;            /* KVM_GUESTDBG_* */
 	u64 guest_debug_dr[8];
+	u64 dr6_pending;            /* data breakpoints hit by the current instruction */
 
 	/* ---- identity ---- */
 	struct vm *vm;

@@ -84,7 +84,6 @@ static enum next deliver_interrupts(struct vcpu *cpu)
 			cpu->irq_window = true;
 		} else {
 			cpu->nmi_pending = false;
-			cpu->stats.nmis++;
 			return interrupt_deliver(cpu, EXC_NMI, true) ? GO_ON : triple_fault(cpu);
 		}
 	}
@@ -94,7 +93,6 @@ static enum next deliver_interrupts(struct vcpu *cpu)
 			return GO_ON;
 		}
 		cpu->inject.pending = false;
-		cpu->stats.interrupts++;
 		return interrupt_deliver(cpu, cpu->inject.vector, false) ? GO_ON : triple_fault(cpu);
 	}
 	if (cpu->vm->irqchip && irq_pending_vector(cpu) >= 0) {
@@ -106,8 +104,7 @@ static enum next deliver_interrupts(struct vcpu *cpu)
 		}
 		vector = irq_acknowledge(cpu);
 		if (vector >= 0) {
-			cpu->stats.interrupts++;
-			vcpu_kick(cpu, ATT_IRQ); /* there may be more */
+				vcpu_kick(cpu, ATT_IRQ); /* there may be more */
 			return interrupt_deliver(cpu, (unsigned)vector, false) ? GO_ON : triple_fault(cpu);
 		}
 	}
@@ -223,8 +220,6 @@ static enum next pending_exception(struct vcpu *cpu)
 			return debug_exit(cpu, EXC_BP, 0);
 		}
 	}
-	cpu->stats.exceptions++;
-	cpu->stats.page_faults += cpu->exc.vector == EXC_PF;
 	return exception_deliver(cpu) ? GO_ON : triple_fault(cpu);
 }
 
@@ -239,6 +234,10 @@ static enum next once(struct vcpu *cpu)
 		cpu->halted_by_hlt = false;
 		cpu->mp_state = MP_HALTED;
 		cpu->stats.halts++;
+	}
+	if (cpu->late_size) {
+		code_invalidate(cpu->late_gpa, cpu->late_size);
+		cpu->late_size = 0;
 	}
 	if (c->attention && take_attention(cpu) == LEAVE)
 		return LEAVE;
