@@ -22,19 +22,19 @@ all: $(B)/doppel $(B)/doppel-engine $(B)/doppel-init
 
 $(B)/src/engine/%.o: src/engine/%.c
 	@mkdir -p $(@D)
-	$(CC) $(E_CFLAGS) -c -o $@ $<
+	@echo CC $< && $(CC) $(E_CFLAGS) -c -o $@ $<
 $(B)/src/%.o: src/%.c
 	@mkdir -p $(@D)
-	$(CC) $(V_CFLAGS) -c -o $@ $<
+	@echo CC $< && $(CC) $(V_CFLAGS) -c -o $@ $<
 
 $(B)/libengine.a: $(filter-out $(B)/$(E_MAIN:.c=.o),$(ENGINE_OBJ))
-	rm -f $@ && ar rcs $@ $^
+	@rm -f $@ && ar rcs $@ $^
 $(B)/libdoppel.a: $(filter-out $(B)/$(V_MAIN:.c=.o),$(V_OBJ))
-	rm -f $@ && ar rcs $@ $^
+	@rm -f $@ && ar rcs $@ $^
 $(B)/doppel-engine: $(B)/$(E_MAIN:.c=.o) $(B)/libengine.a
-	$(CC) -static -no-pie -o $@ $< -Wl,--whole-archive $(B)/libengine.a -Wl,--no-whole-archive -lpthread
+	@echo LD $@ && $(CC) -static -no-pie -o $@ $< -Wl,--whole-archive $(B)/libengine.a -Wl,--no-whole-archive -lpthread
 $(B)/doppel: $(B)/$(V_MAIN:.c=.o) $(B)/libdoppel.a
-	$(CC) $(SAN) -pie -o $@ $< $(B)/libdoppel.a $(V_LIBS)
+	@echo LD $@ && $(CC) $(SAN) -pie -o $@ $< $(B)/libdoppel.a $(V_LIBS)
 
 # /init of the guest: static, so that the initramfs needs no library
 $(B)/doppel-init: src/guest/init.c

@@ -176,6 +176,7 @@ struct vcpu {
 	/* ---- guest debug (KVM_SET_GUEST_DEBUG) ---- */
 	u32 guest_debug;            /* KVM_GUESTDBG_* */
 	u64 guest_debug_dr[8];
+	u64 dr6_pending;            /* data breakpoints hit by the current instruction */
 
 	/* ---- identity ---- */
 	struct vm *vm;

@@ -13,6 +13,7 @@
 #include "engine/irqchip/irqchip.h"
 #include "engine/irqchip/timer.h"
 #include "engine/lib/lib.h"
+#include "engine/mmu/mmu.h"
 
 #define SPIN 2000 /* pauses before sleeping between requests: an MMIO exit is usually answered in a few us */
 

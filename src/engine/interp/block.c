@@ -182,6 +182,8 @@ void code_flush_all(void)
 static void flush_at_safepoint(struct vm *vm, void *arg)
 {
 	code_flush_all();
+	for (u32 i = 0; i < vm->nvcpus; i++)
+		interp_forget_lookups(vm->vcpus[i]); /* they point into memory that is used anew */
 }
 
 /* ---- making ---- */
