@@ -98,7 +98,7 @@ static void set_cr8(struct vcpu *cpu, u64 v)
 	if (v & ~0xfull)
 		cpu_raise_gp(cpu, 0);
 	if (cpu->lapic)
-		lapic_set_tpr(cpu, v << 4);
+		lapic_set_tpr(cpu, v);
 	else
 		cpu->cr8_unused = v;
 }
@@ -115,7 +115,7 @@ u64 cpu_get_cr(struct vcpu *cpu, unsigned n)
 	case 4:
 		return cpu->cr4;
 	case 8:
-		return cpu->lapic ? lapic_get_tpr(cpu) >> 4 : cpu->cr8_unused;
+		return cpu->lapic ? lapic_get_tpr(cpu) : cpu->cr8_unused;
 	default:
 		cpu_raise(cpu, EXC_UD);
 	}

@@ -19,6 +19,8 @@ u64 cpu_get_dr(struct vcpu *cpu, unsigned n)
 
 void cpu_set_dr(struct vcpu *cpu, unsigned n, u64 v)
 {
+	u64 enabled = cpu->dr7 & 0xff;
+
 	n = alias(cpu, n);
 	if (n >= 6 && v >> 32)
 		cpu_raise_gp(cpu, 0);
@@ -28,4 +30,6 @@ void cpu_set_dr(struct vcpu *cpu, unsigned n, u64 v)
 		cpu->dr6 = (v & (0xf | DR6_BD | DR6_BS | DR6_BT)) | DR6_FIXED;
 	else
 		cpu->dr7 = (v & 0xffff2bff) | DR7_FIXED;
+	if (n != 6 && (enabled || (cpu->dr7 & 0xff)))
+		mmu_flush_all(cpu); /* pages with a data breakpoint have no TLB entries */
 }

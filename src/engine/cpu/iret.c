@@ -82,6 +82,16 @@ static void iret_to_v86(struct vcpu *cpu, struct stack *st, const struct frame *
 	cpu_update_mode(cpu);
 }
 
+/* The task that executes IRET goes on behind it the next time: what an interrupt task relies on. */
+static u64 iret_next(struct vcpu *cpu)
+{
+	u8 bytes[INSN_MAX_LEN];
+	unsigned n = mmu_fetch_bytes(cpu, (u32)(cpu->seg[SEG_CS].base + cpu->rip), bytes, sizeof(bytes));
+	struct insn in;
+
+	return cpu->rip + (insn_decode(bytes, n, cpu->mode.code, &in) == INSN_OK ? in.len : 1);
+}
+
 static void iret_task(struct vcpu *cpu)
 {
 	const struct segment *tr = &cpu->seg[SEG_TR];
@@ -96,7 +106,7 @@ static void iret_task(struct vcpu *cpu)
 		cpu_raise_err(cpu, EXC_TS, SEL_ERR(link));
 	if (!DESC_P(d))
 		cpu_raise_err(cpu, EXC_NP, SEL_ERR(link));
-	task_switch(cpu, link, TASK_IRET, false, 0, cpu->rip);
+	task_switch(cpu, link, TASK_IRET, false, 0, iret_next(cpu));
 }
 
 /* RFLAGS bits an IRET at this CPL and IOPL may write. */

@@ -1,5 +1,6 @@
 /* Power-on and INIT (SDM 3A table 10-1), as KVM's vCPUs have it. */
 #include "engine/cpu/cpu_int.h"
+#include "engine/cpu/fpu.h"
 #include "engine/irqchip/irqchip.h"
 #include "engine/lib/lib.h"
 #include "engine/vm.h"
@@ -83,12 +84,9 @@ static void reset_power_on(struct vcpu *cpu)
 	cpu->msr_kvm_steal_time = cpu->msr_kvm_eoi_en = cpu->msr_kvm_migration = 0;
 	cpu->msr_kvm_poll_control = 1;
 	cpu->mp_state = cpu->is_bsp ? MP_RUNNABLE : MP_UNINITIALIZED;
-	/* x87 FCW, MXCSR as FNINIT and reset leave them; the header says the x87 and SSE parts are in use. */
-	memset(cpu->xsave, 0, sizeof(cpu->xsave));
-	cpu->xsave[0] = 0x40; /* FCW 0x0040 after power-on */
-	cpu->xsave[24] = 0x80;
-	cpu->xsave[25] = 0x1f; /* MXCSR 0x1f80 */
-	cpu->xsave[512] = 3;
+	if (!cpu->mcg_cap)
+		cpu->mcg_cap = ARRAY_SIZE(cpu->mce_banks) / 4;
+	fpu_reset(cpu, false);
 }
 
 void cpu_reset(struct vcpu *cpu, bool init)
