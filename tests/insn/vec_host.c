@@ -31,7 +31,7 @@ static const int greg_of[16] = { REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, RE
 				 REG_R8, REG_R9, REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15 };
 
 /* ---- random ---- */
-static u64 seed;
+static u64 seed, current;
 
 static u64 rnd(void)
 {
@@ -80,6 +80,10 @@ static void leave_host(ucontext_t *uc)
 	host.rflags = (u64)r[REG_EFL];
 	memcpy(&host.xs, fp, XSAVE_SIZE);
 	host.out = (struct vec_outcome){ .vector = (unsigned)r[REG_TRAPNO], .error = (u32)r[REG_ERR] };
+	if (host.out.vector == EXC_SS)
+		host.out.vector = EXC_GP; /* the fakes know no stack segment */
+	if (host.out.vector == EXC_PF && (s64)r[REG_CR2] < 0)
+		host.out.error &= ~PF_P; /* the host kernel's half */
 	if (host.out.vector == 3)
 		host.out = (struct vec_outcome){ .vector = NO_FAULT };
 	else if (host.out.vector == EXC_PF)
@@ -102,7 +106,8 @@ static void on_signal(int sig, siginfo_t *info, void *context)
 	else if (host.phase == PH_RUN)
 		leave_host(uc);
 	else if (host.phase != PH_OURS || sig != SIGFPE || !vec_handle_sigfpe(&cpu, uc)) {
-		printf("signal %d at %llx in the code under test\n", sig, (u64)uc->uc_mcontext.gregs[REG_RIP]);
+		printf("signal %d at %llx in the code under test, --seed %llu\n", sig,
+		       (u64)uc->uc_mcontext.gregs[REG_RIP], current);
 		fflush(stdout);
 		_exit(1);
 	}
@@ -120,6 +125,8 @@ static void h_end(struct vcpu *c, const struct iop *op) {}
 static __attribute__((noinline)) void run_ours(const struct iop *ops)
 {
 	vec_ours = (struct vec_outcome){ .vector = NO_FAULT };
+	vec_state(&cpu)->fcs = 0; /* as the host's 64-bit XRSTOR leaves them */
+	vec_state(&cpu)->fds = 0;
 	host.phase = PH_OURS;
 	vcpu_fpu_load(&cpu);
 	if (!__builtin_setjmp(cpu.unwind))
@@ -244,6 +251,7 @@ static void random_state(bool unmasked)
 	}
 	xs->fx.fcw = (u16)(0x37f & ~(below(4) << 8)) | (u16)(below(4) << 10);
 	xs->fx.mxcsr = MXCSR_DEFAULT | below(4) << 13 | (chance(20) ? 0x8040 & (u32)rnd() : 0) | (chance(20) ? below(64) : 0);
+	xs->fx.mxcsr |= chance(3) ? BIT(17) & vec_state(&cpu)->mxcsr_mask : 0;
 	if (unmasked) {
 		xs->fx.fcw &= ~(u16)below(64);
 		xs->fx.mxcsr &= ~(below(64) << 7);
@@ -256,6 +264,10 @@ static void random_state(bool unmasked)
 		xs->fx.fip = CODE - 64;
 		xs->fx.fdp = ARENA + 77;
 		xs->fx.fop = 0x123;
+	} else if (chance(30)) {
+		xs->fx.fip = CODE - 99; /* gone where the host keeps pointers only with an exception */
+		xs->fx.fdp = 777;
+		xs->fx.fop = 0x321;
 	}
 	xs->fx.ftw = chance(50) ? (u8)rnd() : chance(70) ? (u8)(0xff >> below(8)) : 0;
 	xs->xstate_bv = XS_X87 | XS_SSE | XS_AVX;
@@ -427,7 +439,7 @@ static bool run_test(u64 start)
 	unsigned steps = 0;
 	bool ok = true;
 
-	seed = start;
+	seed = current = start;
 	steps = generate(in);
 	random_gprs();
 	random_state(chance(25));
@@ -501,6 +513,7 @@ static void set_up(void)
 	cpu.cr4 = BIT(9) | BIT(10) | BIT(18);
 	cpu.xcr0 = cpu.xcr0_supported = xstate_supported();
 	cpu.seg[SEG_CS].sel = 0x33;
+	cpu.seg[SEG_SS].sel = 0x2b;
 }
 
 int main(int argc, char **argv)
