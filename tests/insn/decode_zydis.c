@@ -128,7 +128,8 @@ static const char *compare_mem(const struct insn *in, const struct insn_operand 
 		return "displacement";
 	if (z->mem.type != ZYDIS_MEMOP_TYPE_AGEN && m->seg != ZydisRegisterGetId(z->mem.segment))
 		return "segment";
-	if (z->mem.type == ZYDIS_MEMOP_TYPE_MEM && m->size && m->size * 8 != z->size)
+	/* For the cache line instructions we say one byte. */
+	if (z->mem.type == ZYDIS_MEMOP_TYPE_MEM && m->size > 1 && m->size * 8 != z->size)
 		return "memory size";
 	return NULL;
 }
@@ -159,8 +160,12 @@ static const char *compare_operands(const struct insn *in, const ZydisDecodedIns
 		const struct insn_operand *op = &in->op[n];
 		const char *what = NULL;
 
+		/* ST0 and XMM0 are hidden in some of Zydis' rows. */
+		while (in->nops - n > z->operand_count_visible - i && n < in->nops && in->op[n].implicit)
+			n++;
 		if (n >= in->nops)
 			return "operand count";
+		op = &in->op[n];
 		switch (ops[i].type) {
 		case ZYDIS_OPERAND_TYPE_REGISTER:
 			what = compare_reg(op, ops[i].reg.value);
@@ -181,6 +186,8 @@ static const char *compare_operands(const struct insn *in, const ZydisDecodedIns
 		if (what)
 			return what;
 	}
+	while (n < in->nops && in->op[n].implicit)
+		n++;
 	return n == in->nops ? NULL : "operand count";
 }
 
@@ -202,9 +209,24 @@ static bool has_implicit_mem(const struct insn *in)
 	return in->desc->attr & IA_STRING || in->id == INSN_XLAT || in->id == INSN_MASKMOVQ || in->id == INSN_MASKMOVDQU || in->id == INSN_MONITOR;
 }
 
+/* Operand size says something where an operand or an implicit register depends on it. */
 static bool opsize_matters(const struct insn *in)
 {
-	return in->desc->cls == IC_INT || in->desc->cls == IC_SYS;
+	switch (in->id) {
+	case INSN_DAA: case INSN_DAS: case INSN_AAA: case INSN_AAS: case INSN_AAM: case INSN_AAD: case INSN_LAHF: case INSN_SAHF:
+	case INSN_SALC: case INSN_SYSCALL: case INSN_INVLPG: case INSN_CMPXCHG8B: case INSN_CMPXCHG16B: case INSN_CRC32: case INSN_MOVDIR64B:
+	case INSN_INVPCID: case INSN_XLAT: case INSN_CLFLUSH: case INSN_CLFLUSHOPT: case INSN_CLWB: case INSN_PREFETCH: case INSN_PREFETCHW:
+	case INSN_MOVNTI: case INSN_MOVDIRI:
+		return false;
+	default:
+		return in->desc->cls == IC_INT || in->desc->cls == IC_SYS;
+	}
+}
+
+/* Instructions whose operands mean nothing: hints, and those that only raise #UD. */
+static bool operands_matter(const struct insn *in)
+{
+	return in->id != INSN_NOP && in->id != INSN_UD0 && in->id != INSN_UD1;
 }
 
 static const char *compare_decoded(const struct insn *in, const ZydisDecodedInstruction *z, const ZydisDecodedOperand *ops)
@@ -219,6 +241,8 @@ static const char *compare_decoded(const struct insn *in, const ZydisDecodedInst
 		if (what || in->nops == 0)
 			return what;
 	}
+	if (!operands_matter(in))
+		return NULL;
 	if (opsize_matters(in) && in->opsize * 8 != z->operand_width)
 		return "operand size";
 	if (in->desc->attr & IA_STRING || in->id == INSN_XLAT)
@@ -226,11 +250,34 @@ static const char *compare_decoded(const struct insn *in, const ZydisDecodedInst
 	return compare_operands(in, z, ops);
 }
 
+/*
+ * Where the host CPU differs from Zydis, and we follow the CPU (tried on an AMD family 1Ah): 66h makes all near branches 16-bit, not only
+ * those with a 32-bit displacement; 0F0D needs memory; F3 with REX.B 90 is XCHG; far pointers in memory have no 64-bit offsets.
+ */
+static bool known_difference(const struct insn *in, const ZydisDecodedInstruction *z, enum insn_mode mode)
+{
+	u32 near = IA_BRANCH | IA_DEF64;
+
+	if (!in->desc)
+		return in->map == 1 && in->opcode == 0x0d && in->modrm >= 0xc0;
+	if (mode != INSN_MODE_64)
+		return false;
+	if ((in->desc->attr & near) == near && in->prefixes & PFX_OPSIZE && !(in->rex & 8))
+		return true;
+	if (in->id == INSN_XCHG && z->mnemonic == ZYDIS_MNEMONIC_PAUSE)
+		return in->rex & 1;
+	return in->rex & 8 && (in->id == INSN_LSS || in->id == INSN_LFS || in->id == INSN_LGS || in->id == INSN_JMP_FAR || in->id == INSN_CALL_FAR);
+}
+
 static void report(const char *what, const struct insn *in, const ZydisDecodedInstruction *z, const u8 *p, enum insn_mode mode, int err)
 {
 	u32 key = z ? z->mnemonic : 0x10000u | (u32)in->map << 8 | in->opcode;
 	char text[128] = "";
 
+	if (z && known_difference(in, z, mode)) {
+		t.known++;
+		return;
+	}
 	t.failed++;
 	for (unsigned i = 0; i < t.nreports; i++) {
 		if (t.reports[i].what == what && t.reports[i].key == key) {
@@ -280,8 +327,13 @@ static unsigned check(const u8 *p, enum insn_mode mode)
 		what = "Zydis operands";
 	else
 		what = compare_decoded(&in, &z, ops);
-	if (!what && (t.valid & 15) == 0 && (insn_decode(p, in.len - 1, mode, &in) != INSN_NEED_MORE || insn_decode(p, z.length, mode, &in)))
-		what = "short input";
+	if (!what && (t.valid & 15) == 0) {
+		struct insn again;
+
+		if (insn_decode(p, in.len - 1, mode, &again) != INSN_NEED_MORE || insn_decode(p, in.len, mode, &again) ||
+		    memcmp(&again, &in, sizeof(in)))
+			what = "short input";
+	}
 	if (what)
 		report(what, &in, &z, p, mode, err);
 	else
@@ -470,8 +522,8 @@ static void summary(u64 files)
 {
 	for (unsigned i = 0; i < t.nreports; i++)
 		printf("%8llu x %s (key %x)\n", (unsigned long long)t.reports[i].count, t.reports[i].what, t.reports[i].key);
-	printf("%llu compared (%llu of them from files), %llu valid, %llu skipped as not supported:", (unsigned long long)t.compared,
-	       (unsigned long long)files, (unsigned long long)t.valid, (unsigned long long)t.skipped);
+	printf("%llu compared (%llu of them from files), %llu valid, %llu known to differ from the CPU in Zydis,\n%llu skipped as not supported:", (unsigned long long)t.compared,
+	       (unsigned long long)files, (unsigned long long)t.valid, (unsigned long long)t.known, (unsigned long long)t.skipped);
 	for (unsigned i = 0; i <= ZYDIS_ISA_SET_MAX_VALUE; i++)
 		if (t.skipped_set[i])
 			printf(" %s %llu", ZydisISASetGetString((ZydisISASet)i), (unsigned long long)t.skipped_set[i]);

@@ -21,7 +21,7 @@ struct decoder {
 static const u8 reg_size[SZ_NUM][3] = {
 	[SZ_B] = { 1, 1, 1 }, [SZ_W] = { 2, 2, 2 }, [SZ_D] = { 4, 4, 4 }, [SZ_Q] = { 8, 8, 8 }, [SZ_T] = { 10, 10, 10 },
 	[SZ_V] = { 2, 4, 8 }, [SZ_Z] = { 2, 4, 4 }, [SZ_Y] = { 4, 4, 8 }, [SZ_DB] = { 4, 4, 4 }, [SZ_DW] = { 4, 4, 4 },
-	[SZ_VW] = { 2, 4, 8 }, [SZ_DQ] = { 16, 16, 16 }, [SZ_QQ] = { 32, 32, 32 }, [SZ_SS] = { 16, 16, 16 }, [SZ_SD] = { 16, 16, 16 },
+	[SZ_VW] = { 2, 4, 8 }, [SZ_ZW] = { 2, 4, 4 }, [SZ_ZD] = { 2, 4, 4 }, [SZ_DQ] = { 16, 16, 16 }, [SZ_QQ] = { 32, 32, 32 }, [SZ_SS] = { 16, 16, 16 }, [SZ_SD] = { 16, 16, 16 },
 	[SZ_VB] = { 16, 16, 16 }, [SZ_VWD] = { 16, 16, 16 }, [SZ_X & 63] = { 16, 32 }, [SZ_HX & 63] = { 16, 16 },
 	[SZ_QX & 63] = { 16, 16 }, [SZ_OX & 63] = { 16, 16 }, [SZ_DDUP & 63] = { 16, 32 }, [SZ_M & 63] = { 4, 8 },
 	[SZ_AD & 63] = { 2, 4, 8 },
@@ -30,7 +30,7 @@ static const u8 reg_size[SZ_NUM][3] = {
 static const u16 mem_size[SZ_NUM][3] = {
 	[SZ_B] = { 1, 1, 1 }, [SZ_W] = { 2, 2, 2 }, [SZ_D] = { 4, 4, 4 }, [SZ_Q] = { 8, 8, 8 }, [SZ_T] = { 10, 10, 10 },
 	[SZ_V] = { 2, 4, 8 }, [SZ_Z] = { 2, 4, 4 }, [SZ_Y] = { 4, 4, 8 }, [SZ_P] = { 4, 6, FAR_POINTER_64 ? 10 : 6 },
-	[SZ_A] = { 4, 8, 8 }, [SZ_DB] = { 1, 1, 1 }, [SZ_DW] = { 2, 2, 2 }, [SZ_VW] = { 2, 2, 2 }, [SZ_ENV] = { 14, 28, 28 },
+	[SZ_A] = { 4, 8, 8 }, [SZ_DB] = { 1, 1, 1 }, [SZ_DW] = { 2, 2, 2 }, [SZ_VW] = { 2, 2, 2 }, [SZ_ZW] = { 2, 2, 2 }, [SZ_ZD] = { 4, 4, 4 }, [SZ_ENV] = { 14, 28, 28 },
 	[SZ_FPU] = { 94, 108, 108 }, [SZ_FXS] = { 512, 512, 512 }, [SZ_64B] = { 64, 64, 64 }, [SZ_DQ] = { 16, 16, 16 },
 	[SZ_QQ] = { 32, 32, 32 }, [SZ_SS] = { 4, 4, 4 }, [SZ_SD] = { 8, 8, 8 }, [SZ_VB] = { 1, 1, 1 }, [SZ_VWD] = { 2, 2, 2 },
 	[SZ_X & 63] = { 16, 32 }, [SZ_HX & 63] = { 8, 16 }, [SZ_QX & 63] = { 4, 8 }, [SZ_OX & 63] = { 2, 4 },
@@ -248,12 +248,15 @@ static u8 operand_size(const struct decoder *d)
 
 	if (out->prefixes & PFX_VEX)
 		return d->mode == INSN_MODE_64 && out->rex & 8 ? 8 : 4;
-	if (d->mode == INSN_MODE_16)
-		return attr & IA_FORCE64 ? 4 : p66 ? 4 : 2;
-	if (d->mode == INSN_MODE_32)
-		return p66 && !(attr & IA_FORCE64) ? 2 : 4;
-	if (out->rex & 8 && !(d->row->enc & E_NOW))
-		return 8;
+	/* A 66h that selected the row says nothing about the size. */
+	if (d->row->ops && (d->row->enc & E_PP) == 1)
+		p66 = false;
+	if (d->mode != INSN_MODE_64 && d->row->enc & E_MODIGN)
+		return 4;
+	if (d->mode != INSN_MODE_64)
+		return (d->mode == INSN_MODE_32) != p66 ? 4 : 2;
+	if (out->rex & 8)
+		return d->row->enc & E_NOW ? 4 : 8;
 	if (attr & IA_DEF64)
 		return p66 && !(attr & IA_FORCE64) ? 2 : 8;
 	return p66 ? 2 : 4;
@@ -280,6 +283,8 @@ static void set_sizes(struct decoder *d)
 	d->col[BY_ADSIZE] = out->adsize >> 2;
 	if (d->row->enc & E_B)
 		out->opsize = 1;
+	else if (d->row->enc & E_Y)
+		out->opsize = size_reg(d, SZ_Y);
 }
 
 /* ---- memory ---- */
@@ -627,10 +632,12 @@ static enum insn_error decode(struct decoder *d)
 		out->cond = out->opcode & 15;
 	if (d->row->enc & E_IMEM)
 		implicit_mem(d);
-	if (!put_operands(d) || !rules_hold(d))
+	if (!put_operands(d))
 		return INSN_UD;
 	if (d->overrun)
 		return INSN_NEED_MORE;
+	if (!rules_hold(d))
+		return INSN_UD;
 	if (d->row->enc & E_CNT0 && !(out->imm & (out->opsize == 8 ? 63 : 31)))
 		out->desc = &d->row[-1].d;
 	out->id = out->desc->id;

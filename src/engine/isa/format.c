@@ -199,6 +199,9 @@ static void put_name(struct text *t, const struct insn *in)
 	case INSN_JMP_FAR: case INSN_CALL_FAR: case INSN_RET_FAR:
 		put_str(t, in->id == INSN_JMP_FAR ? "jmp far" : in->id == INSN_CALL_FAR ? "call far" : "retf");
 		return;
+	case INSN_IRET:
+		put_str(t, in->opsize == 8 ? "iretq" : in->opsize == 4 ? "iretd" : "iret");
+		return;
 	case INSN_MOVSD_SSE: case INSN_CMPSD_SSE:
 		put_str(t, in->prefixes & PFX_VEX ? "v" : "");
 		put_str(t, in->id == INSN_MOVSD_SSE ? "movsd" : "cmpsd");

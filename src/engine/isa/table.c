@@ -48,7 +48,7 @@ enum {
 /* clang-format off */
 enum operand_spec {
 	Eb = OS(PL_E, SZ_B), Ew = OS(PL_E, SZ_W), Ed = OS(PL_E, SZ_D), Eq = OS(PL_E, SZ_Q), Ev = OS(PL_E, SZ_V), Ey = OS(PL_E, SZ_Y),
-	Edb = OS(PL_E, SZ_DB), Edw = OS(PL_E, SZ_DW), Evw = OS(PL_E, SZ_VW),
+	Edb = OS(PL_E, SZ_DB), Edw = OS(PL_E, SZ_DW), Evw = OS(PL_E, SZ_VW), Ezw = OS(PL_E, SZ_ZW), Ezd = OS(PL_E, SZ_ZD),
 	Gb = OS(PL_G, SZ_B), Gw = OS(PL_G, SZ_W), Gd = OS(PL_G, SZ_D), Gv = OS(PL_G, SZ_V), Gz = OS(PL_G, SZ_Z), Gy = OS(PL_G, SZ_Y),
 	Gm = OS(PL_G, SZ_M), Ga = OS(PL_G, SZ_AD),
 	M0 = OS(PL_M, SZ_0), Mb = OS(PL_M, SZ_B), Mw = OS(PL_M, SZ_W), Md = OS(PL_M, SZ_D), Mq = OS(PL_M, SZ_Q), Mt = OS(PL_M, SZ_T),

@@ -36,21 +36,23 @@ enum size_code {
 	SZ_DB,    /* 32-bit register or byte of memory */
 	SZ_DW,    /* 32-bit register or word of memory */
 	SZ_VW,    /* operand-size register or word of memory */
+	SZ_ZW,    /* 16- or 32-bit register or word of memory */
+	SZ_ZD,    /* 16- or 32-bit register or doubleword of memory */
 	SZ_ENV,   /* x87 environment */
 	SZ_FPU,   /* x87 state */
 	SZ_FXS,   /* FXSAVE area */
 	SZ_64B,   /* 64 bytes */
 	SZ_DQ, SZ_QQ,
 	SZ_SS, SZ_SD, SZ_VB, SZ_VWD, /* vector register or 4, 8, 1, 2 bytes of memory */
-	SZ_X = SZC(BY_VL, 24),
+	SZ_X = SZC(BY_VL, 26),
 	SZ_HX,    /* half of it; as a register XMM */
 	SZ_QX,    /* a quarter */
 	SZ_OX,    /* an eighth */
 	SZ_DDUP,  /* MOVDDUP: 8 or 32 */
-	SZ_M = SZC(BY_MODE, 29), /* 8 in 64-bit mode, else 4 */
+	SZ_M = SZC(BY_MODE, 31), /* 8 in 64-bit mode, else 4 */
 	SZ_S,     /* descriptor table register: 10 or 6 */
-	SZ_AD = SZC(BY_ADSIZE, 31),
-	SZ_NUM = 32,
+	SZ_AD = SZC(BY_ADSIZE, 33),
+	SZ_NUM = 34,
 };
 
 enum operand_place {
@@ -106,6 +108,7 @@ enum insn_enc {
 	E_BX = 0x40000,     /* implicit memory DS:rBX + AL, override applies */
 	E_AX = 0x50000,     /* implicit memory DS:rAX, override applies */
 	E_IMEM = 0x70000,
+	E_Y = 0x80000,      /* operand size is 32 bits, or 64 with REX.W */
 	E_NOW = 0x100000,   /* REX.W does not widen the operand */
 };
 
