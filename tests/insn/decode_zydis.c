@@ -206,12 +206,14 @@ static const char *compare_implicit(const struct insn *in, const ZydisDecodedIns
 
 static bool has_implicit_mem(const struct insn *in)
 {
-	return in->desc->attr & IA_STRING || in->id == INSN_XLAT || in->id == INSN_MASKMOVQ || in->id == INSN_MASKMOVDQU || in->id == INSN_MONITOR;
+	return in->desc->attr & IA_STRING || in->id == INSN_XLAT || in->id == INSN_MASKMOVQ || in->id == INSN_MASKMOVDQU;
 }
 
 /* Operand size says something where an operand or an implicit register depends on it. */
 static bool opsize_matters(const struct insn *in)
 {
+	if (in->prefixes & PFX_VEX)
+		return false;
 	switch (in->id) {
 	case INSN_DAA: case INSN_DAS: case INSN_AAA: case INSN_AAS: case INSN_AAM: case INSN_AAD: case INSN_LAHF: case INSN_SAHF:
 	case INSN_SALC: case INSN_SYSCALL: case INSN_INVLPG: case INSN_CMPXCHG8B: case INSN_CMPXCHG16B: case INSN_CRC32: case INSN_MOVDIR64B:
@@ -252,7 +254,8 @@ static const char *compare_decoded(const struct insn *in, const ZydisDecodedInst
 
 /*
  * Where the host CPU differs from Zydis, and we follow the CPU (tried on an AMD family 1Ah): 66h makes all near branches 16-bit, not only
- * those with a 32-bit displacement; 0F0D needs memory; F3 with REX.B 90 is XCHG; far pointers in memory have no 64-bit offsets.
+ * those with a 32-bit displacement; 0F0D needs memory; F3 with REX.B 90 is XCHG; far pointers in memory have no 64-bit offsets; REX.B does
+ * not give a SIB byte without base a base, also with 67h.
  */
 static bool known_difference(const struct insn *in, const ZydisDecodedInstruction *z, enum insn_mode mode)
 {
@@ -263,6 +266,8 @@ static bool known_difference(const struct insn *in, const ZydisDecodedInstructio
 	if (mode != INSN_MODE_64)
 		return false;
 	if ((in->desc->attr & near) == near && in->prefixes & PFX_OPSIZE && !(in->rex & 8))
+		return true;
+	if (in->adsize == 4 && in->rex & 1 && (in->modrm & 0xc7) == 4 && (in->sib & 7) == 5)
 		return true;
 	if (in->id == INSN_XCHG && z->mnemonic == ZYDIS_MNEMONIC_PAUSE)
 		return in->rex & 1;

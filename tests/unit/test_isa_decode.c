@@ -108,7 +108,7 @@ static void test_text(void **state)
 		{ M64, "df e0", "fnstsw ax" },
 		{ M64, "f0 01 c0", NULL },
 		{ M64, "f0 8b 00", NULL },
-		{ M64, "8f 40 00", "pop qword ptr [rax+0x0]" },
+		{ M64, "8f 40 00", "pop qword ptr [rax]" },
 		{ M64, "8f e9 78 e1 c0", NULL },
 		{ M64, "0f 0f c1 9e", NULL },
 		{ M64, "0f 0d c0", NULL },
