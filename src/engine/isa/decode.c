@@ -50,16 +50,27 @@ static u16 size_mem(const struct decoder *d, u8 code)
 /* Little-endian value of size bytes; past the limit: 0, with overrun noted. */
 static u64 take(struct decoder *d, u8 size)
 {
+	const u8 *at = d->p + d->pos;
 	u64 value = 0;
 
 	if (unlikely(d->pos + size > d->limit)) {
 		d->overrun = true;
 		return 0;
 	}
-	for (u8 i = 0; i < size; i++)
-		value |= (u64)d->p[d->pos + i] << 8 * i;
 	d->pos += size;
-	return value;
+	switch (size) {
+	case 1:
+		return *at;
+	case 2:
+		memcpy(&value, at, 2);
+		return value;
+	case 4:
+		memcpy(&value, at, 4);
+		return value;
+	default:
+		memcpy(&value, at, 8);
+		return value;
+	}
 }
 
 static s64 sign_extend(u64 value, u8 size)
@@ -644,15 +655,48 @@ static enum insn_error decode(struct decoder *d)
 	return INSN_OK;
 }
 
+/* In words: without vector registers the compiler would make it a slow string store. */
+static void clear(struct insn *out)
+{
+	u64 *word = (u64 *)out;
+
+	_Static_assert(sizeof(*out) % sizeof(*word) == 0, "cleared in words");
+#pragma GCC unroll 16
+	for (size_t i = 0; i < sizeof(*out) / sizeof(*word); i++)
+		word[i] = 0;
+}
+
+/* The out->len bytes at p, zeros after them. */
+static void keep_bytes(struct insn *out, const u8 *p, size_t n)
+{
+	u64 low = 0, high = 0;
+
+	if (n < INSN_MAX_LEN) {
+		memcpy(out->bytes, p, out->len);
+		return;
+	}
+	memcpy(&low, p, 8);
+	memcpy(&high, p + 7, 8);
+	high >>= 8;
+	if (out->len <= 8) {
+		high = 0;
+		low = out->len == 8 ? low : low & ((1ull << 8 * out->len) - 1);
+	} else {
+		high &= (1ull << 8 * (out->len - 8)) - 1;
+	}
+	memcpy(out->bytes, &low, 8);
+	memcpy(out->bytes + 8, &high, 7);
+}
+
 enum insn_error insn_decode(const u8 *p, size_t n, enum insn_mode mode, struct insn *out)
 {
 	struct decoder d = { .p = p, .limit = n < INSN_MAX_LEN ? (u8)n : INSN_MAX_LEN, .mode = mode, .seg = INSN_NO_REG, .out = out };
 	enum insn_error err = INSN_OK;
 
-	memset(out, 0, sizeof(*out));
+	clear(out);
 	err = decode(&d);
 	out->len = d.pos;
-	memcpy(out->bytes, p, d.pos);
+	keep_bytes(out, p, n);
 	if (err == INSN_NEED_MORE && n >= INSN_MAX_LEN)
 		return INSN_TOO_LONG;
 	return err;

@@ -111,10 +111,11 @@ static void put_disp(struct text *t, s64 disp, bool first, u8 adsize)
 static void put_mem(struct text *t, const struct insn *in, u64 next)
 {
 	const struct insn_mem *m = &in->mem;
+	bool stack = m->base == 5 || (m->base == 4 && in->adsize != 2);
 	bool first = true;
 
 	put_str(t, size_word(m->size));
-	if (in->prefixes & PFX_SEG && (m->seg >= SEG_FS || m->seg <= SEG_DS)) {
+	if (m->seg != (stack ? SEG_SS : SEG_DS)) {
 		put_str(t, seg_names[m->seg]);
 		put_char(t, ':');
 	}
