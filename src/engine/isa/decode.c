@@ -8,33 +8,39 @@ struct decoder {
 	const u8 *p;
 	u8 limit; /* bytes that may be looked at: min(n, 15) */
 	u8 pos;
-	u8 mode;  /* enum insn_mode */
-	u8 seg;   /* effective override or INSN_NO_REG */
+	u8 mode; /* enum insn_mode */
+	u8 seg;  /* effective override or INSN_NO_REG */
 	bool overrun;
-	u8 rep;   /* F2 or F3 as a pp value, 0: none */
+	u8 rep;    /* F2 or F3 as a pp value, 0: none */
 	u8 col[4]; /* column of the size tables, by enum size_by */
 	struct insn *out;
 	const struct insn_row *row;
 };
 
-/* Bytes by size code and column. Registers and memory differ where an instruction touches part of a register. */
+/* Bytes by size code and column. Registers and memory differ where an instruction touches part of a register.
+ */
 static const u8 reg_size[SZ_NUM][3] = {
-	[SZ_B] = { 1, 1, 1 }, [SZ_W] = { 2, 2, 2 }, [SZ_D] = { 4, 4, 4 }, [SZ_Q] = { 8, 8, 8 }, [SZ_T] = { 10, 10, 10 },
-	[SZ_V] = { 2, 4, 8 }, [SZ_Z] = { 2, 4, 4 }, [SZ_Y] = { 4, 4, 8 }, [SZ_DB] = { 4, 4, 4 }, [SZ_DW] = { 4, 4, 4 },
-	[SZ_VW] = { 2, 4, 8 }, [SZ_ZW] = { 2, 4, 4 }, [SZ_ZD] = { 2, 4, 4 }, [SZ_DQ] = { 16, 16, 16 }, [SZ_QQ] = { 32, 32, 32 }, [SZ_SS] = { 16, 16, 16 }, [SZ_SD] = { 16, 16, 16 },
-	[SZ_VB] = { 16, 16, 16 }, [SZ_VWD] = { 16, 16, 16 }, [SZ_X & 63] = { 16, 32 }, [SZ_HX & 63] = { 16, 16 },
-	[SZ_QX & 63] = { 16, 16 }, [SZ_OX & 63] = { 16, 16 }, [SZ_DDUP & 63] = { 16, 32 }, [SZ_M & 63] = { 4, 8 },
-	[SZ_AD & 63] = { 2, 4, 8 },
+    [SZ_B] = {1, 1, 1},      [SZ_W] = {2, 2, 2},       [SZ_D] = {4, 4, 4},      [SZ_Q] = {8, 8, 8},
+    [SZ_T] = {10, 10, 10},   [SZ_V] = {2, 4, 8},       [SZ_Z] = {2, 4, 4},      [SZ_Y] = {4, 4, 8},
+    [SZ_DB] = {4, 4, 4},     [SZ_DW] = {4, 4, 4},      [SZ_VW] = {2, 4, 8},     [SZ_ZW] = {2, 4, 4},
+    [SZ_ZD] = {2, 4, 4},     [SZ_DQ] = {16, 16, 16},   [SZ_QQ] = {32, 32, 32},  [SZ_SS] = {16, 16, 16},
+    [SZ_SD] = {16, 16, 16},  [SZ_VB] = {16, 16, 16},   [SZ_VWD] = {16, 16, 16}, [SZ_X & 63] = {16, 32},
+    [SZ_HX & 63] = {16, 16}, [SZ_QX & 63] = {16, 16},  [SZ_OX & 63] = {16, 16}, [SZ_DDUP & 63] = {16, 32},
+    [SZ_M & 63] = {4, 8},    [SZ_AD & 63] = {2, 4, 8},
 };
 
 static const u16 mem_size[SZ_NUM][3] = {
-	[SZ_B] = { 1, 1, 1 }, [SZ_W] = { 2, 2, 2 }, [SZ_D] = { 4, 4, 4 }, [SZ_Q] = { 8, 8, 8 }, [SZ_T] = { 10, 10, 10 },
-	[SZ_V] = { 2, 4, 8 }, [SZ_Z] = { 2, 4, 4 }, [SZ_Y] = { 4, 4, 8 }, [SZ_P] = { 4, 6, FAR_POINTER_64 ? 10 : 6 },
-	[SZ_A] = { 4, 8, 8 }, [SZ_DB] = { 1, 1, 1 }, [SZ_DW] = { 2, 2, 2 }, [SZ_VW] = { 2, 2, 2 }, [SZ_ZW] = { 2, 2, 2 }, [SZ_ZD] = { 4, 4, 4 }, [SZ_ENV] = { 14, 28, 28 },
-	[SZ_FPU] = { 94, 108, 108 }, [SZ_FXS] = { 512, 512, 512 }, [SZ_64B] = { 64, 64, 64 }, [SZ_DQ] = { 16, 16, 16 },
-	[SZ_QQ] = { 32, 32, 32 }, [SZ_SS] = { 4, 4, 4 }, [SZ_SD] = { 8, 8, 8 }, [SZ_VB] = { 1, 1, 1 }, [SZ_VWD] = { 2, 2, 2 },
-	[SZ_X & 63] = { 16, 32 }, [SZ_HX & 63] = { 8, 16 }, [SZ_QX & 63] = { 4, 8 }, [SZ_OX & 63] = { 2, 4 },
-	[SZ_DDUP & 63] = { 8, 32 }, [SZ_S & 63] = { 6, 10 },
+    [SZ_B] = {1, 1, 1},      [SZ_W] = {2, 2, 2},        [SZ_D] = {4, 4, 4},
+    [SZ_Q] = {8, 8, 8},      [SZ_T] = {10, 10, 10},     [SZ_V] = {2, 4, 8},
+    [SZ_Z] = {2, 4, 4},      [SZ_Y] = {4, 4, 8},        [SZ_P] = {4, 6, FAR_POINTER_64 ? 10 : 6},
+    [SZ_A] = {4, 8, 8},      [SZ_DB] = {1, 1, 1},       [SZ_DW] = {2, 2, 2},
+    [SZ_VW] = {2, 2, 2},     [SZ_ZW] = {2, 2, 2},       [SZ_ZD] = {4, 4, 4},
+    [SZ_ENV] = {14, 28, 28}, [SZ_FPU] = {94, 108, 108}, [SZ_FXS] = {512, 512, 512},
+    [SZ_64B] = {64, 64, 64}, [SZ_DQ] = {16, 16, 16},    [SZ_QQ] = {32, 32, 32},
+    [SZ_SS] = {4, 4, 4},     [SZ_SD] = {8, 8, 8},       [SZ_VB] = {1, 1, 1},
+    [SZ_VWD] = {2, 2, 2},    [SZ_X & 63] = {16, 32},    [SZ_HX & 63] = {8, 16},
+    [SZ_QX & 63] = {4, 8},   [SZ_OX & 63] = {2, 4},     [SZ_DDUP & 63] = {8, 32},
+    [SZ_S & 63] = {6, 10},
 };
 
 static u8 size_reg(const struct decoder *d, u8 code)
@@ -85,8 +91,9 @@ static s64 sign_extend(u64 value, u8 size)
 enum { BYTE_OPCODE, BYTE_SEG, BYTE_REX, BYTE_66, BYTE_67, BYTE_LOCK, BYTE_F2, BYTE_F3 };
 
 static const u8 byte_kind[256] = {
-	[0x26] = BYTE_SEG, [0x2e] = BYTE_SEG, [0x36] = BYTE_SEG, [0x3e] = BYTE_SEG, [0x64] = BYTE_SEG, [0x65] = BYTE_SEG,
-	[0x40 ... 0x4f] = BYTE_REX, [0x66] = BYTE_66, [0x67] = BYTE_67, [0xf0] = BYTE_LOCK, [0xf2] = BYTE_F2, [0xf3] = BYTE_F3,
+    [0x26] = BYTE_SEG, [0x2e] = BYTE_SEG,  [0x36] = BYTE_SEG,          [0x3e] = BYTE_SEG,
+    [0x64] = BYTE_SEG, [0x65] = BYTE_SEG,  [0x40 ... 0x4f] = BYTE_REX, [0x66] = BYTE_66,
+    [0x67] = BYTE_67,  [0xf0] = BYTE_LOCK, [0xf2] = BYTE_F2,           [0xf3] = BYTE_F3,
 };
 
 static void segment_prefix(struct decoder *d, u8 byte)
@@ -308,8 +315,8 @@ static void take_disp(struct decoder *d, u8 size)
 }
 
 /* 16-bit addressing: base and index register of each ModRM.rm. */
-static const u8 addr16[8][2] = { { 3, 6 }, { 3, 7 }, { 5, 6 }, { 5, 7 }, { 6, INSN_NO_REG }, { 7, INSN_NO_REG }, { 5, INSN_NO_REG },
-				 { 3, INSN_NO_REG } };
+static const u8 addr16[8][2] = {{3, 6},           {3, 7},           {5, 6},           {5, 7},
+				{6, INSN_NO_REG}, {7, INSN_NO_REG}, {5, INSN_NO_REG}, {3, INSN_NO_REG}};
 
 static void parse_mem16(struct decoder *d, u8 mod, u8 rm)
 {
@@ -380,7 +387,7 @@ static void parse_mem(struct decoder *d, u8 size, bool vsib)
 /* Memory of string instructions and their like, described in insn.mem though no operand says so. */
 static void implicit_mem(struct decoder *d)
 {
-	static const u8 base[8] = { 0, 6, 7, 7, 3, 0, 0, 0 };
+	static const u8 base[8] = {0, 6, 7, 7, 3, 0, 0, 0};
 	struct insn *out = d->out;
 	u32 kind = d->row->enc & E_IMEM;
 
@@ -569,7 +576,12 @@ static bool put_operand(struct decoder *d, struct insn_operand *op, u16 spec)
 		put_reg(op, OPK_XMM, 0, 16);
 		op->implicit = true;
 		return true;
-	case PL_I: case PL_SI: case PL_I2: case PL_ONE: case PL_J: case PL_AP:
+	case PL_I:
+	case PL_SI:
+	case PL_I2:
+	case PL_ONE:
+	case PL_J:
+	case PL_AP:
 		put_imm(d, op, place, arg);
 		return true;
 	case PL_O:
@@ -585,7 +597,12 @@ static bool put_operand(struct decoder *d, struct insn_operand *op, u16 spec)
 		out->imm = take_imm(d, 1);
 		put_vec(op, out->imm >> 4 & high, size_reg(d, arg));
 		return true;
-	case PL_G: case PL_V: case PL_P: case PL_S: case PL_C: case PL_D:
+	case PL_G:
+	case PL_V:
+	case PL_P:
+	case PL_S:
+	case PL_C:
+	case PL_D:
 		return put_modrm_reg(d, op, place, arg);
 	default:
 		return put_rm(d, op, place, arg);
@@ -620,7 +637,8 @@ static bool rules_hold(const struct decoder *d)
 	if (out->prefixes & PFX_LOCK && (!(out->desc->attr & IA_LOCKABLE) || out->op[0].kind != OPK_MEM))
 		return false;
 	if (d->row->enc & E_DISTINCT)
-		return out->op[0].reg != out->op[2].reg && out->op[0].reg != out->mem.index && out->op[2].reg != out->mem.index;
+		return out->op[0].reg != out->op[2].reg && out->op[0].reg != out->mem.index &&
+		       out->op[2].reg != out->mem.index;
 	return true;
 }
 
@@ -690,7 +708,11 @@ static void keep_bytes(struct insn *out, const u8 *p, size_t n)
 
 enum insn_error insn_decode(const u8 *p, size_t n, enum insn_mode mode, struct insn *out)
 {
-	struct decoder d = { .p = p, .limit = n < INSN_MAX_LEN ? (u8)n : INSN_MAX_LEN, .mode = mode, .seg = INSN_NO_REG, .out = out };
+	struct decoder d = {.p = p,
+			    .limit = n < INSN_MAX_LEN ? (u8)n : INSN_MAX_LEN,
+			    .mode = mode,
+			    .seg = INSN_NO_REG,
+			    .out = out};
 	enum insn_error err = INSN_OK;
 
 	clear(out);
@@ -705,7 +727,7 @@ enum insn_error insn_decode(const u8 *p, size_t n, enum insn_mode mode, struct i
 const char *insn_name(enum insn_id id)
 {
 	static const char *const names[INSN_COUNT] = {
-		[INSN_INVALID] = "(invalid)",
+	    [INSN_INVALID] = "(invalid)",
 #define INSN(name) [INSN_##name] = #name,
 #include "engine/isa/mnemonics.inc"
 #undef INSN
