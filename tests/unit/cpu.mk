@@ -1,5 +1,5 @@
 # The CPU room over a flat fake memory.
-CPU_TESTS := $(B)/tests/unit/test_cpu_events
+CPU_TESTS := $(addprefix $(B)/tests/unit/test_cpu_,events segments registers)
 TESTS += $(CPU_TESTS)
 CPU_TEST_OBJ := $(patsubst %,$(B)/src/engine/cpu/%.o,exception mode descriptor segment stack reset interrupt iret far \
 	task syscall flags cr dr msr cpuid pvclock) \
