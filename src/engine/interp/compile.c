@@ -17,32 +17,24 @@ gva_t iop_ea_slow(struct vcpu *cpu, const struct iop *op, unsigned size, bool wr
 	return off;
 }
 
-/* Both ends of the operand lie in RAM: then nothing between lock and unlock can leave to the VMM. */
-static bool is_ram(struct vcpu *cpu, gva_t a, unsigned size)
-{
-	gpa_t first, last;
-	bool w, u;
-
-	return mmu_translate_debug(cpu, a, &first, &w, &u) && phys_is_ram(first) &&
-	       mmu_translate_debug(cpu, a + size - 1, &last, &w, &u) && phys_is_ram(last);
-}
-
+/* Should the access leave for the VMM with the lock held, the unwinding gives it back (run.c). */
 u64 rmw_begin(struct vcpu *cpu, gva_t a, unsigned size, bool locked)
 {
 	mmu_probe(cpu, a, size, ACC_WRITE, cpu->mode.mmu_idx);
-	if (!locked)
-		return mem_read(cpu, a, size);
-	locked = is_ram(cpu, a, size);
-	if (locked)
+	if (locked) {
 		vm_split_lock(cpu->vm);
+		cpu->icache->split_locked = true;
+	}
 	return mem_read(cpu, a, size);
 }
 
 void rmw_end(struct vcpu *cpu, gva_t a, u64 v, unsigned size, bool locked)
 {
 	mem_write(cpu, a, v, size);
-	if (locked)
+	if (locked) {
+		cpu->icache->split_locked = false;
 		vm_split_unlock(cpu->vm);
+	}
 }
 
 /* clang-format off */
@@ -207,10 +199,11 @@ void iop_compile_error(const struct insn *in, enum insn_error err, struct iop *o
 	op->fn = err == INSN_TOO_LONG ? op_raise_gp : op_raise_ud;
 }
 
-/* Handlers of these change nothing that decoded code depends on. */
+/* Handlers of these change nothing that decoded code depends on, or leave the block by themselves if they do. */
 static bool harmless(u16 id)
 {
-	return id == INSN_CLAC || id == INSN_STAC || id == INSN_SWAPGS || id == INSN_WRFSBASE || id == INSN_WRGSBASE;
+	return id == INSN_CLAC || id == INSN_STAC || id == INSN_SWAPGS || id == INSN_WRFSBASE ||
+	       id == INSN_WRGSBASE || id == INSN_STI || id == INSN_POPF;
 }
 
 bool insn_ends_block(const struct insn *in)

@@ -101,5 +101,7 @@ void code_invalidate(gpa_t a, u64 n);
 void code_flush_all(void);
 /* The vCPU's cached linear-to-block lookups are stale: address space changed in a way tags do not show. Own thread. */
 void interp_forget_lookups(struct vcpu *cpu);
+/* The same for one page (INVLPG), cheap if no code was run from it. */
+void interp_forget_page(struct vcpu *cpu, gva_t a);
 
 #endif

@@ -40,7 +40,10 @@ struct icache_oneoff {
 struct icache_vcpu {
 	struct iblock *cur;   /* executing; NULL when its instructions have been counted */
 	u64 generation;       /* of the cache the lookups belong to */
+	u64 epoch;            /* part of lookup tags, bits 12..31: counted up to forget all lookups */
+	u64 pages[64];        /* Bloom filter of the linear pages that lookups may name */
 	bool stop;            /* a handler wants interp_run to return */
+	bool split_locked;    /* this vCPU holds vm_split_lock() */
 	bool stepping;        /* exactly one instruction, or one iteration of a repeated one */
 	struct icache_lookup lookup[LOOKUP_SIZE];
 	struct icache_oneoff oneoff[ONEOFF_SIZE];
@@ -73,7 +76,7 @@ int_compiler compile_alu, compile_unary, compile_shift, compile_muldiv, compile_
 /* ---- run.c ---- */
 static inline u64 lookup_tag(const struct vcpu *cpu, u64 rip)
 {
-	return (u64)cpu->mode.key << 32 | cpu->tlb.ctx[rip >> 63];
+	return (u64)cpu->mode.key << 32 | cpu->icache->epoch | cpu->tlb.ctx[rip >> 63];
 }
 
 static inline struct icache_lookup *lookup_slot(struct icache_vcpu *ic, u64 rip)
@@ -125,12 +128,25 @@ static inline void iop_goto_near(struct vcpu *cpu, const struct iop *op)
 	return b->ops[0].fn(cpu, b->ops);
 }
 
+/* A repeated instruction that has more to do: RIP stays. */
+static inline void iop_again(struct vcpu *cpu, const struct iop *op)
+{
+	cpu->insn_count += op->nth;
+	cpu->icache->cur = NULL;
+}
+
 /* op committed and has set RIP; back to the loop of interp_run, or with stop out of it. */
 static inline void iop_return(struct vcpu *cpu, const struct iop *op, bool stop)
 {
 	count_retired(cpu, op);
 	if (stop)
 		cpu->icache->stop = true;
+}
+
+/* op committed, set RIP, and may have unmasked interrupts or traps: old is RFLAGS before it. */
+static inline bool flags_want_loop(const struct vcpu *cpu, u64 old)
+{
+	return (cpu->rflags & FL_TF) || cpu->nmi_pending || (cpu->irq_window && (cpu->rflags & ~old & FL_IF));
 }
 
 /* ---- operands ---- */

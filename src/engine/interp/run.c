@@ -8,9 +8,44 @@
 #include "engine/cpu/run.h"
 #include "engine/interp/interp_int.h"
 
+#define EPOCH_ONE  0x1000ull
+#define EPOCH_END  0x100000000ull
+
+static void forget_lookups(struct icache_vcpu *ic)
+{
+	ic->epoch += EPOCH_ONE;
+	memset(ic->pages, 0, sizeof(ic->pages));
+	if (ic->epoch == EPOCH_END) {
+		ic->epoch = 0;
+		memset(ic->lookup, 0, sizeof(ic->lookup));
+	}
+}
+
 void interp_forget_lookups(struct vcpu *cpu)
 {
-	memset(icache_vcpu(cpu)->lookup, 0, sizeof(cpu->icache->lookup));
+	forget_lookups(icache_vcpu(cpu));
+}
+
+static unsigned page_bit(gva_t a)
+{
+	return (a >> 12 ^ a >> 24) & 4095;
+}
+
+void interp_forget_page(struct vcpu *cpu, gva_t a)
+{
+	struct icache_vcpu *ic = icache_vcpu(cpu);
+	unsigned n = page_bit(a);
+
+	if (ic->pages[n >> 6] >> (n & 63) & 1)
+		forget_lookups(ic);
+}
+
+static void remember(struct vcpu *cpu, struct icache_vcpu *ic, struct icache_lookup *e, struct iblock *b)
+{
+	unsigned n = page_bit(cpu->rip);
+
+	*e = (struct icache_lookup){.rip = cpu->rip, .tag = lookup_tag(cpu, cpu->rip), .block = b};
+	ic->pages[n >> 6] |= BIT64(n & 63);
 }
 
 /* ---- ends of blocks ---- */
@@ -125,7 +160,7 @@ static struct iblock *find_next(struct vcpu *cpu, struct icache_vcpu *ic)
 		ic->generation = icache_generation();
 	}
 	if (b && cpu->mode.flat)
-		*e = (struct icache_lookup){.rip = cpu->rip, .tag = lookup_tag(cpu, cpu->rip), .block = b};
+		remember(cpu, ic, e, b);
 	else if (b && cpu->rip + b->bytes - 1 > cpu->seg[SEG_CS].limit)
 		b = NULL;
 	return b ? b : oneoff_find(cpu, ic, lin);
@@ -133,9 +168,8 @@ static struct iblock *find_next(struct vcpu *cpu, struct icache_vcpu *ic)
 
 static bool must_stop(const struct vcpu *cpu, const struct icache_vcpu *ic)
 {
-	return attention(cpu) || ic->stop || cpu->shadow || (cpu->rflags & FL_TF) ||
-	       (cpu->irq_window && cpu->rflags & FL_IF) ||
-	       cpu->mp_state != MP_RUNNABLE;
+	return attention(cpu) || ic->stop || cpu->shadow || (cpu->rflags & FL_TF) || cpu->halted_by_hlt ||
+	       (cpu->irq_window && cpu->rflags & FL_IF);
 }
 
 static __attribute__((noinline)) void run_blocks(struct vcpu *cpu, struct icache_vcpu *ic)
@@ -207,6 +241,10 @@ static __attribute__((noinline)) void guarded(struct vcpu *cpu, loop_of_run *fn)
 		return;
 	}
 	memcpy(cpu->unwind, outer, sizeof(outer));
+	if (cpu->icache->split_locked) {
+		cpu->icache->split_locked = false;
+		vm_split_unlock(cpu->vm);
+	}
 	settle_unwound(cpu);
 	leave(cpu, ic);
 	unwind_further(cpu);
