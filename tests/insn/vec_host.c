@@ -32,6 +32,7 @@ static const int greg_of[16] = { REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, RE
 
 /* ---- random ---- */
 static u64 seed, current;
+static bool verbose;
 
 static u64 rnd(void)
 {
@@ -351,7 +352,18 @@ static int differs(const void *a, const void *b, unsigned n)
 	return -1;
 }
 
-static bool compare(void)
+static bool faulted_in_state(const struct insn *in, unsigned steps)
+{
+	u64 at = CODE;
+
+	for (unsigned i = 0; i < steps; at += in[i++].len)
+		if (at == cpu.rip)
+			return in[i].mem.size > 64 || in[i].mem.size == 0 || in[i].id == INSN_FNSTENV ||
+			       in[i].id == INSN_FLDENV;
+	return false;
+}
+
+static bool compare(const struct insn *in, unsigned steps)
 {
 	struct xsave_area *ours = (struct xsave_area *)cpu.xsave;
 	bool same = true;
@@ -365,7 +377,8 @@ static bool compare(void)
 	}
 	SAME("fault", host.out.vector, vec_ours.vector);
 	SAME("error", host.out.error, vec_ours.error);
-	SAME("cr2", host.out.cr2, vec_ours.cr2);
+	if (!faulted_in_state(in, steps)) /* which of two pages, which byte: not defined there */
+		SAME("cr2", host.out.cr2, vec_ours.cr2);
 	SAME("rip", rip, cpu.rip);
 	SAME("flags", host.rflags & GPR_RFLAGS_KEPT, cpu.rflags & GPR_RFLAGS_KEPT);
 	for (unsigned i = 0; i < 16; i++)
@@ -379,8 +392,8 @@ static bool compare(void)
 	SAME("fsw", host.xs.fx.fsw, ours->fx.fsw);
 	SAME("ftw", host.xs.fx.ftw, ours->fx.ftw);
 	SAME("fop", host.xs.fx.fop, ours->fx.fop);
-	SAME("fip", host.xs.fx.fip, ours->fx.fip);
-	SAME("fdp", host.xs.fx.fdp, ours->fx.fdp);
+	SAME("fip", host.xs.fx.fip << 16, ours->fx.fip << 16); /* hosts differ in what they keep above */
+	SAME("fdp", host.xs.fx.fdp << 16, ours->fx.fdp << 16);
 	SAME("mxcsr", host.xs.fx.mxcsr, ours->fx.mxcsr);
 	at = differs(host.xs.fx.st, ours->fx.st, 384);
 	SAME("st/xmm at", at, -1);
@@ -432,6 +445,21 @@ static void load_ours(void)
 	}
 }
 
+static void print_program(u64 start, const struct insn *in, unsigned steps)
+{
+	printf("--seed %llu%s:", start, host.rflags & FL_AC ? " (AC)" : "");
+	for (unsigned i = 0; i < steps; i++) {
+		char text[128];
+
+		insn_format(&in[i], CODE, text, sizeof(text));
+		printf(" [%s |", text);
+		for (unsigned j = 0; j < in[i].len; j++)
+			printf(" %02x", in[i].bytes[j]);
+		printf("]");
+	}
+	printf("\n");
+}
+
 static bool run_test(u64 start)
 {
 	struct insn in[STEPS];
@@ -462,26 +490,17 @@ static bool run_test(u64 start)
 		}
 	}
 	ops[steps].fn = h_end;
+	if (verbose)
+		print_program(start, in, steps);
 	if (ok) {
 		run_host();
 		memcpy(memory_host, (u8 *)ARENA + PAGE_SIZE, 2 * PAGE_SIZE);
 		memcpy((u8 *)ARENA + PAGE_SIZE, memory_start, 2 * PAGE_SIZE);
 		run_ours(ops);
-		ok = compare();
+		ok = compare(in, steps);
 	}
-	if (!ok) {
-		printf("FAILED --seed %llu%s:", start, host.rflags & FL_AC ? " (AC)" : "");
-		for (unsigned i = 0; i < steps; i++) {
-			char text[128];
-
-			insn_format(&in[i], CODE, text, sizeof(text));
-			printf(" [%s |", text);
-			for (unsigned j = 0; j < in[i].len; j++)
-				printf(" %02x", in[i].bytes[j]);
-			printf("]");
-		}
-		printf("\n");
-	}
+	if (!ok)
+		print_program(start, in, steps);
 	return ok;
 }
 
@@ -518,7 +537,7 @@ static void set_up(void)
 
 int main(int argc, char **argv)
 {
-	u64 count = 150000, first = (u64)time(NULL) * 1000003;
+	u64 count = 350000, first = (u64)time(NULL) * 1000003;
 	unsigned passed = 0, failed = 0;
 
 	for (int i = 1; i + 1 < argc; i += 2) {
@@ -527,6 +546,7 @@ int main(int argc, char **argv)
 		if (!strcmp(argv[i], "--seed")) {
 			first = strtoull(argv[i + 1], NULL, 0);
 			count = 1;
+			verbose = true;
 		}
 	}
 	set_up();
