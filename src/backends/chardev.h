@@ -7,7 +7,8 @@
  *   chardev_resume   room for input again  sink->drained  output has room again after a short write
  *                                          sink->resized  the terminal's size; sink->opened  a peer came or went
  *
- * Lock order: device mutex, then backend mutex. The sink's callbacks take the device mutex, so a backend calls them bare.
+ * Lock order: device mutex, then backend mutex. The sink's callbacks take the device mutex, so a backend calls them bare, and never
+ * from within chardev_write or chardev_resume, which devices call with their mutex held.
  */
 #ifndef BACKENDS_CHARDEV_H
 #define BACKENDS_CHARDEV_H

@@ -253,15 +253,13 @@ static const struct uart_reg {
 	[7] = {"SCR", read_scr, write_scr},
 };
 
-/* The chardev is asked for more without the lock: it may answer with input from within. */
-static void unlock_and_resume(struct uart *u)
+/* Room again: the backend goes on with what did not fit. */
+static void resume_input_locked(struct uart *u)
 {
-	bool resume = u->starved && !u->rx.count && !(u->mcr & MCR_LOOP);
-	if (resume)
-		u->starved = false;
-	pthread_mutex_unlock(&u->lock);
-	if (resume)
-		chardev_resume(u->chardev);
+	if (!u->starved || u->rx.count || (u->mcr & MCR_LOOP))
+		return;
+	u->starved = false;
+	chardev_resume(u->chardev);
 }
 
 static u64 uart_read(void *dev, u64 offset, unsigned size)
@@ -270,7 +268,8 @@ static u64 uart_read(void *dev, u64 offset, unsigned size)
 	pthread_mutex_lock(&u->lock);
 	u8 v = uart_regs[offset & 7].read(u);
 	update_irq_locked(u);
-	unlock_and_resume(u);
+	resume_input_locked(u);
+	pthread_mutex_unlock(&u->lock);
 	return v;
 }
 
@@ -280,7 +279,8 @@ static void uart_write(void *dev, u64 offset, unsigned size, u64 value)
 	pthread_mutex_lock(&u->lock);
 	uart_regs[offset & 7].write(u, value);
 	update_irq_locked(u);
-	unlock_and_resume(u);
+	resume_input_locked(u);
+	pthread_mutex_unlock(&u->lock);
 }
 
 static const struct region_ops uart_region_ops = {.read = uart_read, .write = uart_write};
@@ -321,7 +321,8 @@ static void uart_reset(struct device *d)
 	u->msr = MSR_CTS | MSR_DSR | MSR_DCD;
 	u->thre_pending = false;
 	update_irq_locked(u);
-	unlock_and_resume(u);
+	resume_input_locked(u);
+	pthread_mutex_unlock(&u->lock);
 }
 
 static void uart_destroy(struct device *d)

@@ -168,8 +168,8 @@ static struct iblock *find_next(struct vcpu *cpu, struct icache_vcpu *ic)
 
 static bool must_stop(const struct vcpu *cpu, const struct icache_vcpu *ic)
 {
-	return attention(cpu) || ic->stop || cpu->shadow || (cpu->rflags & FL_TF) ||
-	       (cpu->irq_window && (cpu->rflags & FL_IF)) || cpu->halted_by_hlt || cpu->mp_state != MP_RUNNABLE;
+	return attention(cpu) || ic->stop || cpu->shadow || (cpu->rflags & FL_TF) || cpu->halted_by_hlt ||
+	       (cpu->irq_window && cpu->rflags & FL_IF);
 }
 
 static __attribute__((noinline)) void run_blocks(struct vcpu *cpu, struct icache_vcpu *ic)

@@ -36,6 +36,8 @@ struct pic {
 struct pit {
 	bool present, speaker;
 	struct kvm_pit_state2 s;
+	bool null_count[3];      /* mode set, no count written yet: the counter rests */
+	u64 paused[3];           /* ns counted when the gate of mode 0 or 4 dropped, plus 1; 0: counting */
 	struct loop_timer timer; /* channel 0 */
 	u64 next_edge;           /* when OUT of channel 0 rises next; 0: never */
 };

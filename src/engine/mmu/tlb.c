@@ -130,13 +130,16 @@ void mmu_invlpg(struct vcpu *cpu, gva_t a)
 {
 	const struct tlb *t = &cpu->tlb;
 
-	if (hint(t->as.large_1g, 8, a >> 30))
+	if (hint(t->as.large_1g, 8, a >> 30)) {
 		drop_range(cpu, a & ~0x3fffffffull, BIT64(30));
-	else if (hint(t->as.large_2m, 64, a >> 21) || hint(t->as.large_2m, 64, (a >> 21) ^ 1))
+		interp_forget_lookups(cpu);
+	} else if (hint(t->as.large_2m, 64, a >> 21) || hint(t->as.large_2m, 64, (a >> 21) ^ 1)) {
 		drop_range(cpu, a & ~0x3fffffull, BIT64(22)); /* 4 MiB pages too */
-	else
+		interp_forget_lookups(cpu);
+	} else {
 		drop_page(cpu, a);
-	interp_forget_lookups(cpu);
+		interp_forget_page(cpu, a);
+	}
 }
 
 void mmu_invpcid(struct vcpu *cpu, unsigned type, u16 pcid, gva_t a)
