@@ -134,12 +134,12 @@ static __attribute__((noinline)) void gather(struct vcpu *cpu, const struct iop 
 		void *p = NULL;
 
 		if (element_on(mask, elem, i)) {
-			if (op->flags & IOP_SEGCHECK && cpu->mmio.nread == 0)
+			if (op->flags & IOP_SEGCHECK && cpu->mmio.n == 0)
 				commit_gather(cpu, op, value, mask);
 			a = gather_ea(cpu, op, index, i);
 			p = vec_tlb_hit(cpu, a, elem, false); /* gathers are exempt from #AC */
 			if (!p) {
-				if (cpu->mmio.nread == 0)
+				if (cpu->mmio.n == 0)
 					commit_gather(cpu, op, value, mask);
 				p = vec_read(cpu, a, elem);
 			}

@@ -33,9 +33,12 @@ static inline u64 eng_rdtsc(void)
 	return (u64)hi << 32 | lo;
 }
 u64 eng_tsc_khz(void);    /* of the host, measured or read once at start */
+u64 eng_tsc_ns(void);     /* CLOCK_MONOTONIC by scaled TSC: no system call, drifts by the rate error; for statistics */
+void eng_time_init(void); /* once, before other threads */
 
 /* Arena allocation at fixed addresses: zeroed, never freed, NULL when the arena is full. Page-granular arenas. */
 struct vm;
+int eng_arena_init(void);    /* maps the VM arena (struct vm and the heap behind it); 0 or -errno */
 void *vm_alloc(size_t size); /* from the VM arena, 64-byte aligned; any thread */
 
 /* Futex lock. eng_lock() may be called with vector state live. */

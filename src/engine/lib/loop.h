@@ -4,6 +4,9 @@
 
 #include "base/types.h"
 
+int loop_init(void); /* after eng_arena_init(); 0 or -errno */
+int loop_run(void);  /* returns only on failure: -errno */
+
 typedef void loop_fn(void *arg);
 /* Watches fd for input. Main thread only (KVM_IRQFD requests run there). Return 0 or -errno. */
 int loop_add(int fd, loop_fn *fn, void *arg);

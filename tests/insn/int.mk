@@ -1,0 +1,9 @@
+TESTS += $(B)/tests/insn_int
+INSN_HARNESS := $(B)/tests/insn/harness_guest.o
+
+$(B)/tests/insn/harness_guest.o: tests/insn/harness_guest.c
+	@mkdir -p $(@D)
+	$(CC) $(E_CFLAGS) -I. -c -o $@ $<
+$(B)/tests/insn_int: tests/insn/int_main.c tests/insn/harness.c tests/insn/harness.h $(INSN_HARNESS) $(B)/libengine.a
+	@mkdir -p $(@D)
+	$(CC) $(filter-out -fPIE,$(V_CFLAGS)) -I. -static -no-pie $(INSN_LDFLAGS) -o $@ tests/insn/int_main.c tests/insn/harness.c $(INSN_HARNESS) $(B)/libengine.a -lpthread
