@@ -10,9 +10,10 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
+#include "engine/lib/lib.h"
 #include "tests/insn/vec_test.h"
 
-#define CODE  (ARENA + 0x10000)
+#define CODE  (ARENA + 0x4000000)
 #define STEPS 3u
 #define GPR_RFLAGS_KEPT (FL_ARITH | FL_DF)
 
@@ -460,8 +461,23 @@ static void print_program(u64 start, const struct insn *in, unsigned steps)
 	printf("\n");
 }
 
+/* Now and then there is no room for a new stub. */
+static void stubs_full(bool full)
+{
+	static u32 used;
+	u32 *word = (u32 *)(ENG_CODE_RW + STUB_TEXT) + 1; /* struct stub_table: used */
+
+	if (full) {
+		used = *word;
+		*word = ~0u;
+	} else {
+		*word = used;
+	}
+}
+
 static bool run_test(u64 start)
 {
+	bool full = false;
 	struct insn in[STEPS];
 	struct iop ops[STEPS + 1] = { 0 };
 	unsigned steps = 0;
@@ -482,6 +498,9 @@ static bool run_test(u64 start)
 		host.rflags |= FL_AC;
 	host.rip = CODE;
 	load_ours();
+	full = chance(10);
+	if (full)
+		stubs_full(true);
 	for (unsigned i = 0; i < steps; i++) {
 		fill_op(&in[i], &ops[i]);
 		if (!vec_compile(&cpu, &in[i], &ops[i])) {
@@ -489,6 +508,8 @@ static bool run_test(u64 start)
 			ok = false;
 		}
 	}
+	if (full)
+		stubs_full(false);
 	ops[steps].fn = h_end;
 	if (verbose)
 		print_program(start, in, steps);
@@ -535,6 +556,99 @@ static void set_up(void)
 	cpu.seg[SEG_SS].sel = 0x2b;
 }
 
+/* The KVM structures: what goes in comes out, and what the host's XRSTOR would refuse is refused. */
+static unsigned check_formats(void)
+{
+	static struct xsave_area area __attribute__((aligned(64))), back __attribute__((aligned(64)));
+	struct kvm_fpu fpu, fpu2;
+	unsigned bad = 0;
+
+	random_state(true);
+	area = host.xs;
+	area.fx.mxcsr_mask = 0;
+	bad += xsave_set(&cpu, &area, sizeof(area)) != 0;
+	vcpu_fpu_load(&cpu);
+	vcpu_fpu_save(&cpu);
+	xsave_get(&cpu, &back, sizeof(back));
+	back.fx.mxcsr_mask = 0;
+	canonical(&area);
+	canonical(&back);
+	bad += memcmp(&area, &back, sizeof(area)) != 0;
+	fpu_get(&cpu, &fpu);
+	bad += fpu_set(&cpu, &fpu) != 0;
+	fpu_get(&cpu, &fpu2);
+	bad += memcmp(&fpu, &fpu2, sizeof(fpu)) != 0;
+	fpu.mxcsr = 0x80000000u;
+	bad += fpu_set(&cpu, &fpu) == 0;
+	area.fx.mxcsr = 0x80000000u;
+	bad += xsave_set(&cpu, &area, sizeof(area)) == 0;
+	area = back;
+	area.xstate_bv = BIT64(9);
+	bad += xsave_set(&cpu, &area, sizeof(area)) == 0;
+	area = back;
+	area.header_rsvd[3] = 1;
+	bad += xsave_set(&cpu, &area, sizeof(area)) == 0;
+	bad += xsave_set(&cpu, &back, sizeof(back) - 1) == 0;
+	if (bad)
+		printf("KVM formats: %u checks failed\n", bad);
+	return bad;
+}
+
+static const struct {
+	u8 bytes[5];
+	bool fpu, sse, avx;
+	u32 cr0, cr4, xcr0;
+	unsigned vector;
+} unavailable[] = {
+	{ { 0xd9, 0xe8 }, false, true, true, BIT(2), BIT(9) | BIT(18), 7, EXC_NM },           /* fld1, EM */
+	{ { 0xd9, 0xe8 }, false, true, true, BIT(3), BIT(9) | BIT(18), 7, EXC_NM },           /* fld1, TS */
+	{ { 0x0f, 0xfc, 0xc1 }, false, true, true, BIT(2), BIT(9), 7, EXC_UD },               /* paddb mm, EM */
+	{ { 0x0f, 0xfc, 0xc1 }, false, true, true, BIT(3), BIT(9), 7, EXC_NM },               /* paddb mm, TS */
+	{ { 0x0f, 0x58, 0xc1 }, true, false, true, BIT(2), BIT(9), 7, EXC_UD },               /* addps, EM */
+	{ { 0x0f, 0x58, 0xc1 }, true, false, true, 0, 0, 7, EXC_UD },                         /* addps, !OSFXSR */
+	{ { 0x0f, 0x58, 0xc1 }, true, false, true, BIT(3), BIT(9), 7, EXC_NM },               /* addps, TS */
+	{ { 0xc5, 0xf0, 0x58, 0xc1 }, true, true, false, BIT(3), BIT(18), 7, EXC_NM },        /* vaddps, TS */
+	{ { 0xc5, 0xf0, 0x58, 0xc1 }, true, true, false, BIT(3), 0, 7, EXC_UD },              /* ... !OSXSAVE */
+	{ { 0xc5, 0xf0, 0x58, 0xc1 }, true, true, false, BIT(3), BIT(18), 3, EXC_UD },        /* ... no AVX state */
+	{ { 0x9b }, false, true, true, BIT(1) | BIT(3), BIT(9), 7, EXC_NM },                  /* fwait, MP and TS */
+	{ { 0x9b }, false, true, true, BIT(3), BIT(9), 7, NO_FAULT },                         /* fwait, TS */
+	{ { 0x0f, 0xae, 0x03 }, false, true, true, BIT(3), BIT(9), 7, EXC_NM },               /* fxsave, TS */
+	{ { 0x0f, 0xae, 0x23 }, true, true, true, 0, BIT(9), 7, EXC_UD },                     /* xsave, !OSXSAVE */
+	{ { 0x0f, 0xae, 0x23 }, true, true, true, BIT(3), BIT(18), 7, EXC_NM },               /* xsave, TS */
+};
+
+static unsigned check_unavailable(void)
+{
+	struct vcpu saved = cpu;
+	unsigned bad = 0;
+
+	for (unsigned i = 0; i < ARRAY_SIZE(unavailable); i++) {
+		struct insn in;
+		struct iop ops[2] = { 0 };
+		u8 bytes[16] = { 0 };
+
+		memcpy(bytes, unavailable[i].bytes, 5);
+		cpu.mode.fpu_ok = unavailable[i].fpu;
+		cpu.mode.sse_ok = unavailable[i].sse;
+		cpu.mode.avx_ok = unavailable[i].avx;
+		cpu.cr0 = 0x80000031 | unavailable[i].cr0;
+		cpu.cr4 = unavailable[i].cr4;
+		cpu.xcr0 = unavailable[i].xcr0;
+		cpu.gpr[R_BX] = ARENA + PAGE_SIZE;
+		eng_assert(insn_decode(bytes, 15, INSN_MODE_64, &in) == INSN_OK);
+		fill_op(&in, &ops[0]);
+		ops[1].fn = h_end;
+		eng_assert(vec_compile(&cpu, &in, &ops[0]));
+		run_ours(ops);
+		if (vec_ours.vector != unavailable[i].vector) {
+			printf("availability %u: vector %u, not %u\n", i, vec_ours.vector, unavailable[i].vector);
+			bad++;
+		}
+	}
+	cpu = saved;
+	return bad;
+}
+
 int main(int argc, char **argv)
 {
 	u64 count = 350000, first = (u64)time(NULL) * 1000003;
@@ -550,6 +664,10 @@ int main(int argc, char **argv)
 		}
 	}
 	set_up();
+	seed = 1;
+	fpu_reset(&cpu, false);
+	failed += check_unavailable() + check_formats();
+	cpu.xcr0 = xstate_supported();
 	for (u64 i = 0; i < count && failed < 20; i++)
 		run_test(first + i * 0x9e3779b97f4a7c15ull) ? passed++ : failed++;
 	printf("%u passed, %u failed\n", passed, failed);
