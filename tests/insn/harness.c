@@ -182,6 +182,52 @@ static void aim(struct insn_case *c, u64 *rnd)
 	}
 }
 
+/* Where branches may go on the host: into the code page, far away, nowhere. Never into this program. */
+static u64 branch_target(u64 *rnd)
+{
+	u64 r = test_random(rnd);
+
+	switch (r & 3) {
+	case 0:
+		return r << 16 | 1ull << 62;
+	case 1:
+		return 0x10000000 + (r >> 8 & 0xffffff);
+	default:
+		return T_CODE_VA + 1024 + (r >> 8 & 1023);
+	}
+}
+
+static void put_both(u64 a, u64 v)
+{
+	if (a < T_DATA_VA || a > T_DATA_VA + T_DATA_SIZE - 8)
+		return;
+	memcpy(harness_host_data() + (a - T_DATA_VA), &v, 8);
+	memcpy(harness_guest_data() + (a - T_DATA_VA), &v, 8);
+}
+
+static void prepare_branch(struct insn_case *c, u64 *rnd)
+{
+	const struct insn *in = &c->in;
+	u64 target = branch_target(rnd);
+	s32 rel = (s32)(test_random(rnd) & 0xff) + 16;
+
+	if (in->op[0].kind == OPK_REL && in->imm_len > 1) {
+		memcpy(c->bytes + in->imm_off, &rel, in->imm_len);
+		insn_decode(c->bytes, c->len, INSN_MODE_64, &c->in);
+	} else if (in->id == INSN_RET) {
+		put_both(c->before.gpr[R_SP], target);
+	} else if (in->op[0].kind == OPK_GPR) {
+		c->before.gpr[in->op[0].reg] = target;
+	} else if (in->op[0].kind == OPK_MEM) {
+		u64 index = in->mem.index == INSN_NO_REG ? 0 : c->before.gpr[in->mem.index] * in->mem.scale;
+		u64 base = in->mem.rip_relative ? c->before.rip + c->len
+			   : in->mem.base == INSN_NO_REG ? 0 : c->before.gpr[in->mem.base];
+		u64 a = base + index + (u64)in->mem.disp;
+
+		put_both(in->adsize == 4 ? (u32)a : a, target);
+	}
+}
+
 void harness_prepare(struct insn_case *c, u64 *rnd)
 {
 	u64 r = test_random(rnd);
@@ -205,6 +251,8 @@ void harness_prepare(struct insn_case *c, u64 *rnd)
 	for (unsigned i = 0; i < c->in.nops; i++)
 		if (c->in.op[i].kind == OPK_MEM)
 			aim(c, rnd);
+	if (c->in.desc->attr & IA_BRANCH)
+		prepare_branch(c, rnd);
 	/* a bit offset in a register reaches far beyond the operand */
 	if (c->in.id >= INSN_BT && c->in.id <= INSN_BTC && c->in.op[0].kind == OPK_MEM && c->in.op[1].kind == OPK_GPR &&
 	    c->in.op[1].reg != c->in.mem.base && c->in.op[1].reg != c->in.mem.index)
@@ -249,13 +297,21 @@ static unsigned random_bytes(u8 *p, u64 *rnd)
 	return n;
 }
 
+/* A branch into its own bytes might never come back. */
+static bool branches_home(const struct insn_case *c)
+{
+	s64 to = (s64)c->in.imm + c->len;
+
+	return c->in.nops && c->in.op[0].kind == OPK_REL && to >= -16 && to < (s64)c->len;
+}
+
 void harness_generate(struct insn_case *c, u64 *rnd, bool (*want)(const struct insn *in))
 {
 	memset(c, 0, sizeof(*c));
 	do {
 		random_bytes(c->bytes, rnd);
-	} while (insn_decode(c->bytes, 15, INSN_MODE_64, &c->in) != INSN_OK || !want(&c->in));
-	c->len = c->in.len;
+		c->len = insn_decode(c->bytes, 15, INSN_MODE_64, &c->in) == INSN_OK ? c->in.len : 0;
+	} while (!c->len || !want(&c->in) || branches_home(c));
 	harness_prepare(c, rnd);
 }
 
@@ -287,7 +343,10 @@ static bool same_fault(const struct insn_result *a, const struct insn_result *b)
 {
 	if (a->vector != b->vector)
 		return false;
-	return a->vector != 14 || (a->cr2 == b->cr2 && a->error == b->error);
+	if (a->vector != 14)
+		return true;
+	/* the host kernel has pages in the upper half, the guest none */
+	return a->cr2 == b->cr2 && (a->error == b->error || a->cr2 >> 63);
 }
 
 bool harness_compare(const struct insn_case *c, const struct insn_result *h, const struct insn_result *g, u64 flags)

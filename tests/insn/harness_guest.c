@@ -4,6 +4,8 @@
 
 #include "engine/cpu/cpu.h"
 #include "engine/cpu/run.h"
+#include "engine/interp/interp.h"
+#include "engine/lib/lib.h"
 #include "engine/vm.h"
 #include "kvm/chan.h"
 #include "tests/insn/harness_guest.h"
@@ -54,7 +56,7 @@ static void map_page(u64 va, u64 gpa)
 	table(0)[va >> 39 & 511] = (TABLE_GPA + 1 * PAGE_SIZE) | 0x67;
 	table(1)[va >> 30 & 511] = (TABLE_GPA + 2 * PAGE_SIZE) | 0x67;
 	table(dir)[va >> 21 & 511] = (TABLE_GPA + leaf * PAGE_SIZE) | 0x67;
-	table(leaf)[va >> 12 & 511] = gpa | 0x67;
+	table(leaf)[va >> 12 & 511] = gpa | 0x67 | (va >= T_DATA_VA ? BIT64(63) : 0);
 }
 
 static void set_segment(struct segment *s, u16 sel, u8 type, bool code)

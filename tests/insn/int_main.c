@@ -16,6 +16,11 @@ static bool want(const struct insn *in)
 {
 	if (in->desc->cls != IC_INT || in->mem.seg == SEG_FS || in->mem.seg == SEG_GS)
 		return false;
+	if (in->desc->attr & IA_BRANCH && in->opsize == 2) /* lands in this program's first pages, or below them */
+		return false;
+	/* LOOPcc with F2 or F3, a reserved use: AMD lets the prefix choose the condition */
+	if ((in->id == INSN_LOOPE || in->id == INSN_LOOPNE) && in->prefixes & (PFX_REP | PFX_REPNE))
+		return false;
 	for (unsigned i = 0; i < ARRAY_SIZE(excluded); i++)
 		if (in->id == excluded[i])
 			return false;

@@ -74,6 +74,15 @@ static inline void push64(struct vcpu *cpu, u64 v)
 	cpu->gpr[R_SP] = sp;
 }
 
+/* The push is tried before the target is looked at. */
+static inline void check_call_target(struct vcpu *cpu, u64 target)
+{
+	if (likely(is_canonical(target)))
+		return;
+	mmu_probe(cpu, cpu->gpr[R_SP] - 8, 8, ACC_WRITE, cpu->mode.mmu_idx);
+	cpu_raise_gp(cpu, 0);
+}
+
 static void call_rel64(struct vcpu *cpu, const struct iop *op)
 {
 	push64(cpu, cpu->rip + op->len);
@@ -85,7 +94,7 @@ static void call_reg64(struct vcpu *cpu, const struct iop *op)
 {
 	u64 target = cpu->gpr[op->src];
 
-	check_canonical(cpu, target);
+	check_call_target(cpu, target);
 	push64(cpu, cpu->rip + op->len);
 	cpu->rip = target;
 	return iop_goto(cpu, op);
@@ -95,7 +104,7 @@ static void call_mem64(struct vcpu *cpu, const struct iop *op)
 {
 	u64 target = mmu_read64(cpu, iop_ea(cpu, op, 8, false));
 
-	check_canonical(cpu, target);
+	check_call_target(cpu, target);
 	push64(cpu, cpu->rip + op->len);
 	cpu->rip = target;
 	return iop_goto(cpu, op);
