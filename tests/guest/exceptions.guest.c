@@ -29,6 +29,8 @@ static void simple_faults(void)
 	check("icebp", TRAP(".byte 0xf1", "i"(0)), 1);
 	check("non-canonical", TRAP("mov $0x8000000000000000, %%rax; mov (%%rax), %%ecx", "i"(0)), 13);
 	check("non-canonical error", trap.error, 0);
+	idt[12].ist = 1; /* the stack it faults on is no place for the frame */
+	tss.ist[0] = (u64)ist_stack + sizeof(ist_stack);
 	check("non-canonical stack", TRAP("mov $0x8000000000000000, %%rbx; xchg %%rbx, %%rsp; push %%rax; xchg %%rbx, %%rsp",
 					  "i"(0)), 12);
 	check("wrmsr reserved", TRAP("mov $0xc0000080, %%ecx; xor %%eax,%%eax; mov $-1, %%edx; wrmsr", "i"(0)), 13);
