@@ -110,6 +110,10 @@ static inline gva_t mmx_ea(struct vcpu *cpu, const struct iop *op, bool write)
 	a = iop_ea(cpu, op, op->size, write);
 	if (unlikely(!vec_tlb_hit(cpu, a, op->size, write) || (cpu->rflags & FL_AC)))
 		stub_run(vs_of(cpu)->fwait, NULL);
+	if (unlikely(op->size == 16 && (a & 15))) { /* CVTPD2PI, CVTTPD2PI */
+		stub_run(vs_of(cpu)->fwait, NULL);
+		misaligned(cpu, op, a);
+	}
 	vec_check_align(cpu, a, (u32)op->imm);
 	return a;
 }

@@ -137,11 +137,10 @@ static __attribute__((noinline)) void gather(struct vcpu *cpu, const struct iop 
 			if (op->flags & IOP_SEGCHECK && cpu->mmio.n == 0)
 				commit_gather(cpu, op, value, mask);
 			a = gather_ea(cpu, op, index, i);
-			p = cpu->rflags & FL_AC ? NULL : vec_tlb_hit(cpu, a, elem, false);
+			p = vec_tlb_hit(cpu, a, elem, false); /* gathers are exempt from #AC */
 			if (!p) {
 				if (cpu->mmio.n == 0)
 					commit_gather(cpu, op, value, mask);
-				vec_check_align(cpu, a, elem);
 				p = vec_read(cpu, a, elem);
 			}
 			memcpy(value + i * elem, p, elem);
