@@ -74,6 +74,7 @@ extern volatile struct trap trap;
 		trap.vector;                                                                                     \
 	})
 extern u64 rt_saved_rsp;
+extern u64 rt_arg; /* an operand for TRAP code: mov rt_arg(%rip), ... */
 
 /* Handlers may be replaced: fn gets the frame and decides; return true to go on at frame->rip. */
 struct frame {
