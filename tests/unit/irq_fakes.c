@@ -72,8 +72,9 @@ struct vm *fake_vm(unsigned ncpus, bool x2apic_cpuid)
 	assert_int_equal(irqchip_create(vm), -EEXIST);
 	assert_int_equal(pit_create(vm, &pit), 0);
 	for (unsigned i = 0; i < ncpus; i++) {
-		struct vcpu *cpu = calloc(1, sizeof(*cpu));
+		struct vcpu *cpu = aligned_alloc(64, ALIGN_UP(sizeof(*cpu), 64));
 
+		memset(cpu, 0, sizeof(*cpu));
 		cpu->id = i;
 		cpu->vm = vm;
 		cpu->is_bsp = i == 0;

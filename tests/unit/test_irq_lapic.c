@@ -337,9 +337,10 @@ static void state_round_trip(void **state)
 
 static void no_lapic(void **state)
 {
-	struct vcpu *cpu = calloc(1, sizeof(*cpu));
+	struct vcpu *cpu = aligned_alloc(64, ALIGN_UP(sizeof(*cpu), 64));
 	u64 v = 0;
 
+	memset(cpu, 0, sizeof(*cpu));
 	cpu->vm = fake_vm(0, false);
 	assert_false(lapic_mmio_read(cpu, LAPIC_DEFAULT_BASE, &v, 4));
 	assert_false(lapic_msr_read(cpu, 0x802, &v));
