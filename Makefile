@@ -1,5 +1,6 @@
 # doppel: `make run` (a shell in a VM), `make test` (all tests). See README.md.
 SHELL := /bin/bash
+MAKEFLAGS += -r
 CC ?= gcc
 B ?= build
 PREFIX ?= /usr/local
@@ -17,33 +18,64 @@ ENGINE_OBJ := $(ENGINE_SRC:%.c=$(B)/%.o)
 V_OBJ := $(V_SRC:%.c=$(B)/%.o)
 
 .DEFAULT_GOAL := all
-all: $(B)/doppel $(B)/doppel-engine
+all: $(B)/doppel $(B)/doppel-engine $(B)/doppel-init
 
 $(B)/src/engine/%.o: src/engine/%.c
 	@mkdir -p $(@D)
-	$(CC) $(E_CFLAGS) -c -o $@ $<
+	@echo CC $< && $(CC) $(E_CFLAGS) -c -o $@ $<
 $(B)/src/%.o: src/%.c
 	@mkdir -p $(@D)
-	$(CC) $(V_CFLAGS) -c -o $@ $<
+	@echo CC $< && $(CC) $(V_CFLAGS) -c -o $@ $<
 
 $(B)/libengine.a: $(filter-out $(B)/$(E_MAIN:.c=.o),$(ENGINE_OBJ))
-	rm -f $@ && ar rcs $@ $^
+	@rm -f $@ && ar rcs $@ $^
 $(B)/libdoppel.a: $(filter-out $(B)/$(V_MAIN:.c=.o),$(V_OBJ))
-	rm -f $@ && ar rcs $@ $^
+	@rm -f $@ && ar rcs $@ $^
 $(B)/doppel-engine: $(B)/$(E_MAIN:.c=.o) $(B)/libengine.a
-	$(CC) -static -no-pie -o $@ $< -Wl,--whole-archive $(B)/libengine.a -Wl,--no-whole-archive -lpthread
+	@echo LD $@ && $(CC) -static -no-pie -o $@ $< -Wl,--whole-archive $(B)/libengine.a -Wl,--no-whole-archive -lpthread
 $(B)/doppel: $(B)/$(V_MAIN:.c=.o) $(B)/libdoppel.a
-	$(CC) $(SAN) -pie -o $@ $< $(B)/libdoppel.a $(V_LIBS)
+	@echo LD $@ && $(CC) $(SAN) -pie -o $@ $< $(B)/libdoppel.a $(V_LIBS)
+
+# /init of the guest: static, so that the initramfs needs no library
+$(B)/doppel-init: src/guest/init.c
+	@mkdir -p $(@D)
+	$(CC) -std=gnu17 -O2 -Wall -Wextra -Werror -D_GNU_SOURCE -static -s -o $@ $<
 
 # Tests: each room adds a fragment tests/*/*.mk that appends to TESTS (programs to run) and says how to build them.
+# SLOW_TESTS: `make soak`. FUZZERS: `make fuzz`.
 TESTS :=
+SLOW_TESTS :=
+FUZZERS :=
 -include $(wildcard tests/*/*.mk)
 
+setup:
+	@tools/setup build
+# A second make, because pkg-config is asked when make starts.
+run: setup
+	@$(MAKE) --no-print-directory all && exec tools/run
+test:
+	@tools/setup test
+	@$(MAKE) --no-print-directory -j2 check
 check: all $(TESTS)
-	@tests/run-tests $(TESTS)
+	@DOPPEL_ENGINE=$(abspath $(B))/doppel-engine tests/run-tests $(TESTS)
+soak: all $(SLOW_TESTS)
+	@DOPPEL_ENGINE=$(abspath $(B))/doppel-engine TEST_TIMEOUT=3600 tests/run-tests $(SLOW_TESTS)
+fuzz: all $(FUZZERS)
+	@tests/run-tests $(FUZZERS)
+asan:
+	@$(MAKE) --no-print-directory B=build-asan SAN='-fsanitize=address,undefined -fno-omit-frame-pointer' check
+bench: all
+	@bench/run
+
+install: all
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/libexec $(DESTDIR)$(PREFIX)/share/man/man1
+	install -m755 $(B)/doppel $(DESTDIR)$(PREFIX)/bin/doppel
+	install -m755 $(B)/doppel-engine $(DESTDIR)$(PREFIX)/libexec/doppel-engine
+	install -m755 $(B)/doppel-init $(DESTDIR)$(PREFIX)/libexec/doppel-init
+	install -m644 docs/doppel.1 $(DESTDIR)$(PREFIX)/share/man/man1/doppel.1
 
 clean:
-	rm -rf $(B)
+	rm -rf build build-asan
 
-.PHONY: all check clean
+.PHONY: all setup run test check soak fuzz asan bench install clean
 -include $(shell find $(B) -name '*.d' 2>/dev/null)

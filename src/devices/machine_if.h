@@ -13,6 +13,8 @@
 
 struct machine; /* vmm/machine.h */
 
+struct loop *machine_loop(struct machine *m); /* the main thread's event loop: timers, disk completions, terminals */
+
 /* ---- regions: port I/O and MMIO (devices/bus.c) ---- */
 struct region;
 struct region_ops {

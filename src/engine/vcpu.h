@@ -99,26 +99,23 @@ struct cpu_mode {
 	u32 key;      /* all of the above that matters to decoded code, packed; equal key = same decoded code valid */
 };
 
-#define MMIO_FRAGS 8
+#define MMIO_FRAGS 16
 /*
- * Accesses that leave to the VMM. An instruction that needs data from outside (MMIO read, IN) is *restarted* when
- * the data has come: reads done so far are replayed from here in order. Writes go out as the instruction commits.
+ * Accesses that leave to the VMM. An instruction that touches MMIO is *restarted* when the VMM has answered: the accesses
+ * done so far are replayed from this log, in order, and the instruction commits once it needs none that is not here. (The
+ * KVM API allows it: state is complete only after KVM_RUN has been entered again.) An instruction that commits in steps (REP)
+ * calls mmio_commit() after each.
  */
 struct mmio_replay {
-	u8 nread;   /* completed reads of the current instruction */
-	u8 pos;     /* next to replay; reset to 0 at the start of each instruction attempt */
-	bool active; /* an instruction is being restarted: set => run loop must execute exactly it in careful mode */
-	struct {
+	u8 n;   /* accesses answered */
+	u8 pos; /* next to replay; 0 at the start of each attempt */
+	bool waiting; /* the last one (index n) is with the VMM now */
+	struct mmio_frag {
 		gpa_t gpa;
-		u32 len;
+		u8 len;
+		bool write;
 		u8 data[8];
-	} read[MMIO_FRAGS];
-	u8 nwrite;  /* writes the committed instruction still owes the VMM: drained before the next instruction */
-	struct {
-		gpa_t gpa;
-		u32 len;
-		u8 data[8];
-	} write[MMIO_FRAGS];
+	} frag[MMIO_FRAGS];
 };
 
 struct vcpu {
@@ -163,17 +160,23 @@ struct vcpu {
 	u8 mp_state;
 	struct lapic *lapic;        /* NULL without in-kernel irqchip */
 	struct mmio_replay mmio;
-	struct {                    /* IN/OUT/INS/OUTS that waits for the VMM; data in the channel's PIO page */
-		bool pending_in;    /* an IN/INS was sent out; data_ready once KVM_RUN is entered again */
-		bool data_ready;
+	struct {                    /* IN/OUT/INS/OUTS at the VMM; data in the channel's PIO page */
+		bool waiting, answered, in;
 		u8 size;
 		u32 count;
 		u16 port;
 	} pio;
+	bool exit_pending;          /* kvm_run is filled: leave KVM_RUN at the next chance */
+	bool irq_window;            /* an interrupt waits for IF (or the shadow) to allow it: block ends look */
+	bool halted_by_hlt;         /* cpu_hlt ran */
+	gpa_t late_gpa;             /* code was written through a pointer: invalidate once more when the instruction is done */
+	u32 late_size;
+	u32 in_guest;               /* futex of the safe point: 1 while this thread may execute guest code */
 
 	/* ---- guest debug (KVM_SET_GUEST_DEBUG) ---- */
 	u32 guest_debug;            /* KVM_GUESTDBG_* */
 	u64 guest_debug_dr[8];
+	u64 dr6_pending;            /* data breakpoints hit by the current instruction */
 
 	/* ---- identity ---- */
 	struct vm *vm;
@@ -194,6 +197,11 @@ struct vcpu {
 
 	struct vcpu_stats stats;
 };
+
+static inline void mmio_commit(struct vcpu *cpu)
+{
+	cpu->mmio.n = cpu->mmio.pos = 0;
+}
 
 static inline bool cpu_has(const struct vcpu *cpu, unsigned feature)
 {

@@ -44,12 +44,14 @@ struct vm {
 	u32 tsc_khz;
 	s64 kvmclock_offset;      /* guest kvmclock ns = host monotonic ns + offset */
 	u64 boot_ns;
+	u32 clock_lock;           /* futex lock of the next two, cpu/pvclock.c */
+	u64 clock_ref_tsc, clock_ref_ns; /* kvmclock's reference: host TSC and monotonic ns at one moment */
 	u32 split_lock;           /* futex lock of crossing atomics */
 	u32 tss_addr, identity_map_addr;
 	u64 bus_lock_exits;
 	bool single_vcpu_fast;    /* at most one vCPU exists: no safe points needed */
 	/* safe point machinery (engine/safepoint.c) */
-	u32 safe_wanted, safe_running;
+	u32 safe_lock, safe_wanted; /* futexes */
 };
 
 static inline struct vm *the_vm(void) { return (struct vm *)ENG_VM_BASE; }

@@ -30,11 +30,27 @@ struct iop {
 	u8 aux[6];
 	void *ptr;       /* handler's own: host stub of a vector instruction, ... */
 	const struct insn_desc *desc;
+	u16 nth;         /* instructions before this one in its block */
+	u8 ea_kind;      /* enum ea_kind */
+	u8 ea_base;      /* EA_BASE*: word of struct vcpu: GPR number, or 16 for RIP */
+	bool has_mem;    /* an explicit memory operand */
+	u8 spare[3];
 };
+
+_Static_assert(sizeof(struct iop) == 64, "a cache line");
+_Static_assert(offsetof(struct vcpu, rip) == 16 * 8, "RIP follows the GPRs: ea_base 16");
 
 #define IOP_BASE_RIP 0x20 /* base: address of this instruction (cpu->rip); compile adds len into disp */
 
-enum { IOP_SEGCHECK = 1 /* EA goes through seg_linear() */, IOP_LAST = 2, IOP_LOCK = 4 };
+enum {
+	IOP_SEGCHECK = 1, /* EA goes through seg_linear() */
+	IOP_LAST = 2,
+	IOP_LOCK = 4,
+	IOP_SEGBASE = 8,  /* 64-bit mode, FS or GS: add the base, no checks */
+};
+
+/* Ways to compute an effective address, cheapest first but the catch-all. */
+enum ea_kind { EA_GENERIC, EA_BASE, EA_BASE_INDEX };
 
 #define NEXT(cpu, op)                                                                                            \
 	do {                                                                                                     \
@@ -62,9 +78,13 @@ static inline gva_t iop_ea_offset(const struct vcpu *cpu, const struct iop *op)
 gva_t iop_ea_slow(struct vcpu *cpu, const struct iop *op, unsigned size, bool write);
 static inline gva_t iop_ea(struct vcpu *cpu, const struct iop *op, unsigned size, bool write)
 {
-	if (unlikely(op->flags & IOP_SEGCHECK))
-		return iop_ea_slow(cpu, op, size, write);
-	return iop_ea_offset(cpu, op);
+	u64 a = ((const u64 *)(const void *)cpu)[op->ea_base] + (u64)op->disp;
+
+	if (likely(op->ea_kind == EA_BASE))
+		return a;
+	if (likely(op->ea_kind == EA_BASE_INDEX))
+		return a + (cpu->gpr[op->index & 15] << op->shift);
+	return iop_ea_slow(cpu, op, size, write);
 }
 
 /*
@@ -82,5 +102,7 @@ void code_invalidate(gpa_t a, u64 n);
 void code_flush_all(void);
 /* The vCPU's cached linear-to-block lookups are stale: address space changed in a way tags do not show. Own thread. */
 void interp_forget_lookups(struct vcpu *cpu);
+/* The same for one page (INVLPG), cheap if no code was run from it. */
+void interp_forget_page(struct vcpu *cpu, gva_t a);
 
 #endif

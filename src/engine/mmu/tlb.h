@@ -20,6 +20,7 @@ enum mmu_idx {
 	MMU_USER,      /* CPL 3 */
 	MMU_KERNEL,    /* supervisor; SMAP applies where CR4.SMAP (also implicit accesses: descriptor tables ...) */
 	MMU_KERNEL_AC, /* supervisor, SMAP on, RFLAGS.AC set */
+	MMU_USER_AC,   /* CPL 3 with alignment checking on: no tag is ever installed, every access is looked at */
 	MMU_IDX_COUNT
 };
 
@@ -39,6 +40,7 @@ struct tlb {
 		u16 next;        /* next unused context number */
 		u16 pcid_ctx[64];
 		u16 pcid_tag[64];
+		u64 large_2m[64], large_1g[8]; /* hash of addresses where a large page was cut into entries */
 		bool high_nonglobal; /* an entry of the high half without the G bit has been installed in ctx[1] */
 	} as;
 };

@@ -1,0 +1,41 @@
+/* What all disk formats share: checking requests, counting them. */
+#include "backends/disk.h"
+
+static int check(const struct disk *d, const struct disk_req *r)
+{
+	if (r->op == DISK_FLUSH)
+		return 0;
+	if (r->op != DISK_READ && d->read_only)
+		return -EROFS;
+	return range_within(r->offset, r->len, d->size) ? 0 : -EINVAL;
+}
+
+int disk_submit(struct disk *d, struct disk_req *r)
+{
+	int e = check(d, r);
+	if (e)
+		return e;
+	d->in_flight++;
+	d->ops->submit(d, r);
+	return 0;
+}
+
+void disk_go(struct disk *d)
+{
+	d->ops->flush_queue(d);
+}
+
+void disk_drain(struct disk *d)
+{
+	d->ops->flush_queue(d);
+	while (d->in_flight)
+		d->ops->drain(d);
+}
+
+void disk_destroy(struct disk *d)
+{
+	if (!d)
+		return;
+	disk_drain(d);
+	d->ops->destroy(d);
+}

@@ -1,0 +1,22 @@
+/* The machine's RAM as the VMM sees it: slots of guest physical memory and where they are mapped here. */
+#ifndef DEVICES_GUESTMEM_H
+#define DEVICES_GUESTMEM_H
+
+#include "devices/machine_if.h"
+
+#define GUESTMEM_SLOTS 4
+
+struct guestmem {
+	u32 nslots;
+	struct {
+		gpa_t gpa;
+		u64 size;
+		u8 *host;
+	} slot[GUESTMEM_SLOTS];
+	/* told of every write by a device (translated code of those pages goes) */
+	void (*written)(void *arg, gpa_t a, u64 n);
+	void *arg;
+};
+struct guestmem *machine_guestmem(struct machine *m); /* vmm/machine.c */
+
+#endif

@@ -1,0 +1,316 @@
+/*
+ * Block device (Virtio 1.2, 5.2). A request is a chain: header {type, sector}, data, one status byte. It is taken apart and checked on
+ * the main thread, goes to the disk as host pointers into guest RAM, and is pushed when the disk has finished.
+ *
+ * A reset while requests are in flight waits for them: the disk may still be writing into guest memory. Until then the driver
+ * reads a status other than 0 and waits.
+ */
+#include "devices/virtio_blk.h"
+
+#include <errno.h>
+#include <linux/virtio_blk.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "backends/disk.h"
+#include "devices/virtio.h"
+
+enum { CLASS_SCSI_OTHER = 0x010000, QUEUE_SIZE = 256, SECTOR = 512, ID_BYTES = VIRTIO_BLK_ID_BYTES };
+enum { SEG_MAX = QUEUE_SIZE - 2, RANGE_SECTORS_MAX = 1 << 22 };
+#define SECTOR_MAX (UINT64_MAX / SECTOR)
+
+struct request {
+	struct disk_req disk;
+	struct virtio_blk *blk;
+	struct request *next_free;
+	struct virtq_chain chain;
+	struct iovec iov[VIRTQ_SIZE_MAX];
+};
+
+struct virtio_blk {
+	struct virtio v;
+	struct virtio_pci *pci;
+	struct disk *disk;
+	struct request *free;
+	unsigned in_flight;
+	char id[ID_BYTES];
+	struct virtio_blk_config space;
+};
+
+static struct virtio_blk *blk_of(struct virtio *v)
+{
+	return container_of(v, struct virtio_blk, v);
+}
+
+/* ---- requests; v.lock held ---- */
+static struct request *get_request(struct virtio_blk *b)
+{
+	struct request *r = b->free;
+	if (r)
+		b->free = r->next_free;
+	else
+		r = malloc(sizeof(*r));
+	if (r)
+		r->blk = b;
+	return r;
+}
+
+static void put_request(struct virtio_blk *b, struct request *r)
+{
+	r->next_free = b->free;
+	b->free = r;
+}
+
+/* The status byte is the last writable one, so all of the writable part counts as written. */
+static void complete_locked(struct virtio_blk *b, struct request *r, u8 status)
+{
+	if (chain_write(&r->chain, r->chain.in_bytes - 1, &status, 1))
+		virtq_push(&b->v.queue[0], &r->chain, (u32)r->chain.in_bytes);
+	put_request(b, r);
+}
+
+static u8 status_of(int result)
+{
+	return !result ? VIRTIO_BLK_S_OK : result == -EOPNOTSUPP ? VIRTIO_BLK_S_UNSUPP : VIRTIO_BLK_S_IOERR;
+}
+
+static void disk_done(struct disk_req *dr, int result)
+{
+	struct request *r = container_of(dr, struct request, disk);
+	struct virtio_blk *b = r->blk;
+	pthread_mutex_lock(&b->v.lock);
+	b->in_flight--;
+	if (b->v.resetting) {
+		put_request(b, r);
+		if (!b->in_flight)
+			virtio_reset_done_locked(&b->v);
+	} else {
+		complete_locked(b, r, status_of(result));
+		virtio_signal_queue(&b->v, 0);
+	}
+	pthread_mutex_unlock(&b->v.lock);
+}
+
+/* ---- request types: each checks and fills r->disk; returns IN_FLIGHT to have it submitted, or the status to answer with ---- */
+enum { IN_FLIGHT = -1 };
+
+/* Data sits behind the header in the readable part, or before the status byte in the writable one. */
+static int prepare_transfer(struct request *r, bool in)
+{
+	u64 len = in ? r->chain.in_bytes - 1 : r->chain.out_bytes - sizeof(struct virtio_blk_outhdr);
+	if (!len || len % SECTOR)
+		return VIRTIO_BLK_S_IOERR;
+	r->disk.len = len;
+	r->disk.iov = r->iov;
+	r->disk.n_iov = chain_slice(&r->chain, in, in ? 0 : sizeof(struct virtio_blk_outhdr), len, r->iov);
+	return IN_FLIGHT;
+}
+
+static int do_read(struct virtio_blk *b, struct request *r)
+{
+	r->disk.op = DISK_READ;
+	return prepare_transfer(r, true);
+}
+
+static int do_write(struct virtio_blk *b, struct request *r)
+{
+	r->disk.op = DISK_WRITE;
+	return prepare_transfer(r, false);
+}
+
+static int do_flush(struct virtio_blk *b, struct request *r)
+{
+	r->disk.op = DISK_FLUSH;
+	return IN_FLIGHT;
+}
+
+static int do_get_id(struct virtio_blk *b, struct request *r)
+{
+	u64 n = MIN(r->chain.in_bytes - 1, ID_BYTES);
+	return chain_write(&r->chain, 0, b->id, n) ? VIRTIO_BLK_S_OK : VIRTIO_BLK_S_IOERR;
+}
+
+/* 5.2.6: the sector range is in a segment of its own, not in the header. */
+static int prepare_range(struct virtio_blk *b, struct request *r, u32 flags_allowed)
+{
+	struct virtio_blk_discard_write_zeroes seg;
+	if (r->chain.out_bytes != sizeof(struct virtio_blk_outhdr) + sizeof(seg) ||
+	    !chain_read(&r->chain, sizeof(struct virtio_blk_outhdr), &seg, sizeof(seg)))
+		return VIRTIO_BLK_S_IOERR;
+	if (seg.flags & ~flags_allowed)
+		return VIRTIO_BLK_S_UNSUPP;
+	if (!seg.num_sectors || seg.num_sectors > RANGE_SECTORS_MAX || seg.sector > SECTOR_MAX)
+		return VIRTIO_BLK_S_IOERR;
+	r->disk.offset = seg.sector * SECTOR;
+	r->disk.len = (u64)seg.num_sectors * SECTOR;
+	r->disk.may_unmap = seg.flags & VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP;
+	return IN_FLIGHT;
+}
+
+static int do_discard(struct virtio_blk *b, struct request *r)
+{
+	r->disk.op = DISK_DISCARD;
+	return prepare_range(b, r, 0);
+}
+
+static int do_write_zeroes(struct virtio_blk *b, struct request *r)
+{
+	r->disk.op = DISK_WRITE_ZEROES;
+	return prepare_range(b, r, VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP);
+}
+
+static const struct request_type {
+	u32 type;
+	int feature; /* that must have been negotiated; -1: none */
+	int (*prepare)(struct virtio_blk *b, struct request *r);
+	const char *name;
+} request_types[] = {
+	{VIRTIO_BLK_T_IN, -1, do_read, "read"},
+	{VIRTIO_BLK_T_OUT, -1, do_write, "write"},
+	{VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_F_FLUSH, do_flush, "flush"},
+	{VIRTIO_BLK_T_GET_ID, -1, do_get_id, "get ID"},
+	{VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_F_DISCARD, do_discard, "discard"},
+	{VIRTIO_BLK_T_WRITE_ZEROES, VIRTIO_BLK_F_WRITE_ZEROES, do_write_zeroes, "write zeroes"},
+};
+
+static int prepare(struct virtio_blk *b, struct request *r)
+{
+	struct virtio_blk_outhdr h;
+	if (!chain_read(&r->chain, 0, &h, sizeof(h)) || h.sector > SECTOR_MAX)
+		return VIRTIO_BLK_S_IOERR;
+	r->disk = (struct disk_req){.offset = h.sector * SECTOR, .done = disk_done};
+	for (size_t i = 0; i < ARRAY_SIZE(request_types); i++) {
+		const struct request_type *t = &request_types[i];
+		if (t->type == h.type && (t->feature < 0 || virtio_has(&b->v, t->feature)))
+			return t->prepare(b, r);
+	}
+	return VIRTIO_BLK_S_UNSUPP;
+}
+
+static void start(struct virtio_blk *b, struct request *r)
+{
+	int status = prepare(b, r);
+	if (status == IN_FLIGHT) {
+		if (!disk_submit(b->disk, &r->disk)) {
+			b->in_flight++;
+			return;
+		}
+		status = VIRTIO_BLK_S_IOERR; /* outside the disk, or read-only */
+	}
+	complete_locked(b, r, (u8)status);
+}
+
+/* Takes one request off the queue: 1 taken, 0 none, -1 the driver broke the rules. */
+static int take_one(struct virtio_blk *b)
+{
+	struct virtq *q = &b->v.queue[0];
+	struct request *r = get_request(b);
+	if (!r)
+		return 0; /* out of memory: what is in flight will bring us back */
+	int got = virtq_pop(q, &r->chain);
+	if (got > 0 && r->chain.in_bytes && r->chain.out_bytes >= sizeof(struct virtio_blk_outhdr) && b->in_flight < q->size) {
+		start(b, r);
+		return 1;
+	}
+	put_request(b, r);
+	return got ? -1 : 0;
+}
+
+static void blk_notify(struct virtio *v, unsigned queue)
+{
+	struct virtio_blk *b = blk_of(v);
+	struct virtq *q = &v->queue[0];
+	int budget = VIRTIO_BUDGET, got = 0;
+	do {
+		virtq_quiet(q);
+		while (budget > 0 && (got = take_one(b)) > 0)
+			budget--;
+	} while (!got && virtq_listen(q) && b->free && budget > 0);
+	disk_go(b->disk);
+	if (got < 0)
+		virtio_needs_reset_locked(v, "bad request");
+	else if (budget <= 0)
+		virtio_again(v, 0);
+	virtio_signal_queue(v, 0); /* for those answered at once */
+}
+
+static bool blk_reset_queues(struct virtio *v)
+{
+	return !blk_of(v)->in_flight;
+}
+
+static const struct virtio_ops blk_ops = {.name = "virtio-blk", .id = VIRTIO_ID_BLOCK, .pci_class = CLASS_SCSI_OTHER,
+					  .notify = blk_notify, .reset = blk_reset_queues};
+
+/* ---- lifecycle ---- */
+static void blk_reset(struct device *d)
+{
+	struct virtio_blk *b = blk_of(virtio_of_device(d));
+	disk_drain(b->disk);
+	virtio_pci_reset(b->pci);
+}
+
+static void blk_free(struct virtio_blk *b)
+{
+	virtio_fini(&b->v);
+	while (b->free) {
+		struct request *r = b->free;
+		b->free = r->next_free;
+		free(r);
+	}
+	free(b);
+}
+
+static void blk_destroy(struct device *d)
+{
+	struct virtio_blk *b = blk_of(virtio_of_device(d));
+	disk_destroy(b->disk); /* its last completions still need the transport */
+	virtio_pci_destroy(b->pci);
+	blk_free(b);
+}
+
+static const struct device_class blk_class = {.name = "virtio-blk", .reset = blk_reset, .destroy = blk_destroy};
+
+static void fill_config(struct virtio_blk_config *c, const struct disk *d)
+{
+	*c = (struct virtio_blk_config){
+		.capacity = d->size / SECTOR,
+		.seg_max = SEG_MAX,
+		.blk_size = SECTOR,
+		.physical_block_exp = (u8)__builtin_ctz(d->block_size / SECTOR),
+		.min_io_size = (u16)MIN(d->block_size / SECTOR, 0xffff),
+		.num_queues = 1,
+		.max_discard_sectors = RANGE_SECTORS_MAX,
+		.max_discard_seg = 1,
+		.discard_sector_alignment = MAX(d->block_size / SECTOR, 1),
+		.max_write_zeroes_sectors = RANGE_SECTORS_MAX,
+		.max_write_zeroes_seg = 1,
+		.write_zeroes_may_unmap = 1,
+	};
+}
+
+int virtio_blk_create(struct machine *m, struct pci_host *h, const struct virtio_blk_options *c, struct virtio_blk **out)
+{
+	struct virtio_blk *b = calloc(1, sizeof(*b));
+	if (!b)
+		return -ENOMEM;
+	u64 features = BIT64(VIRTIO_BLK_F_SEG_MAX) | BIT64(VIRTIO_BLK_F_BLK_SIZE) | BIT64(VIRTIO_BLK_F_TOPOLOGY) |
+		       BIT64(VIRTIO_BLK_F_FLUSH);
+	if (c->disk->read_only)
+		features |= BIT64(VIRTIO_BLK_F_RO);
+	else
+		features |= BIT64(VIRTIO_BLK_F_WRITE_ZEROES) | (c->disk->can_discard ? BIT64(VIRTIO_BLK_F_DISCARD) : 0);
+	b->disk = c->disk;
+	if (c->serial)
+		memcpy(b->id, c->serial, strnlen(c->serial, ID_BYTES));
+	fill_config(&b->space, b->disk);
+	virtio_init(&b->v, m, &blk_ops, features, 1, QUEUE_SIZE);
+	virtio_set_config(&b->v, &b->space, NULL, sizeof(b->space));
+	int r = virtio_pci_create(&b->v, h, -1, &blk_class, &b->pci);
+	if (r) {
+		blk_free(b);
+		return r;
+	}
+	*out = b;
+	return 0;
+}

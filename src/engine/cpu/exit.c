@@ -1,0 +1,187 @@
+/* Leaving to the VMM: MMIO and port I/O, with the restart protocol of struct mmio_replay (vcpu.h). */
+#include "engine/cpu/cpu.h"
+#include "engine/irqchip/irqchip.h"
+#include "engine/lib/lib.h"
+#include "engine/mmu/mmu.h"
+#include "engine/vm.h"
+#include "kvm/chan.h"
+
+_Noreturn void cpu_exit_to_vmm(struct vcpu *cpu, u32 reason)
+{
+	cpu->chan->run.exit_reason = reason;
+	cpu->exit_pending = true;
+	__builtin_longjmp(cpu->unwind, 1);
+}
+
+_Noreturn void cpu_exit_emulation(struct vcpu *cpu)
+{
+	struct kvm_run *run = &cpu->chan->run;
+
+	run->internal.suberror = KVM_INTERNAL_ERROR_EMULATION;
+	run->internal.ndata = 2;
+	run->internal.data[0] = cpu->rip;
+	run->internal.data[1] = cpu->seg[SEG_CS].base;
+	cpu_exit_to_vmm(cpu, KVM_EXIT_INTERNAL_ERROR);
+}
+
+/* The next answered access of the instruction being restarted, if it is this one. */
+static struct mmio_frag *mmio_next(struct vcpu *cpu, gpa_t a, unsigned len, bool write)
+{
+	struct mmio_replay *m = &cpu->mmio;
+	struct mmio_frag *f;
+
+	if (m->pos >= m->n)
+		return NULL;
+	f = &m->frag[m->pos];
+	if (f->gpa != a || f->len != len || f->write != write) {
+		/* the instruction takes another way now (another vCPU changed memory): what it did is done */
+		m->n = m->pos;
+		return NULL;
+	}
+	m->pos++;
+	return f;
+}
+
+static _Noreturn void mmio_exit(struct vcpu *cpu, gpa_t a, const void *data, unsigned len, bool write)
+{
+	struct mmio_replay *m = &cpu->mmio;
+	struct kvm_run *run = &cpu->chan->run;
+
+	if (m->n == MMIO_FRAGS)
+		cpu_exit_emulation(cpu);
+	m->frag[m->n] = (struct mmio_frag){.gpa = a, .len = (u8)len, .write = write};
+	m->waiting = true;
+	run->mmio.phys_addr = a;
+	run->mmio.len = len;
+	run->mmio.is_write = write;
+	memset(run->mmio.data, 0, sizeof(run->mmio.data));
+	if (write)
+		memcpy(run->mmio.data, data, len);
+	cpu->stats.exit_mmio++;
+	cpu_exit_to_vmm(cpu, KVM_EXIT_MMIO);
+}
+
+void cpu_mmio_read(struct vcpu *cpu, gpa_t a, void *data, unsigned len)
+{
+	struct mmio_frag *f;
+
+	if (cpu->vm->irqchip &&
+	    (lapic_mmio_read(cpu, a, data, len) || ioapic_mmio_read(cpu->vm, a, data, len)))
+		return;
+	f = mmio_next(cpu, a, len, false);
+	if (!f)
+		mmio_exit(cpu, a, NULL, len, false);
+	memcpy(data, f->data, len);
+}
+
+void cpu_mmio_write(struct vcpu *cpu, gpa_t a, const void *data, unsigned len)
+{
+	u64 v = 0;
+
+	if (cpu->vm->irqchip &&
+	    (lapic_mmio_write(cpu, a, data, len) || ioapic_mmio_write(cpu->vm, a, data, len)))
+		return;
+	if (mmio_next(cpu, a, len, true))
+		return;
+	memcpy(&v, data, len);
+	if (vm_ioeventfd_write(cpu, false, a, len, v))
+		return;
+	mmio_exit(cpu, a, data, len, true);
+}
+
+/* ---- port I/O ---- */
+
+static u8 *pio_data(struct vcpu *cpu)
+{
+	return cpu->chan->pio_page;
+}
+
+static _Noreturn void pio_exit(struct vcpu *cpu, bool in, u16 port, unsigned size, u32 count)
+{
+	struct kvm_run *run = &cpu->chan->run;
+
+	cpu->pio.waiting = true;
+	cpu->pio.answered = false;
+	cpu->pio.in = in;
+	cpu->pio.size = (u8)size;
+	cpu->pio.count = count;
+	cpu->pio.port = port;
+	run->io.direction = in ? KVM_EXIT_IO_IN : KVM_EXIT_IO_OUT;
+	run->io.size = (u8)size;
+	run->io.port = port;
+	run->io.count = count;
+	run->io.data_offset = 4096;
+	cpu->stats.exit_io++;
+	cpu_exit_to_vmm(cpu, KVM_EXIT_IO);
+}
+
+/* True: the VMM has answered just this access; the answer is used up. */
+static bool pio_take(struct vcpu *cpu, bool in, u16 port, unsigned size)
+{
+	bool hit = cpu->pio.answered && cpu->pio.in == in && cpu->pio.port == port && cpu->pio.size == size;
+
+	cpu->pio.answered = false;
+	return hit;
+}
+
+u32 cpu_in(struct vcpu *cpu, u16 port, unsigned size)
+{
+	u32 v = 0;
+
+	if (pio_take(cpu, true, port, size)) {
+		memcpy(&v, pio_data(cpu), size);
+		return v;
+	}
+	if (cpu->vm->irqchip && irqchip_pio_read(cpu->vm, port, size, &v))
+		return v;
+	pio_exit(cpu, true, port, size, 1);
+}
+
+void cpu_out(struct vcpu *cpu, u16 port, unsigned size, u32 v)
+{
+	if (pio_take(cpu, false, port, size))
+		return;
+	if (cpu->vm->irqchip && irqchip_pio_write(cpu->vm, port, size, v))
+		return;
+	if (vm_ioeventfd_write(cpu, true, port, size, v))
+		return;
+	memcpy(pio_data(cpu), &v, size);
+	pio_exit(cpu, false, port, size, 1);
+}
+
+u32 cpu_in_string(struct vcpu *cpu, u16 port, unsigned size, u32 count, void *buf)
+{
+	u32 n = MIN(count, 1024 / size), v = 0;
+
+	if (pio_take(cpu, true, port, size)) {
+		n = MIN(n, cpu->pio.count);
+		memcpy(buf, pio_data(cpu), (size_t)n * size);
+		return n;
+	}
+	if (cpu->vm->irqchip && irqchip_pio_read(cpu->vm, port, size, &v)) {
+		memcpy(buf, &v, size);
+		return 1;
+	}
+	pio_exit(cpu, true, port, size, n);
+}
+
+u32 cpu_out_string(struct vcpu *cpu, u16 port, unsigned size, u32 count, const void *buf)
+{
+	u32 n = MIN(count, 1024 / size), v = 0;
+
+	if (pio_take(cpu, false, port, size))
+		return MIN(n, cpu->pio.count);
+	memcpy(&v, buf, size);
+	if (cpu->vm->irqchip && irqchip_pio_write(cpu->vm, port, size, v))
+		return 1;
+	if (vm_ioeventfd_write(cpu, true, port, size, v))
+		return 1;
+	memcpy(pio_data(cpu), buf, (size_t)n * size);
+	pio_exit(cpu, false, port, size, n);
+}
+
+void cpu_hlt(struct vcpu *cpu)
+{
+	cpu->halted_by_hlt = true;
+	vcpu_kick(cpu, ATT_IRQ); /* the run loop looks when the instruction has committed */
+}

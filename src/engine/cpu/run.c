@@ -1,0 +1,324 @@
+/*
+ * The run loop: KVM_RUN on the vCPU's own thread. Guest code runs in interp_run(); everything that happens *between*
+ * instructions happens here: exceptions, interrupts, INIT/SIPI, debug traps, halting, safe points, leaving to the VMM.
+ */
+#include <errno.h>
+#include <linux/futex.h>
+#include <sys/syscall.h>
+
+#include "engine/cpu/cpu.h"
+#include "engine/cpu/breakpoints.h"
+#include "engine/cpu/fpu.h"
+#include "engine/cpu/run.h"
+#include "engine/interp/interp.h"
+#include "engine/irqchip/irqchip.h"
+#include "engine/lib/lib.h"
+#include "engine/safepoint.h"
+#include "kvm/chan.h"
+
+enum next { GO_ON, LEAVE };
+
+static enum next leave(struct vcpu *cpu, u32 reason)
+{
+	cpu->chan->run.exit_reason = reason;
+	return LEAVE;
+}
+
+/* ---- halting ---- */
+
+static bool wake_event(struct vcpu *cpu)
+{
+	return cpu->init_pending || (cpu->nmi_pending && !cpu->nmi_masked) || cpu->smi_pending ||
+	       (cpu->inject.pending && cpu->rflags & FL_IF) ||
+	       (cpu->vm->irqchip && cpu->rflags & FL_IF && irq_pending_vector(cpu) >= 0);
+}
+
+/* Sleeps until somebody has something for this vCPU. The attention word is the futex: a bit set before the sleep prevents it. */
+static void sleep_on_attention(struct vcpu *cpu)
+{
+	struct vcpu_chan *c = cpu->chan;
+
+	vcpu_leave_guest(cpu);
+	__atomic_store_n(&c->sleeping, 1, __ATOMIC_SEQ_CST);
+	sys_call(SYS_futex, &c->attention, FUTEX_WAIT, 0, 0);
+	__atomic_store_n(&c->sleeping, 0, __ATOMIC_RELAXED);
+	vcpu_enter_guest(cpu);
+}
+
+/* ---- events between instructions, highest priority first (SDM 3A 6.9) ---- */
+
+static void do_init(struct vcpu *cpu)
+{
+	cpu->init_pending = false;
+	cpu_reset(cpu, true);
+	lapic_reset(cpu, true);
+	cpu->mp_state = cpu->is_bsp ? MP_RUNNABLE : MP_INIT_RECEIVED;
+}
+
+static void do_sipi(struct vcpu *cpu)
+{
+	u8 v = cpu->sipi_vector;
+
+	cpu->sipi_pending = 0;
+	if (cpu->mp_state != MP_INIT_RECEIVED && cpu->mp_state != MP_UNINITIALIZED)
+		return;
+	cpu->seg[SEG_CS].sel = (u16)(v << 8);
+	cpu->seg[SEG_CS].base = (u64)v << 12;
+	cpu->rip = 0;
+	cpu->mp_state = MP_RUNNABLE;
+	cpu_update_mode(cpu);
+}
+
+static enum next triple_fault(struct vcpu *cpu)
+{
+	return leave(cpu, KVM_EXIT_SHUTDOWN);
+}
+
+static enum next deliver_interrupts(struct vcpu *cpu)
+{
+	bool can = cpu->rflags & FL_IF && cpu->shadow == SHADOW_NONE;
+
+	cpu->irq_window = false;
+	if (cpu->nmi_pending && !cpu->nmi_masked) {
+		if (cpu->shadow != SHADOW_NONE) {
+			cpu->irq_window = true;
+		} else {
+			cpu->nmi_pending = false;
+			return interrupt_deliver(cpu, EXC_NMI, true) ? GO_ON : triple_fault(cpu);
+		}
+	}
+	if (cpu->inject.pending) {
+		if (!can) {
+			cpu->irq_window = true;
+			return GO_ON;
+		}
+		cpu->inject.pending = false;
+		return interrupt_deliver(cpu, cpu->inject.vector, false) ? GO_ON : triple_fault(cpu);
+	}
+	if (cpu->vm->irqchip && irq_pending_vector(cpu) >= 0) {
+		int vector;
+
+		if (!can) {
+			cpu->irq_window = true;
+			return GO_ON;
+		}
+		vector = irq_acknowledge(cpu);
+		if (vector >= 0) {
+				vcpu_kick(cpu, ATT_IRQ); /* there may be more */
+			return interrupt_deliver(cpu, (unsigned)vector, false) ? GO_ON : triple_fault(cpu);
+		}
+	}
+	if (!cpu->vm->irqchip && cpu->chan->run.request_interrupt_window) {
+		if (can)
+			return leave(cpu, KVM_EXIT_IRQ_WINDOW_OPEN);
+		cpu->irq_window = true;
+	}
+	return GO_ON;
+}
+
+static enum next take_attention(struct vcpu *cpu)
+{
+	u32 att = __atomic_exchange_n(&cpu->chan->attention, 0, __ATOMIC_SEQ_CST);
+
+	if (att & ATT_SAFE) {
+		vcpu_leave_guest(cpu);
+		vcpu_enter_guest(cpu);
+	}
+	if (att & ATT_FLUSH)
+		mmu_flush_all(cpu);
+	if (att & ATT_TIMER && cpu->lapic)
+		lapic_timer_run(cpu);
+	if (att & ATT_EVENT && cpu->lapic)
+		lapic_take_events(cpu);
+	if (att & ATT_CANCEL) {
+		/* what else came is looked at again when the VMM comes back */
+		vcpu_kick(cpu, (att & ATT_EVENT) | ATT_IRQ);
+		cpu->chan->run.exit_reason = KVM_EXIT_INTR;
+		cpu->stats.exit_intr++;
+		return LEAVE;
+	}
+	return GO_ON;
+}
+
+static enum next halted(struct vcpu *cpu)
+{
+	if (cpu->mp_state == MP_HALTED) {
+		if (wake_event(cpu)) {
+			cpu->mp_state = MP_RUNNABLE;
+			return GO_ON;
+		}
+		if (!cpu->vm->irqchip) {
+			cpu->mp_state = MP_RUNNABLE; /* the VMM decides when to come back */
+			cpu->stats.exit_hlt++;
+			return leave(cpu, KVM_EXIT_HLT);
+		}
+	}
+	if (!__atomic_load_n(&cpu->chan->attention, __ATOMIC_SEQ_CST))
+		sleep_on_attention(cpu);
+	return GO_ON;
+}
+
+/* ---- debugging: traps, breakpoints ---- */
+
+static bool careful(const struct vcpu *cpu)
+{
+	return cpu->rflags & FL_TF || cpu->guest_debug & KVM_GUESTDBG_ENABLE || cpu->dr7 & 0xff || cpu->mmio.n ||
+	       cpu->pio.answered || cpu->shadow != SHADOW_NONE;
+}
+
+static enum next debug_exit(struct vcpu *cpu, u32 exception, u64 dr6)
+{
+	struct kvm_run *run = &cpu->chan->run;
+
+	run->debug.arch.exception = exception;
+	run->debug.arch.pc = cpu->seg[SEG_CS].base + cpu->rip;
+	run->debug.arch.dr6 = dr6 | 0xffff0ff0;
+	run->debug.arch.dr7 = cpu->guest_debug & KVM_GUESTDBG_USE_HW_BP ? cpu->guest_debug_dr[7] : cpu->dr7;
+	return leave(cpu, KVM_EXIT_DEBUG);
+}
+
+/* One instruction, with everything that may trap before or after it. */
+static enum next step(struct vcpu *cpu)
+{
+	bool debug = cpu->guest_debug & KVM_GUESTDBG_ENABLE;
+	bool tf = cpu->rflags & FL_TF;
+	u64 dr6 = 0;
+	u8 shadow = cpu->shadow;
+
+	if (!(cpu->rflags & FL_RF) && shadow != SHADOW_MOVSS && !cpu->mmio.n && !cpu->pio.answered &&
+	    dbg_insn_breakpoint(cpu, cpu->seg[SEG_CS].base + cpu->rip, &dr6)) {
+		if (debug && cpu->guest_debug & KVM_GUESTDBG_USE_HW_BP)
+			return debug_exit(cpu, EXC_DB, dr6);
+		cpu_raise_db(cpu, dr6);
+	}
+	cpu->mmio.pos = 0;
+	cpu->shadow = SHADOW_NONE;
+	interp_step(cpu);
+	mmio_commit(cpu);
+	cpu->rflags &= ~FL_RF;
+	dr6 = dbg_data_take(cpu);
+	if (debug && cpu->guest_debug & KVM_GUESTDBG_SINGLESTEP)
+		return debug_exit(cpu, EXC_DB, dr6 | BIT(14));
+	if (dr6 && debug && cpu->guest_debug & KVM_GUESTDBG_USE_HW_BP)
+		return debug_exit(cpu, EXC_DB, dr6);
+	if (tf)
+		dr6 |= BIT(14);
+	if (dr6 && cpu->shadow != SHADOW_MOVSS) /* a MOV SS postpones the trap: SDM 3A 6.8.3 */
+		cpu_raise_db(cpu, dr6);
+	return GO_ON;
+}
+
+/* ---- the loop ---- */
+
+static enum next pending_exception(struct vcpu *cpu)
+{
+	mmio_commit(cpu);
+	cpu->pio.answered = false;
+	if (cpu->guest_debug & KVM_GUESTDBG_ENABLE) {
+		if (cpu->exc.vector == EXC_BP && cpu->guest_debug & KVM_GUESTDBG_USE_SW_BP) {
+			cpu->exc.pending = false;
+			return debug_exit(cpu, EXC_BP, 0);
+		}
+	}
+	return exception_deliver(cpu) ? GO_ON : triple_fault(cpu);
+}
+
+static enum next once(struct vcpu *cpu)
+{
+	struct vcpu_chan *c = cpu->chan;
+	bool restart = cpu->mmio.n || cpu->pio.answered;
+
+	if (cpu->exc.pending)
+		return pending_exception(cpu);
+	if (cpu->halted_by_hlt) {
+		cpu->halted_by_hlt = false;
+		cpu->mp_state = MP_HALTED;
+		cpu->stats.halts++;
+	}
+	if (cpu->late_size) {
+		code_invalidate(cpu->late_gpa, cpu->late_size);
+		cpu->late_size = 0;
+	}
+	if (c->attention && take_attention(cpu) == LEAVE)
+		return LEAVE;
+	if (!restart) { /* an instruction at the VMM completes before anything else happens */
+		if (cpu->init_pending)
+			do_init(cpu);
+		if (cpu->sipi_pending)
+			do_sipi(cpu);
+		if (cpu->mp_state != MP_RUNNABLE)
+			return halted(cpu);
+		if (deliver_interrupts(cpu) == LEAVE)
+			return LEAVE;
+	}
+	if (cpu->exc.pending)
+		return GO_ON;
+	if (careful(cpu))
+		return step(cpu);
+	interp_run(cpu);
+	return GO_ON;
+}
+
+/* Faults and exits inside instructions come back to the setjmp. */
+static __attribute__((noinline)) void run_guest(struct vcpu *cpu)
+{
+	__builtin_setjmp(cpu->unwind);
+	for (;;) {
+		if (cpu->exit_pending) {
+			cpu->exit_pending = false;
+			return;
+		}
+		if (once(cpu) == LEAVE)
+			return;
+	}
+}
+
+static void take_answers(struct vcpu *cpu)
+{
+	struct kvm_run *run = &cpu->chan->run;
+
+	if (cpu->mmio.waiting) {
+		struct mmio_frag *f = &cpu->mmio.frag[cpu->mmio.n++];
+
+		memcpy(f->data, run->mmio.data, sizeof(f->data));
+		cpu->mmio.waiting = false;
+	}
+	if (cpu->pio.waiting) {
+		cpu->pio.waiting = false;
+		cpu->pio.answered = true;
+	}
+	if (!cpu->vm->irqchip)
+		cpu->cr8_unused = run->cr8;
+}
+
+static void publish(struct vcpu *cpu)
+{
+	struct kvm_run *run = &cpu->chan->run;
+
+	run->if_flag = !!(cpu->rflags & FL_IF);
+	run->ready_for_interrupt_injection = run->if_flag && !cpu->inject.pending && cpu->shadow == SHADOW_NONE;
+	run->cr8 = cpu_get_cr(cpu, 8);
+	run->apic_base = cpu->apic_base;
+	cpu->stats.insns = cpu->insn_count;
+}
+
+int vcpu_run(struct vcpu *cpu)
+{
+	struct kvm_run *run = &cpu->chan->run;
+
+	take_answers(cpu);
+	if (__atomic_load_n(&run->immediate_exit, __ATOMIC_SEQ_CST)) {
+		run->exit_reason = KVM_EXIT_INTR;
+		return -EINTR;
+	}
+	run->exit_reason = KVM_EXIT_UNKNOWN;
+	vcpu_kick(cpu, ATT_IRQ);
+	vcpu_fpu_load(cpu);
+	vcpu_enter_guest(cpu);
+	run_guest(cpu);
+	vcpu_leave_guest(cpu);
+	vcpu_fpu_save(cpu);
+	publish(cpu);
+	cpu->stats.exits++;
+	return run->exit_reason == KVM_EXIT_INTR ? -EINTR : 0;
+}
