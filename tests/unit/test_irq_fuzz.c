@@ -1,4 +1,5 @@
-/* A hostile guest and VMM: random accesses and states. Nothing may crash, hang or leave its bounds. Seed: argv[1]. */
+/* A hostile guest and VMM: random accesses and states. Nothing may crash, hang or leave its bounds. Seed:
+ * argv[1]. */
 #include "irq_fakes.h"
 
 #define STEPS 300000
@@ -13,11 +14,14 @@ static u64 rnd(void)
 	return rng;
 }
 
-static struct vcpu *any_cpu(void) { return fake_cpu(rnd() % 4); }
+static struct vcpu *any_cpu(void)
+{
+	return fake_cpu(rnd() % 4);
+}
 
 static void do_mmio(void)
 {
-	static const u64 pages[] = { LAPIC_DEFAULT_BASE, LAPIC_DEFAULT_BASE, IOAPIC_BASE, 0xd0000000 };
+	static const u64 pages[] = {LAPIC_DEFAULT_BASE, LAPIC_DEFAULT_BASE, IOAPIC_BASE, 0xd0000000};
 	gpa_t a = pages[rnd() % 4] + rnd() % 0x1004;
 	u64 v = rnd() >> (rnd() & 63);
 	unsigned len = 1u << (rnd() % 4);
@@ -46,7 +50,7 @@ static void do_msr(void)
 
 static void do_pio(void)
 {
-	static const u16 ports[] = { 0x20, 0x21, 0xa0, 0xa1, 0x40, 0x41, 0x42, 0x43, 0x61, 0x4d0, 0x4d1 };
+	static const u16 ports[] = {0x20, 0x21, 0xa0, 0xa1, 0x40, 0x41, 0x42, 0x43, 0x61, 0x4d0, 0x4d1};
 	u16 port = ports[rnd() % ARRAY_SIZE(ports)];
 	unsigned len = 1u << (rnd() % 3);
 	u32 v = (u32)rnd();
@@ -59,9 +63,9 @@ static void do_pio(void)
 
 static void do_state(void)
 {
-	struct kvm_irqchip chip = { .chip_id = rnd() % 4 };
-	struct kvm_pit_state2 pit = { 0 };
-	struct kvm_lapic_state lapic = { 0 };
+	struct kvm_irqchip chip = {.chip_id = rnd() % 4};
+	struct kvm_pit_state2 pit = {0};
+	struct kvm_lapic_state lapic = {0};
 
 	for (unsigned i = 0; i < sizeof(chip.chip); i++)
 		chip.chip.dummy[i] = (char)rnd();
@@ -69,9 +73,15 @@ static void do_state(void)
 		lapic.regs[i] = (char)rnd();
 	for (unsigned i = 0; i < 3; i++)
 		pit.channels[i] = (struct kvm_pit_channel_state){
-			.count = rnd() % 65537, .mode = rnd() % 6, .gate = rnd() & 1, .bcd = rnd() & 1,
-			.rw_mode = rnd() % 4, .read_state = rnd() % 5, .write_state = rnd() % 5,
-			.count_latched = rnd() % 5, .count_load_time = (s64)rnd(),
+		    .count = rnd() % 65537,
+		    .mode = rnd() % 6,
+		    .gate = rnd() & 1,
+		    .bcd = rnd() & 1,
+		    .rw_mode = rnd() % 4,
+		    .read_state = rnd() % 5,
+		    .write_state = rnd() % 5,
+		    .count_latched = rnd() % 5,
+		    .count_load_time = (s64)rnd(),
 		};
 	switch (rnd() % 4) {
 	case 0:
@@ -84,7 +94,8 @@ static void do_state(void)
 		lapic_set(any_cpu(), &lapic);
 		break;
 	default:
-		lapic_set_base(any_cpu(), rnd() & (ENG_GPA_LIMIT - 1) & (rnd() & 1 ? ~0ull : 0xfee00d00), rnd() & 1);
+		lapic_set_base(any_cpu(), rnd() & (ENG_GPA_LIMIT - 1) & (rnd() & 1 ? ~0ull : 0xfee00d00),
+			       rnd() & 1);
 		break;
 	}
 }
@@ -113,7 +124,8 @@ static void do_lines(void)
 	lapic_set_tsc_deadline(any_cpu(), rnd() >> (rnd() & 63));
 	lapic_set_tpr(any_cpu(), (u8)rnd());
 	fake_now += rnd() % 2000000;
-	for (unsigned i = 0; i < 10 && fake_timer && fake_timer->deadline && fake_timer->deadline <= fake_now; i++)
+	for (unsigned i = 0; i < 10 && fake_timer && fake_timer->deadline && fake_timer->deadline <= fake_now;
+	     i++)
 		fake_timer->fn(fake_timer->arg);
 }
 
@@ -150,7 +162,7 @@ static void fuzz(void **state)
 
 int main(int argc, char **argv)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(fuzz) };
+	const struct CMUnitTest tests[] = {cmocka_unit_test(fuzz)};
 
 	if (argc > 1)
 		rng = strtoull(argv[1], NULL, 0) | 1;
