@@ -96,8 +96,7 @@ void fpu_reset(struct vcpu *cpu, bool init)
 	if (init)
 		return;
 	memset(cpu->xsave, 0, sizeof(cpu->xsave));
-	xs->fx.fcw = 0x40; /* power-on, before FNINIT */
-	xs->fx.ftw = 0xff; /* abridged: all valid, +0.0 */
+	xs->fx.fcw = FCW_DEFAULT; /* as KVM has it (real silicon: 0x40 and full tags until FNINIT) */
 	xs->fx.mxcsr = MXCSR_DEFAULT;
 	xs->xstate_bv = XS_X87 | XS_SSE;
 }

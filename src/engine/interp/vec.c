@@ -207,6 +207,24 @@ static void h_pcmpstr(struct vcpu *cpu, const struct iop *op)
 	NEXT(cpu, op);
 }
 
+/* VZEROALL, VZEROUPPER outside 64-bit mode: registers 8-15 keep their values (SDM 2C). */
+static __attribute__((noinline)) void zero_low(struct vcpu *cpu, const struct iop *op)
+{
+	u8 kept[8][32];
+
+	for (unsigned i = 0; i < 8; i++)
+		vec_reg_get(cpu, 8 + i, kept[i]);
+	stub_run(op->ptr, NULL);
+	for (unsigned i = 0; i < 8; i++)
+		vec_reg_set(cpu, 8 + i, kept[i]);
+}
+
+static void h_zero_low(struct vcpu *cpu, const struct iop *op)
+{
+	zero_low(cpu, op);
+	NEXT(cpu, op);
+}
+
 /* ---- choosing ---- */
 static bool uses_kind(const struct insn *in, unsigned kind)
 {
@@ -304,7 +322,9 @@ static bool compile_plain(struct vcpu *cpu, const struct insn *in, struct iop *o
 	op->size = mem ? (u8)in->mem.size : 0;
 	if (mem && (in->mem.size == 0 || in->mem.size > 64))
 		return false;
-	if (is_pcmpstr(in->id))
+	if ((in->id == INSN_ZEROALL || in->id == INSN_ZEROUPPER) && cpu->mode.code != INSN_MODE_64)
+		op->fn = h_zero_low;
+	else if (is_pcmpstr(in->id))
 		op->fn = h_pcmpstr;
 	else
 		op->fn = mem ? mem_shape(cpu, in, op) : reg_shape(in, op);
@@ -354,6 +374,9 @@ bool vec_compile(struct vcpu *cpu, const struct insn *in, struct iop *op)
 		return false;
 	if (rules == VU_AVX && (!cpu->mode.pe || cpu->mode.vm86))
 		return false;
+	if (in->map == 3 && (in->opcode == 0x16 || in->opcode == 0x22) && (in->prefixes & PFX_VEX) && (in->rex & 8) &&
+	    cpu->mode.code != INSN_MODE_64)
+		return false; /* VPEXTRQ, VPINSRQ: AMD does not ignore W here */
 	vec_state(cpu);
 	if (vec_compile_state(cpu, in, op)) /* they have rules of their own */
 		return true;
