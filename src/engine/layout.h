@@ -14,8 +14,8 @@
 
 /* Generated code: two views of one memfd, never writable and executable through the same mapping.
  * Within 2 GiB of the text, so that rel32 calls reach. */
-#define ENG_CODE_RX   0x10000000ull
-#define ENG_CODE_RW   0x50000000ull
+#define ENG_CODE_RX   0x60000000ull /* above the brk heap, which starts up to 1 GiB behind the text */
+#define ENG_CODE_RW   0x70000000ull
 #define ENG_CODE_SIZE 0x08000000ull /* 128 MiB of address space; the cache uses a part */
 
 /* Stack of the main thread (it leaves the one the kernel gave it). */

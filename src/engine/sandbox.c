@@ -19,7 +19,7 @@
 static const u16 allowed[] = {
 	SYS_futex, SYS_read, SYS_write, SYS_pwrite64, SYS_recvmsg, SYS_sendmsg, SYS_epoll_wait, SYS_epoll_pwait,
 	SYS_epoll_ctl, SYS_close, SYS_munmap, SYS_madvise, SYS_clock_gettime, SYS_timer_create, SYS_timer_settime,
-	SYS_timer_delete, SYS_timerfd_settime, SYS_rt_sigreturn, SYS_rt_sigprocmask, SYS_exit, SYS_exit_group, SYS_gettid,
+	SYS_timer_delete, SYS_timerfd_settime, SYS_rt_sigreturn, SYS_rt_sigprocmask, SYS_rt_sigaction, SYS_prlimit64, SYS_exit, SYS_exit_group, SYS_gettid,
 	SYS_getpid, SYS_set_robust_list, SYS_rseq, SYS_brk, SYS_memfd_create, SYS_ftruncate, SYS_fstat, SYS_newfstatat,
 	SYS_sched_yield, SYS_tgkill, SYS_restart_syscall, SYS_ppoll, SYS_poll, SYS_fcntl, SYS_lseek,
 };
@@ -60,7 +60,7 @@ void sandbox_enter(void)
 	f[n++] = (struct sock_filter)RET(SECCOMP_RET_ALLOW);
 	f[n++] = (struct sock_filter)RET(SECCOMP_RET_KILL_PROCESS);
 	prog = (struct sock_fprog){.len = (u16)n, .filter = f};
+	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog) < 0)
 		eng_panic("doppel-engine: cannot enter the sandbox: %d (seccomp is needed)", errno);
-	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 }

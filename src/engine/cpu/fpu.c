@@ -24,6 +24,8 @@ static void probe_host(struct vec_state *vs)
 	vs->mxcsr_mask = vs->xs.fx.mxcsr_mask ? vs->xs.fx.mxcsr_mask : 0xffbf;
 	__cpuid_count(7, 0, a, b, c, d);
 	vs->saves_selectors = !(b & BIT(13));
+	__cpuid(0, a, b, c, d);
+	vs->amd = b == signature_AMD_ebx;
 	vs->has_avx = xstate_supported() & XS_AVX;
 }
 

@@ -59,6 +59,7 @@ struct vec_state {
 	bool fx_pointers; /* FXSAVE and XSAVE store the pointers always, not only while an exception is pending (AMD) */
 	bool saves_selectors; /* FCS and FDS exist (CPUID.7.EBX[13] clear) */
 	bool has_avx;
+	bool amd;
 	const void *fwait; /* stub */
 };
 

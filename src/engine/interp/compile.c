@@ -125,6 +125,7 @@ static void compile_address(const struct vcpu *cpu, const struct insn *in, struc
 	const struct insn_mem *m = &in->mem;
 	bool fsgs = m->seg == SEG_FS || m->seg == SEG_GS;
 
+	op->has_mem = true;
 	op->seg = m->seg;
 	op->base = m->rip_relative ? IOP_BASE_RIP : m->base;
 	op->index = m->index;

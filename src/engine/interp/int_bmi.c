@@ -105,6 +105,17 @@ static void bit_op(struct vcpu *cpu, const struct iop *op)
 	NEXT(cpu, op);
 }
 
+/* BSF, BSR: of 0 they leave the whole destination alone (APM 3). */
+static void scan(struct vcpu *cpu, const struct iop *op)
+{
+	u64 a = operand(cpu, op, op->aux[0], op->src, op->aux[1]);
+	u64 r = ((bit_fn *)op->ptr)(&cpu->rflags, cpu->gpr[op->dst], a, 0);
+
+	if (a)
+		gpr_write(cpu, op->dst, r, op->size);
+	NEXT(cpu, op);
+}
+
 /* MULX: high half to dst, low half to aux[3]; if they are the same register the high half stays. */
 static void mulx(struct vcpu *cpu, const struct iop *op)
 {
@@ -145,6 +156,6 @@ bool compile_bmi(struct vcpu *cpu, const struct insn *in, struct iop *op)
 	op->aux[3] = b->reg;
 	op->aux[4] = b->size;
 	op->ptr = in->id == INSN_CRC32 ? crc_table[size_row(a->size)] : bit_fns[in->id][size_row(op->size) - 1];
-	op->fn = bit_op;
+	op->fn = in->id == INSN_BSF || in->id == INSN_BSR ? scan : bit_op;
 	return op->ptr;
 }

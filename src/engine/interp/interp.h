@@ -33,7 +33,8 @@ struct iop {
 	u16 nth;         /* instructions before this one in its block */
 	u8 ea_kind;      /* enum ea_kind */
 	u8 ea_base;      /* EA_BASE*: word of struct vcpu: GPR number, or 16 for RIP */
-	u32 spare;
+	bool has_mem;    /* an explicit memory operand */
+	u8 spare[3];
 };
 
 _Static_assert(sizeof(struct iop) == 64, "a cache line");

@@ -168,7 +168,8 @@ static struct iblock *find_next(struct vcpu *cpu, struct icache_vcpu *ic)
 
 static bool must_stop(const struct vcpu *cpu, const struct icache_vcpu *ic)
 {
-	return attention(cpu) || ic->stop || cpu->shadow || (cpu->rflags & FL_TF) || cpu->halted_by_hlt;
+	return attention(cpu) || ic->stop || cpu->shadow || (cpu->rflags & FL_TF) || cpu->halted_by_hlt ||
+	       (cpu->irq_window && cpu->rflags & FL_IF);
 }
 
 static __attribute__((noinline)) void run_blocks(struct vcpu *cpu, struct icache_vcpu *ic)
@@ -194,6 +195,42 @@ static __attribute__((noinline)) void step_one(struct vcpu *cpu, struct icache_v
 	b->ops[0].fn(cpu, b->ops);
 }
 
+/* The address by which op uses the stack segment, if it does. The instruction has changed nothing yet. */
+static bool stack_address(const struct vcpu *cpu, const struct iop *op, u64 *a)
+{
+	switch (op->desc->id) {
+	case INSN_PUSH:
+	case INSN_CALL:
+	case INSN_PUSHF:
+		*a = cpu->gpr[R_SP] - op->size;
+		break;
+	case INSN_POP:
+	case INSN_RET:
+	case INSN_POPF:
+		*a = cpu->gpr[R_SP];
+		break;
+	case INSN_LEAVE:
+		*a = cpu->gpr[R_BP];
+		break;
+	default:
+		return false;
+	}
+	return true;
+}
+
+/* The MMU answers a non-canonical address with #GP(0); through the stack segment it is #SS(0) (SDM 1 3.3.7.1). */
+static void fix_stack_fault(struct vcpu *cpu, const struct iop *op)
+{
+	struct exception *e = &cpu->exc;
+	u64 a = 0;
+
+	if (!e->pending || e->vector != EXC_GP || e->error || !cpu->mode.long64 || !op->desc)
+		return;
+	if ((stack_address(cpu, op, &a) && !is_canonical(a)) ||
+	    (op->has_mem && op->seg == SEG_SS && !is_canonical(iop_ea_offset(cpu, op))))
+		e->vector = EXC_SS;
+}
+
 /* What had retired of the block that a fault or exit left: RIP is at the first instruction that had not. */
 static void settle_unwound(struct vcpu *cpu)
 {
@@ -209,6 +246,8 @@ static void settle_unwound(struct vcpu *cpu)
 	}
 	cpu->insn_count += n;
 	cpu->icache->cur = NULL;
+	if (n < b->nops)
+		fix_stack_fault(cpu, &b->ops[n]);
 }
 
 static void leave(struct vcpu *cpu, struct icache_vcpu *ic)

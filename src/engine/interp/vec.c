@@ -9,6 +9,7 @@
 #define CR0_MP BIT(1)
 #define CR0_EM BIT(2)
 #define CR0_TS BIT(3)
+#define MXCSR_MM BIT(17)
 
 /* ---- unavailable: decided when it runs, the block key holds only that it is ---- */
 static void h_unavail(struct vcpu *cpu, const struct iop *op)
@@ -48,12 +49,24 @@ static void h_load(struct vcpu *cpu, const struct iop *op)
 	NEXT(cpu, op);
 }
 
+/* Operand not aligned to its size: #GP(0), but for loads with AMD's MXCSR.MM, which are then subject to #AC (APM 1 4.3.2).
+ * Moves that say "aligned" always fault. */
+static __attribute__((noinline)) void misaligned(struct vcpu *cpu, const struct iop *op, gva_t a)
+{
+	u32 mxcsr = 0;
+
+	__asm__ volatile("stmxcsr %0" : "=m"(mxcsr));
+	if (!(mxcsr & MXCSR_MM) || (op->desc->attr & IA_ALIGN_ANY))
+		cpu_raise_gp(cpu, 0);
+	vec_check_align(cpu, a, op->size);
+}
+
 static void h_load_aligned(struct vcpu *cpu, const struct iop *op)
 {
 	gva_t a = iop_ea(cpu, op, op->size, false);
 
 	if (unlikely(a & (op->size - 1)))
-		cpu_raise_gp(cpu, 0);
+		misaligned(cpu, op, a);
 	stub_run(op->ptr, vec_read(cpu, a, op->size));
 	NEXT(cpu, op);
 }
@@ -97,6 +110,10 @@ static inline gva_t mmx_ea(struct vcpu *cpu, const struct iop *op, bool write)
 	a = iop_ea(cpu, op, op->size, write);
 	if (unlikely(!vec_tlb_hit(cpu, a, op->size, write) || (cpu->rflags & FL_AC)))
 		stub_run(vs_of(cpu)->fwait, NULL);
+	if (unlikely(op->size == 16 && (a & 15))) { /* CVTPD2PI, CVTTPD2PI */
+		stub_run(vs_of(cpu)->fwait, NULL);
+		misaligned(cpu, op, a);
+	}
 	vec_check_align(cpu, a, (u32)op->imm);
 	return a;
 }
@@ -163,7 +180,7 @@ static void h_flags_load(struct vcpu *cpu, const struct iop *op)
 	gva_t a = iop_ea(cpu, op, op->size, false);
 
 	if (unlikely(op->aux[AUX_ALIGNED] && (a & (op->size - 1))))
-		cpu_raise_gp(cpu, 0);
+		misaligned(cpu, op, a);
 	vec_check_align(cpu, a, (u32)op->imm);
 	set_flags(cpu, stub_run_flags(op->ptr, vec_read(cpu, a, op->size)));
 	NEXT(cpu, op);
@@ -175,8 +192,12 @@ static void h_pcmpstr(struct vcpu *cpu, const struct iop *op)
 	void *p = NULL;
 	u64 rcx = cpu->gpr[R_CX], flags = 0;
 
-	if (op->size)
-		p = vec_read(cpu, iop_ea(cpu, op, op->size, false), op->size);
+	if (op->size) {
+		gva_t a = iop_ea(cpu, op, op->size, false);
+
+		vec_check_align(cpu, a, op->size);
+		p = vec_read(cpu, a, op->size);
+	}
 	__asm__ volatile("call *%[stub]\n\tpushfq\n\tpop %[flags]"
 			 : "+c"(rcx), [flags] "=&r"(flags)
 			 : [stub] "r"(op->ptr), "S"(p), "a"(cpu->gpr[R_AX]), "d"(cpu->gpr[R_DX])
@@ -231,13 +252,16 @@ static bool available(const struct vcpu *cpu, enum vec_unavail rules)
 /* Natural alignment that #AC asks for (SDM 3A table 6-7). */
 static unsigned ac_align(unsigned size)
 {
-	return size == 10 ? 8 : size & (size - 1) ? 1 : size ? size : 1;
+	return size == 10 ? 8 : size & (size - 1) ? 1 : size ? MIN(size, 16u) : 1;
 }
 
-static bool needs_alignment(const struct insn *in)
+/* SHA operands need no alignment on AMD. */
+static bool needs_alignment(const struct vcpu *cpu, const struct insn *in)
 {
 	u32 attr = in->desc->attr;
 
+	if (in->desc->feature == FEAT_SHA && vs_of(cpu)->amd)
+		return false;
 	return attr & IA_ALIGN_ANY || ((attr & IA_ALIGN16) && !(in->prefixes & PFX_VEX));
 }
 
@@ -254,7 +278,7 @@ static iop_fn *reg_shape(const struct insn *in, struct iop *op)
 	return writes_flags(in) ? h_flags : h_reg;
 }
 
-static iop_fn *mem_shape(const struct insn *in, struct iop *op)
+static iop_fn *mem_shape(const struct vcpu *cpu, const struct insn *in, struct iop *op)
 {
 	bool mmx = uses_kind(in, OPK_MMX), store = in->op[0].kind == OPK_MEM;
 
@@ -265,10 +289,10 @@ static iop_fn *mem_shape(const struct insn *in, struct iop *op)
 	if (mmx)
 		return store ? h_mmx_store : h_mmx_load;
 	if (writes_flags(in)) {
-		op->aux[AUX_ALIGNED] = needs_alignment(in);
+		op->aux[AUX_ALIGNED] = needs_alignment(cpu, in);
 		return h_flags_load;
 	}
-	if (needs_alignment(in))
+	if (needs_alignment(cpu, in))
 		return store ? h_store_aligned : h_load_aligned;
 	return store ? h_store : h_load;
 }
@@ -283,7 +307,7 @@ static bool compile_plain(struct vcpu *cpu, const struct insn *in, struct iop *o
 	if (is_pcmpstr(in->id))
 		op->fn = h_pcmpstr;
 	else
-		op->fn = mem ? mem_shape(in, op) : reg_shape(in, op);
+		op->fn = mem ? mem_shape(cpu, in, op) : reg_shape(in, op);
 	return true;
 }
 

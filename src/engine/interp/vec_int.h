@@ -30,11 +30,11 @@ enum {
 enum vec_unavail { VU_X87, VU_MMX, VU_SSE, VU_AVX };
 
 /* #AC for a data access of cpl 3 (SDM 3A 6.15): align is a power of two. */
-_Noreturn void vec_raise_ac(struct vcpu *cpu);
+void vec_raise_ac(struct vcpu *cpu, gva_t a);
 static inline void vec_check_align(struct vcpu *cpu, gva_t a, unsigned align)
 {
 	if (unlikely((cpu->rflags & FL_AC) && (a & (align - 1)) && cpu->mode.cpl == 3 && (cpu->cr0 & BIT(18))))
-		vec_raise_ac(cpu);
+		vec_raise_ac(cpu, a);
 }
 
 /* Host pointer if the TLB allows the access at once: no faults, no side effects. */

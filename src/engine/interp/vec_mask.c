@@ -137,11 +137,10 @@ static __attribute__((noinline)) void gather(struct vcpu *cpu, const struct iop 
 			if (op->flags & IOP_SEGCHECK && cpu->mmio.n == 0)
 				commit_gather(cpu, op, value, mask);
 			a = gather_ea(cpu, op, index, i);
-			p = cpu->rflags & FL_AC ? NULL : vec_tlb_hit(cpu, a, elem, false);
+			p = vec_tlb_hit(cpu, a, elem, false); /* gathers are exempt from #AC */
 			if (!p) {
 				if (cpu->mmio.n == 0)
 					commit_gather(cpu, op, value, mask);
-				vec_check_align(cpu, a, elem);
 				p = vec_read(cpu, a, elem);
 			}
 			memcpy(value + i * elem, p, elem);
@@ -236,6 +235,13 @@ static bool compile_bytes(struct vcpu *cpu, const struct insn *in, struct iop *o
 
 	if (in->id != INSN_MASKMOVDQU && in->id != INSN_MASKMOVQ)
 		return false;
+	op->base = R_DI; /* the memory operand is implicit: the caller knows only ModRM's */
+	op->index = INSN_NO_REG;
+	op->disp = 0;
+	op->seg = in->prefixes & PFX_SEG ? in->mem.seg : SEG_DS;
+	op->asize = in->adsize;
+	if (op->seg == SEG_FS || op->seg == SEG_GS || (!cpu->mode.long64 && !cpu->mode.flat))
+		op->flags |= IOP_SEGCHECK;
 	op->aux[AUX_ELEM] = 1;
 	op->aux[AUX_MASK] = rm;
 	op->fn = in->id == INSN_MASKMOVQ ? h_maskmovq : h_maskmovdqu;

@@ -4,8 +4,13 @@
 
 #define COPY_MAX 64u /* what mmu_read_slow takes at once */
 
-_Noreturn void vec_raise_ac(struct vcpu *cpu)
+/* A non-canonical address faults as such: the access itself will. */
+void vec_raise_ac(struct vcpu *cpu, gva_t a)
 {
+	unsigned unused = cpu->cr4 & BIT(12) ? 64 - 57 : 64 - 48;
+
+	if (cpu->mode.long64 && (u64)((s64)(a << unused) >> unused) != a)
+		return;
 	cpu_raise_err(cpu, EXC_AC, 0);
 }
 

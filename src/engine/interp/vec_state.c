@@ -35,13 +35,11 @@ static void patch_pointers(struct vcpu *cpu, struct fx_area *fx, bool wide)
 	fx->fdp = kept ? (u32)vs->fdp | (u64)(vs->saves_selectors ? vs->fds : 0) << 32 : 0;
 }
 
-/* Where the host does not keep pointers without an exception, it does not load them either. */
+/* Loaded whether an exception is pending or not; only the stores depend on it. */
 static void adopt_pointers(struct vcpu *cpu, const struct fx_area *fx, bool wide)
 {
 	struct vec_state *vs = vs_of(cpu);
 
-	if (!vs->fx_pointers && !(fx->fsw & FSW_ES))
-		return;
 	vs->fop = fx->fop & 0x7ff;
 	vs->fip = wide ? fx->fip : fx->fip32;
 	vs->fdp = wide ? fx->fdp : fx->fdp32;
@@ -66,8 +64,11 @@ static gva_t aligned_area(struct vcpu *cpu, const struct iop *op, unsigned size,
 {
 	gva_t a = iop_ea(cpu, op, size, write);
 
-	if (a & (align - 1))
+	if (a & (align - 1)) {
+		if (align == 16) /* #AC or #GP: SDM leaves it open, AMD has #AC for FXSAVE and FXRSTOR if not on 4 bytes */
+			vec_check_align(cpu, a, 4);
 		cpu_raise_gp(cpu, 0);
+	}
 	return a;
 }
 

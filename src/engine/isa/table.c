@@ -3,22 +3,33 @@
  *
  * Rows come from table_*.inc:
  *   R(space, opcode, prefix, name, class, feature, attributes, encoding, access, operands, flags)
- *   G(space, opcode, prefix, selector, ...)  a row of a group; selector A(/r), M(/r) memory only, X(/r) registers only, XX(/r, rm)
- * The row of an (opcode, prefix) cell is the last one listed for it; E_OR makes it fall back to the row before. Row numbers are
+ *   G(space, opcode, prefix, selector, ...)  a row of a group; selector A(/r), M(/r) memory only, X(/r)
+ * registers only, XX(/r, rm) The row of an (opcode, prefix) cell is the last one listed for it; E_OR makes it
+ * fall back to the row before. Row numbers are
  * __COUNTER__ values, so the three inclusions below must expand each row exactly once.
  */
 #include "engine/isa/table.h"
 
 /* RFLAGS (SDM 1, 3.4.3) */
 enum {
-	CF = 0x1, PF = 0x4, AF = 0x10, ZF = 0x40, SF = 0x80, TF = 0x100, IF = 0x200, DF = 0x400, OF = 0x800, IOPL = 0x3000, NT = 0x4000,
+	CF = 0x1,
+	PF = 0x4,
+	AF = 0x10,
+	ZF = 0x40,
+	SF = 0x80,
+	TF = 0x100,
+	IF = 0x200,
+	DF = 0x400,
+	OF = 0x800,
+	IOPL = 0x3000,
+	NT = 0x4000,
 	OSZAPC = OF | SF | ZF | AF | PF | CF,
 	EVERY = OSZAPC | TF | IF | DF | IOPL | NT,
 };
 
 /* Flags column: read, written, undefined. */
 #define FL(r, w, u) ((u64)(r) | (u64)(w) << 16 | (u64)(u) << 32)
-#define FLW(fl, at) ((u64)(fl) >> (at) & 0xffff)
+#define FLW(fl, at) ((u64)(fl) >> (at)&0xffff)
 #define FL_0        0
 #define FL_ARITH    FL(0, OSZAPC, 0)
 #define FL_CARRY    FL(CF, OSZAPC, 0)
@@ -41,14 +52,14 @@ enum {
 };
 
 /* Operands column. */
-#define O(...)               O_(__VA_ARGS__, 0, 0, 0, 0)
-#define O_(a, b, c, d, ...)  ((u64)(a) | (u64)(b) << 16 | (u64)(c) << 32 | (u64)(d) << 48)
+#define O(...)              O_(__VA_ARGS__, 0, 0, 0, 0)
+#define O_(a, b, c, d, ...) ((u64)(a) | (u64)(b) << 16 | (u64)(c) << 32 | (u64)(d) << 48)
 
 #define FIX(reg, size) OS(PL_FIX, (reg) << 4 | (size))
 /* clang-format off */
 enum operand_spec {
 	Eb = OS(PL_E, SZ_B), Ew = OS(PL_E, SZ_W), Ed = OS(PL_E, SZ_D), Eq = OS(PL_E, SZ_Q), Ev = OS(PL_E, SZ_V), Ey = OS(PL_E, SZ_Y),
-	Edb = OS(PL_E, SZ_DB), Edw = OS(PL_E, SZ_DW), Evw = OS(PL_E, SZ_VW),
+	Edb = OS(PL_E, SZ_DB), Edw = OS(PL_E, SZ_DW), Evw = OS(PL_E, SZ_VW), Ezw = OS(PL_E, SZ_ZW), Ezd = OS(PL_E, SZ_ZD),
 	Gb = OS(PL_G, SZ_B), Gw = OS(PL_G, SZ_W), Gd = OS(PL_G, SZ_D), Gv = OS(PL_G, SZ_V), Gz = OS(PL_G, SZ_Z), Gy = OS(PL_G, SZ_Y),
 	Gm = OS(PL_G, SZ_M), Ga = OS(PL_G, SZ_AD),
 	M0 = OS(PL_M, SZ_0), Mb = OS(PL_M, SZ_B), Mw = OS(PL_M, SZ_W), Md = OS(PL_M, SZ_D), Mq = OS(PL_M, SZ_Q), Mt = OS(PL_M, SZ_T),
@@ -109,14 +120,18 @@ enum group_slot {
 #pragma GCC diagnostic ignored "-Woverride-init"
 #endif
 
-#define ROW(pp, name, cls, feat, at, en, ac, op, fl)                                                                        \
-	{ .d = { INSN_##name, IC_##cls, FEAT_##feat, (at), FLW(fl, 0), FLW(fl, 16), FLW(fl, 32) },       \
-	  .ops = (op), .enc = (en) | PPV_##pp, .acc = AC_##ac },
+#define ROW(pp, name, cls, feat, at, en, ac, op, fl)                                                         \
+	{.d = {INSN_##name, IC_##cls, FEAT_##feat, (at), FLW(fl, 0), FLW(fl, 16), FLW(fl, 32)},              \
+	 .ops = (op),                                                                                        \
+	 .enc = (en) | PPV_##pp,                                                                             \
+	 .acc = AC_##ac},
 
 const struct insn_row insn_rows[] = {
-	{ .d = { .id = INSN_INVALID } },
-#define R(sp, op, pp, name, cls, feat, at, en, ac, ops, fl) ROW(pp, name, cls, feat, (at) | NEEDS_MODRM(ops), en, ac, ops, fl)
-#define G(sp, op, pp, sel, name, cls, feat, at, en, ac, ops, fl) ROW(pp, name, cls, feat, (at) | IA_MODRM, en, ac, ops, fl)
+    {.d = {.id = INSN_INVALID}},
+#define R(sp, op, pp, name, cls, feat, at, en, ac, ops, fl)                                                  \
+	ROW(pp, name, cls, feat, (at) | NEEDS_MODRM(ops), en, ac, ops, fl)
+#define G(sp, op, pp, sel, name, cls, feat, at, en, ac, ops, fl)                                             \
+	ROW(pp, name, cls, feat, (at) | IA_MODRM, en, ac, ops, fl)
 #include "engine/isa/table_all.inc"
 #undef R
 #undef G

@@ -1,0 +1,62 @@
+/*
+ * Differential testing of single instructions: each runs once on the host CPU, in this process, and once in the
+ * interpreter, on equal registers and memory at equal addresses, 64-bit mode, CPL 3. What comes out must be equal.
+ *
+ * The host side is entered and left by signals: the handler of SIGUSR1 loads the registers, a breakpoint after the
+ * instruction (or the fault it raises) brings them back.
+ */
+#ifndef TESTS_INSN_HARNESS_H
+#define TESTS_INSN_HARNESS_H
+
+#include "engine/vcpu.h"
+
+#define T_CODE_VA 0x20000000ull /* one page, filled with INT3 around the instruction */
+#define T_DATA_VA 0x30000000ull /* T_DATA_PAGES pages between unmapped ones */
+#define T_DATA_PAGES 3
+#define T_DATA_SIZE (T_DATA_PAGES * PAGE_SIZE)
+
+struct insn_state {
+	u64 gpr[16];
+	u64 rip, rflags;
+};
+
+struct insn_case {
+	u8 bytes[16];
+	unsigned len;
+	unsigned at; /* offset in the code page */
+	struct insn in;
+	struct insn_state before;
+};
+
+struct insn_result {
+	struct insn_state after;
+	int vector; /* exception, or -1 */
+	u32 error;
+	u64 cr2;
+};
+
+/* xorshift64*: the state is the seed, never 0 */
+u64 test_random(u64 *state);
+
+/* Guest with memory, page tables and segments; signal handlers. False with a message if the host cannot. */
+bool harness_init(void);
+
+/* Makes registers and addresses for c->in so that most memory operands lie in the data pages; rewrites displacements. */
+void harness_prepare(struct insn_case *c, u64 *rnd);
+/* Random bytes that decode to an instruction for which want() is true; then prepared. */
+void harness_generate(struct insn_case *c, u64 *rnd, bool (*want)(const struct insn *in));
+
+void harness_run_host(const struct insn_case *c, struct insn_result *r);
+enum harness_mode { HARNESS_STEP, HARNESS_BLOCK };
+void harness_run_interp(const struct insn_case *c, struct insn_result *r, enum harness_mode mode);
+
+/* Both memories, for comparison and for making them equal again. */
+u8 *harness_host_data(void);
+u8 *harness_guest_data(void);
+
+/* RFLAGS bits to compare: those the table defines for this instruction and operands. */
+u64 harness_flag_mask(const struct insn *in);
+/* False, with a report on stdout, if the results differ. */
+bool harness_compare(const struct insn_case *c, const struct insn_result *host, const struct insn_result *guest, u64 flags);
+
+#endif

@@ -1,0 +1,155 @@
+/* The interpreter's side: a vCPU in 64-bit mode at CPL 3 with real page tables. Built like the engine. */
+#include <sys/mman.h>
+#include <stdio.h>
+
+#include "engine/cpu/cpu.h"
+#include "engine/cpu/run.h"
+#include "engine/interp/interp.h"
+#include "engine/lib/lib.h"
+#include "engine/vm.h"
+#include "kvm/chan.h"
+#include "tests/insn/harness_guest.h"
+
+#define RAM_SIZE  0x800000ull
+#define CODE_GPA  0x100000ull
+#define DATA_GPA  0x200000ull
+#define TABLE_GPA 0x10000ull
+
+static struct vcpu *the_vcpu(void)
+{
+	return (struct vcpu *)ENG_VCPU_BASE;
+}
+
+u8 *harness_guest_data(void)
+{
+	return gpa_to_hva(DATA_GPA);
+}
+
+u8 *guest_code(void)
+{
+	return gpa_to_hva(CODE_GPA);
+}
+
+static bool map(u64 at, u64 size)
+{
+	return mmap((void *)at, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE,
+		    -1, 0) == (void *)at;
+}
+
+static bool map_arenas(void)
+{
+	return map(ENG_VM_BASE, 0x10000000) && map(ENG_VCPU_BASE, ENG_VCPU_STRIDE) && map(ENG_ICACHE_BASE, ENG_ICACHE_SIZE) &&
+	       map(ENG_ATTR_BASE, ENG_ATTR_SIZE) && map(ENG_RAM_BASE, RAM_SIZE);
+}
+
+static u64 *table(unsigned n)
+{
+	return (u64 *)gpa_to_hva(TABLE_GPA + n * PAGE_SIZE);
+}
+
+/* 4 KiB pages with user rights; tables 0 to 3 serve the code's 2 MiB, 4 the data's. */
+static void map_page(u64 va, u64 gpa)
+{
+	unsigned leaf = va < T_DATA_VA ? 3 : 4;
+	unsigned dir = va < T_DATA_VA ? 2 : 2;
+
+	table(0)[va >> 39 & 511] = (TABLE_GPA + 1 * PAGE_SIZE) | 0x67;
+	table(1)[va >> 30 & 511] = (TABLE_GPA + 2 * PAGE_SIZE) | 0x67;
+	table(dir)[va >> 21 & 511] = (TABLE_GPA + leaf * PAGE_SIZE) | 0x67;
+	table(leaf)[va >> 12 & 511] = gpa | 0x67 | (va >= T_DATA_VA ? BIT64(63) : 0);
+}
+
+static void set_segment(struct segment *s, u16 sel, u8 type, bool code)
+{
+	*s = (struct segment){.limit = 0xffffffff, .sel = sel, .type = type, .dpl = 3, .s = true, .present = true,
+			      .l = code, .db = !code, .g = true};
+}
+
+static void long_mode_user(struct vcpu *cpu)
+{
+	for (unsigned i = SEG_ES; i <= SEG_GS; i++)
+		set_segment(&cpu->seg[i], 0x2b, 3, false);
+	set_segment(&cpu->seg[SEG_CS], 0x33, 0xb, true);
+	cpu->cr0 = 0x80050033;
+	cpu->cr3 = TABLE_GPA;
+	cpu->cr4 = 0x406e0 & ~0x40000u;
+	cpu->efer = 0xd01;
+	cpu->rflags = FL_ONE | FL_IF;
+	for (unsigned i = 0; i < 4; i++)
+		cpu->feature_bits[i] = ~0ull;
+}
+
+bool guest_init(void)
+{
+	struct vcpu *cpu = the_vcpu();
+	struct vm *vm = the_vm();
+
+	if (!map_arenas())
+		return false;
+	cpu->vm = vm;
+	cpu->chan = (struct vcpu_chan *)(ENG_VCPU_BASE + ENG_VCPU_CHAN);
+	vm->vcpus[0] = cpu;
+	vm->nvcpus = 1;
+	for (u64 a = 0; a < RAM_SIZE; a += PAGE_SIZE)
+		*page_attr(a) = PA_RAM;
+	map_page(T_CODE_VA, CODE_GPA);
+	for (unsigned i = 0; i < T_DATA_PAGES; i++)
+		map_page(T_DATA_VA + i * PAGE_SIZE, DATA_GPA + i * PAGE_SIZE);
+	mmu_reset(cpu);
+	long_mode_user(cpu);
+	cpu_update_mode(cpu);
+	mmu_set_cr3(cpu, cpu->cr3, false);
+	return true;
+}
+
+static __attribute__((noinline)) void execute(struct vcpu *cpu, enum harness_mode mode, u64 start)
+{
+	if (mode == HARNESS_STEP) {
+		/* A repeated string instruction takes one step per element. */
+		for (unsigned n = 0; n < 1000; n++) {
+			interp_step(cpu);
+			if (cpu->rip != start)
+				return;
+		}
+		return;
+	}
+	/* Runs into the HLT after the instruction (or the INT3 at a branch target), which faults at CPL 3. */
+	interp_run(cpu);
+}
+
+static __attribute__((noinline)) bool execute_guarded(struct vcpu *cpu, enum harness_mode mode, u64 start)
+{
+	if (__builtin_setjmp(cpu->unwind) == 0) {
+		execute(cpu, mode, start);
+		return true;
+	}
+	return false;
+}
+
+void harness_run_interp(const struct insn_case *c, struct insn_result *r, enum harness_mode mode)
+{
+	struct vcpu *cpu = the_vcpu();
+	bool block = mode == HARNESS_BLOCK;
+
+	memset(guest_code(), block ? 0xf4 : 0xcc, PAGE_SIZE);
+	memcpy(guest_code() + c->at, c->bytes, c->len);
+	if (block)
+		code_invalidate(CODE_GPA, PAGE_SIZE);
+	memcpy(cpu->gpr, c->before.gpr, sizeof(cpu->gpr));
+	cpu->rip = c->before.rip;
+	cpu->rflags = c->before.rflags | FL_ONE | FL_IF;
+	cpu_update_mode(cpu);
+	cpu->exc.pending = false;
+	cpu->chan->attention = 0;
+	cpu->shadow = 0;
+	execute_guarded(cpu, mode, c->before.rip);
+	memcpy(r->after.gpr, cpu->gpr, sizeof(cpu->gpr));
+	r->after.rip = cpu->rip;
+	r->after.rflags = cpu->rflags;
+	r->vector = cpu->exc.pending ? cpu->exc.vector : -1;
+	r->error = cpu->exc.error;
+	r->cr2 = cpu->exc.cr2;
+	/* the HLT after it, or a fetch at a branch target: the instruction itself completed */
+	if (block && cpu->exc.pending && cpu->rip != c->before.rip)
+		r->vector = -1;
+}
