@@ -8,6 +8,7 @@
 #include "tests/insn/vec_test.h"
 
 struct vec_outcome vec_ours;
+bool vec_leave_once;
 
 /* Vector state is live: nothing of libc. */
 void *memcpy(void *restrict d, const void *restrict s, size_t n)
@@ -94,6 +95,10 @@ void mmu_read_slow(struct vcpu *cpu, gva_t a, void *buf, unsigned size, enum mmu
 void mmu_write_slow(struct vcpu *cpu, gva_t a, const void *buf, unsigned size, enum mmu_idx idx)
 {
 	mmu_probe(cpu, a, size, ACC_WRITE, idx);
+	if (vec_leave_once) { /* as a write to a device: out, and the instruction starts again */
+		vec_leave_once = false;
+		raise_with(cpu, RESTART, 0, 0);
+	}
 	memcpy((void *)a, buf, size);
 }
 

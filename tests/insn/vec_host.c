@@ -137,13 +137,22 @@ static void h_ud(struct vcpu *c, const struct iop *op)
 
 static __attribute__((noinline)) void run_ours(const struct iop *ops)
 {
+	u64 start = cpu.rip;
+
 	vec_ours = (struct vec_outcome){ .vector = NO_FAULT };
 	vec_state(&cpu)->fcs = 0; /* as the host's 64-bit XRSTOR leaves them */
 	vec_state(&cpu)->fds = 0;
 	host.phase = PH_OURS;
 	vcpu_fpu_load(&cpu);
-	if (!__builtin_setjmp(cpu.unwind))
-		ops->fn(&cpu, ops);
+	__builtin_setjmp(cpu.unwind);
+	if (vec_ours.vector == NO_FAULT || vec_ours.vector == RESTART) {
+		const struct iop *op = ops;
+
+		for (u64 at = start; at != cpu.rip; at += op++->len)
+			;
+		vec_ours.vector = NO_FAULT;
+		op->fn(&cpu, op);
+	}
 	vcpu_fpu_save(&cpu);
 	host.phase = PH_NONE;
 }
@@ -448,6 +457,7 @@ static void load_ours(void)
 	cpu.rflags = host.rflags;
 	memcpy(cpu.xsave, &host.xs, XSAVE_SIZE);
 	cpu.vm = chance(20) ? (struct vm *)1 : NULL;
+	vec_leave_once = chance(30);
 	for (unsigned p = 0; p < ARENA_PAGES; p++) {
 		gva_t a = ARENA + p * PAGE_SIZE;
 		struct tlb_entry *e = &cpu.tlb.e[MMU_USER][tlb_index(a)];

@@ -87,7 +87,7 @@ static void h_store(struct vcpu *cpu, const struct iop *op)
 
 	vec_check_align(cpu, a, (u32)op->imm);
 	store_to(cpu, op, a);
-	NEXT_STORE(cpu, op);
+	NEXT(cpu, op);
 }
 
 static void h_store_aligned(struct vcpu *cpu, const struct iop *op)
@@ -97,7 +97,7 @@ static void h_store_aligned(struct vcpu *cpu, const struct iop *op)
 	if (unlikely(a & (op->size - 1)))
 		cpu_raise_gp(cpu, 0);
 	store_to(cpu, op, a);
-	NEXT_STORE(cpu, op);
+	NEXT(cpu, op);
 }
 
 /* MMX with memory: a pending x87 exception comes before any fault of the access. */
@@ -129,7 +129,7 @@ static void h_mmx_load(struct vcpu *cpu, const struct iop *op)
 static void h_mmx_store(struct vcpu *cpu, const struct iop *op)
 {
 	store_to(cpu, op, mmx_ea(cpu, op, true));
-	NEXT_STORE(cpu, op);
+	NEXT(cpu, op);
 }
 
 /* ---- with general registers or flags ---- */
@@ -339,15 +339,21 @@ static void h_end(struct vcpu *cpu, const struct iop *op)
 {
 }
 
-static void h_spilled(struct vcpu *cpu, const struct iop *op)
+static __attribute__((noinline)) void run_spilled(struct vcpu *cpu, const struct iop *op)
 {
 	struct iop one[2] = { *op, { .fn = h_end } };
-	const struct iop *next = op + 1;
 
 	one[0].fn = (iop_fn *)(op->imm >> 32);
 	one[0].ptr = stub_scratch(cpu, (u64)op->ptr);
 	one[0].imm = (u32)op->imm;
 	one[0].fn(cpu, one);
+}
+
+static void h_spilled(struct vcpu *cpu, const struct iop *op)
+{
+	const struct iop *next = op + 1;
+
+	run_spilled(cpu, op); /* RIP is behind the instruction now */
 	next->fn(cpu, next);
 }
 

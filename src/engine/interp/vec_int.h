@@ -6,10 +6,6 @@
 #include "engine/interp/interp.h"
 #include "engine/interp/stub.h"
 
-#ifndef NEXT_STORE
-#define NEXT_STORE(cpu, op) NEXT(cpu, op)
-#endif
-
 static inline struct vec_state *vs_of(const struct vcpu *cpu)
 {
 	return cpu->vecexec;

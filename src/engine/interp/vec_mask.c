@@ -165,19 +165,19 @@ static void h_mask_load(struct vcpu *cpu, const struct iop *op)
 static void h_mask_store(struct vcpu *cpu, const struct iop *op)
 {
 	mask_store(cpu, op);
-	NEXT_STORE(cpu, op);
+	NEXT(cpu, op);
 }
 
 static void h_maskmovdqu(struct vcpu *cpu, const struct iop *op)
 {
 	maskmovdqu(cpu, op);
-	NEXT_STORE(cpu, op);
+	NEXT(cpu, op);
 }
 
 static void h_maskmovq(struct vcpu *cpu, const struct iop *op)
 {
 	maskmovq(cpu, op);
-	NEXT_STORE(cpu, op);
+	NEXT(cpu, op);
 }
 
 static void h_gather(struct vcpu *cpu, const struct iop *op)

@@ -285,7 +285,7 @@ static __attribute__((noinline)) void do_stmxcsr(struct vcpu *cpu, const struct 
 static void h_fxsave(struct vcpu *cpu, const struct iop *op)
 {
 	do_fxsave(cpu, op);
-	NEXT_STORE(cpu, op);
+	NEXT(cpu, op);
 }
 
 static void h_fxrstor(struct vcpu *cpu, const struct iop *op)
@@ -297,7 +297,7 @@ static void h_fxrstor(struct vcpu *cpu, const struct iop *op)
 static void h_xsave(struct vcpu *cpu, const struct iop *op)
 {
 	do_xsave(cpu, op);
-	NEXT_STORE(cpu, op);
+	NEXT(cpu, op);
 }
 
 static void h_xrstor(struct vcpu *cpu, const struct iop *op)
@@ -315,7 +315,7 @@ static void h_ldmxcsr(struct vcpu *cpu, const struct iop *op)
 static void h_stmxcsr(struct vcpu *cpu, const struct iop *op)
 {
 	do_stmxcsr(cpu, op);
-	NEXT_STORE(cpu, op);
+	NEXT(cpu, op);
 }
 
 static const struct {

@@ -68,14 +68,37 @@ static bool result_withheld(void)
 	return fsw & ~fcw & (FSW_IE | FSW_OE | FSW_UE);
 }
 
+/*
+ * A write that must leave to the VMM unwinds and the instruction is started again, but these stores change the x87 state
+ * (they pop, FNSAVE resets). So while the write is under way the old state is in the registers.
+ */
+#define OLD_STATE 1024 /* in the bounce buffer */
+#define NEW_STATE 1536
+
+static void remember_state(struct vcpu *cpu)
+{
+	__asm__ volatile("fxsave64 %0" : "=m"(*(struct fx_area *)(vs_of(cpu)->bounce + OLD_STATE)));
+}
+
+static void write_result(struct vcpu *cpu, gva_t a, const void *result, unsigned size)
+{
+	struct fx_area *old = (struct fx_area *)(vs_of(cpu)->bounce + OLD_STATE);
+	struct fx_area *new = (struct fx_area *)(vs_of(cpu)->bounce + NEW_STATE);
+
+	__asm__ volatile("fxsave64 %0\n\tfxrstor64 %1" : "=m"(*new) : "m"(*old));
+	vec_copy_out(cpu, a, result, size);
+	__asm__ volatile("fxrstor64 %0" : : "m"(*new));
+}
+
 static void store_slow(struct vcpu *cpu, const struct iop *op, gva_t a)
 {
 	u8 *bounce = vs_of(cpu)->bounce;
 
 	mmu_probe(cpu, a, op->size, ACC_WRITE, cpu->mode.mmu_idx);
+	remember_state(cpu);
 	stub_run(op->ptr, bounce);
 	if (!result_withheld())
-		mmu_write_slow(cpu, a, bounce, op->size, cpu->mode.mmu_idx);
+		write_result(cpu, a, bounce, op->size);
 }
 
 static void h_store(struct vcpu *cpu, const struct iop *op)
@@ -89,7 +112,7 @@ static void h_store(struct vcpu *cpu, const struct iop *op)
 	else
 		store_slow(cpu, op, a);
 	track_data(cpu, op, offset);
-	NEXT_STORE(cpu, op);
+	NEXT(cpu, op);
 }
 
 /* FCMOVcc reads, FCOMI & co. write RFLAGS. */
@@ -167,7 +190,7 @@ static void h_store_word(struct vcpu *cpu, const struct iop *op)
 		stub_run(op->ptr, p);
 	else
 		vec_store_slow(cpu, op, a);
-	NEXT_STORE(cpu, op);
+	NEXT(cpu, op);
 }
 
 /* ---- environment in memory: four formats (SDM 1 figures 8-9 to 8-12) ---- */
@@ -252,6 +275,7 @@ static __attribute__((noinline)) void do_store_env(struct vcpu *cpu, const struc
 
 	vec_check_align(cpu, a, op->aux[AUX_ELEM]);
 	mmu_probe(cpu, a, size, ACC_WRITE, cpu->mode.mmu_idx);
+	remember_state(cpu);
 	stub_run(op->ptr, image); /* always the 32-bit form */
 	memcpy(&e, image, ENV32);
 	if (env == ENV32) {
@@ -261,7 +285,7 @@ static __attribute__((noinline)) void do_store_env(struct vcpu *cpu, const struc
 		image += ENV32 - ENV16; /* the registers follow */
 		env_store16(vs, &e, real_format(cpu), (u16 *)image);
 	}
-	vec_copy_out(cpu, a, image, size);
+	write_result(cpu, a, image, size);
 	if (op->aux[AUX_VL]) { /* FNSAVE ends with FNINIT */
 		vs->fip = 0;
 		vs->fdp = 0;
@@ -294,7 +318,7 @@ static __attribute__((noinline)) void do_load_env(struct vcpu *cpu, const struct
 static void h_store_env(struct vcpu *cpu, const struct iop *op)
 {
 	do_store_env(cpu, op);
-	NEXT_STORE(cpu, op);
+	NEXT(cpu, op);
 }
 
 static void h_load_env(struct vcpu *cpu, const struct iop *op)
