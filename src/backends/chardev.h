@@ -28,6 +28,7 @@ struct chardev_ops {
 	size_t (*write)(struct chardev *c, const u8 *p, size_t n);
 	void (*resume)(struct chardev *c);
 	void (*attached)(struct chardev *c); /* a sink is there: report size and peer, start reading */
+	void (*detached)(struct chardev *c); /* may be NULL */
 	void (*destroy)(struct chardev *c);
 };
 struct chardev {
@@ -48,8 +49,11 @@ static inline void chardev_attach(struct chardev *c, const struct chardev_sink *
 /* Main thread, vCPUs stopped: no callback comes after this. */
 static inline void chardev_detach(struct chardev *c)
 {
-	if (c)
-		c->sink = NULL;
+	if (!c)
+		return;
+	c->sink = NULL;
+	if (c->ops->detached)
+		c->ops->detached(c);
 }
 /* Returns how many bytes were taken (0..n). After a short write sink->drained follows. A NULL chardev swallows all. */
 static inline size_t chardev_write(struct chardev *c, const void *p, size_t n)

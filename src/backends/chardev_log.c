@@ -51,6 +51,11 @@ static void log_attached(struct chardev *c)
 	chardev_attach(log_of(c)->next, c->sink, c->dev);
 }
 
+static void log_detached(struct chardev *c)
+{
+	chardev_detach(log_of(c)->next);
+}
+
 static void log_destroy(struct chardev *c)
 {
 	struct chardev_log *g = log_of(c);
@@ -60,7 +65,7 @@ static void log_destroy(struct chardev *c)
 }
 
 static const struct chardev_ops log_ops = {
-	.write = log_write, .resume = log_resume, .attached = log_attached, .destroy = log_destroy};
+	.write = log_write, .resume = log_resume, .attached = log_attached, .detached = log_detached, .destroy = log_destroy};
 
 size_t chardev_log_read(struct chardev *log, u64 *pos, void *buf, size_t n)
 {

@@ -1,7 +1,7 @@
 /*
  * Raw disk images: a file or block device whose bytes are the disk's. Requests go to an io_uring, whose completions wake the main loop
  * by an eventfd. Where io_uring is forbidden (many containers filter it) the same requests are done one by one when the
- * loop comes round: slower, same answers.
+ * loop comes round: slower, same answers. DOPPEL_NO_URING=1 in the environment asks for that.
  *
  * Order: the disk promises none between requests in flight (Virtio 1.2, 5.2.6), so they run as the kernel likes. FLUSH covers what
  * was completed before it was submitted: fdatasync is enough.
@@ -309,7 +309,7 @@ static int measure(struct disk_raw *d, const char *path, struct err *e)
 
 static void open_ring(struct disk_raw *d)
 {
-	if (io_uring_queue_init(RING_ENTRIES, &d->ring, 0))
+	if (getenv("DOPPEL_NO_URING") || io_uring_queue_init(RING_ENTRIES, &d->ring, 0))
 		return;
 	if (io_uring_register_eventfd(&d->ring, d->event_fd)) {
 		io_uring_queue_exit(&d->ring);

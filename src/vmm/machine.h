@@ -101,8 +101,8 @@ struct machine {
 /* ---- main thread ---- */
 int machine_create(const struct machine_config *cfg, struct loop *loop, struct machine **out, struct err *e);
 void machine_destroy(struct machine *m);
-/* Loads the kernel, starts the vCPUs and runs the loop until the VM ends: the status to exit with. */
-int machine_run(struct machine *m, struct err *e);
+int machine_start(struct machine *m, struct err *e); /* loads the kernel; the vCPUs are there, held */
+int machine_run(struct machine *m);                  /* lets them go; until the VM ends: the status to exit with */
 void machine_pause(struct machine *m);
 void machine_resume(struct machine *m);
 void machine_powerdown(struct machine *m); /* presses the power button */

@@ -175,8 +175,7 @@ static void aim(struct insn_case *c, u64 *rnd)
 		if (c->in.disp_len == 4)
 			put_disp32(c, (s32)(want - index));
 	} else if (m->base == m->index) {
-		if (c->in.disp_len == 4)
-			put_disp32(c, (s32)(want - c->before.gpr[m->base] - index));
+		c->before.gpr[m->base] = (want - (u64)m->disp) / (1 + m->scale); /* near enough */
 	} else {
 		c->before.gpr[m->base] = want - (u64)m->disp - index;
 	}
@@ -257,8 +256,8 @@ void harness_prepare(struct insn_case *c, u64 *rnd)
 	if (c->in.id >= INSN_BT && c->in.id <= INSN_BTC && c->in.op[0].kind == OPK_MEM && c->in.op[1].kind == OPK_GPR &&
 	    c->in.op[1].reg != c->in.mem.base && c->in.op[1].reg != c->in.mem.index)
 		c->before.gpr[c->in.op[1].reg] = (u64)((s64)(test_random(rnd) % 2048) - 1024);
-	if (r >> 60 == 0 && c->in.id == INSN_LEAVE)
-		c->before.gpr[R_BP] = data_address(rnd);
+	if (c->in.id == INSN_LEAVE)
+		c->before.gpr[R_BP] = r >> 60 ? data_address(rnd) : test_random(rnd) | 1ull << 62;
 }
 
 static unsigned random_bytes(u8 *p, u64 *rnd)
@@ -305,13 +304,20 @@ static bool branches_home(const struct insn_case *c)
 	return c->in.nops && c->in.op[0].kind == OPK_REL && to >= -16 && to < (s64)c->len;
 }
 
+/* A bit string whose offset is also its base may lie anywhere, this program's memory included. */
+static bool unaimable(const struct insn *in)
+{
+	return in->id >= INSN_BT && in->id <= INSN_BTC && in->op[0].kind == OPK_MEM && in->op[1].kind == OPK_GPR &&
+	       (in->op[1].reg == in->mem.base || in->op[1].reg == in->mem.index);
+}
+
 void harness_generate(struct insn_case *c, u64 *rnd, bool (*want)(const struct insn *in))
 {
 	memset(c, 0, sizeof(*c));
 	do {
 		random_bytes(c->bytes, rnd);
 		c->len = insn_decode(c->bytes, 15, INSN_MODE_64, &c->in) == INSN_OK ? c->in.len : 0;
-	} while (!c->len || !want(&c->in) || branches_home(c));
+	} while (!c->len || !want(&c->in) || branches_home(c) || unaimable(&c->in));
 	harness_prepare(c, rnd);
 }
 

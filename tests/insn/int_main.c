@@ -12,6 +12,10 @@ static const u16 excluded[] = {
 	INSN_BOUND, INSN_ENTER,
 };
 
+/* How often each instruction has been tried: rare encodings must not be crowded out. */
+static u32 seen[INSN_COUNT];
+static u64 total, thinning = 1;
+
 static bool want(const struct insn *in)
 {
 	if (in->desc->cls != IC_INT || in->mem.seg == SEG_FS || in->mem.seg == SEG_GS)
@@ -24,7 +28,7 @@ static bool want(const struct insn *in)
 	for (unsigned i = 0; i < ARRAY_SIZE(excluded); i++)
 		if (in->id == excluded[i])
 			return false;
-	return true;
+	return seen[in->id] < 16 + total / 64 || !(test_random(&thinning) & 31);
 }
 
 static void scramble(u64 *rnd)
@@ -60,7 +64,6 @@ int main(int argc, char **argv)
 {
 	static u8 saved[T_DATA_SIZE];
 	u64 count = 0, seed = 1, seconds = 10, rnd, passed = 0, failed = 0, end;
-	static u32 seen[INSN_COUNT];
 
 	for (int i = 1; i + 1 < argc; i += 2) {
 		if (!strcmp(argv[i], "--count"))
@@ -81,6 +84,7 @@ int main(int argc, char **argv)
 
 		harness_generate(&c, &rnd, want);
 		seen[c.in.id]++;
+		total++;
 		if (one(&c, n & 1 ? HARNESS_BLOCK : HARNESS_STEP, saved))
 			passed++;
 		else if (++failed >= 40)

@@ -40,7 +40,7 @@ static const struct feature_word feature_words[] = {
 	 * hypervisor */
 	{.leaf = 1, .reg = CPUID_ECX, .pass = 0x76d83203, .emulate = BIT(17) | BIT(21) | BIT(24) | BIT(31)},
 	/* the baseline without DS ACPI SS HTT TM PBE PSN */
-	{.leaf = 1, .reg = CPUID_EDX, .pass = 0x0788fbff},
+	{.leaf = 1, .reg = CPUID_EDX, .pass = 0x078bfbff},
 	/* BMI1 AVX2 BMI2 RDSEED ADX CLFLUSHOPT CLWB SHA; FSGSBASE TSC_ADJUST SMEP ERMS INVPCID SMAP */
 	{.leaf = 7, .reg = CPUID_EBX, .pass = 0x218c0128,
 	 .emulate = BIT(0) | BIT(1) | BIT(7) | BIT(9) | BIT(10) | BIT(20)},

@@ -13,15 +13,6 @@
 			return iop_goto(cpu, op);                                                                \
 		}                                                                                                \
 		NEXT(cpu, op);                                                                                   \
-	}                                                                                                        \
-	static void name##_near(struct vcpu *cpu, const struct iop *op)                                          \
-	{                                                                                                        \
-		u64 fl = cpu->rflags;                                                                            \
-		if (cond) {                                                                                      \
-			cpu->rip += op->imm;                                                                     \
-			return iop_goto_near(cpu, op);                                                           \
-		}                                                                                                \
-		NEXT(cpu, op);                                                                                   \
 	}
 #define SF_NE_OF(fl) (((fl) >> 7 ^ (fl) >> 11) & 1)
 
@@ -42,22 +33,12 @@ JCC(jge, !SF_NE_OF(fl))
 JCC(jle, (fl & FL_ZF) || SF_NE_OF(fl))
 JCC(jg, !(fl & FL_ZF) && !SF_NE_OF(fl))
 
-static iop_fn *const jcc_table[16][2] = {
-	{jo, jo_near}, {jno, jno_near}, {jb, jb_near},	 {jae, jae_near}, {je, je_near}, {jne, jne_near},
-	{jbe, jbe_near}, {ja, ja_near}, {js, js_near},	 {jns, jns_near}, {jp, jp_near}, {jnp, jnp_near},
-	{jl, jl_near}, {jge, jge_near}, {jle, jle_near}, {jg, jg_near},
-};
+static iop_fn *const jcc_table[16] = {jo, jno, jb, jae, je, jne, jbe, ja, js, jns, jp, jnp, jl, jge, jle, jg};
 
 static void jmp_rel(struct vcpu *cpu, const struct iop *op)
 {
 	cpu->rip += op->imm;
 	return iop_goto(cpu, op);
-}
-
-static void jmp_rel_near(struct vcpu *cpu, const struct iop *op)
-{
-	cpu->rip += op->imm;
-	return iop_goto_near(cpu, op);
 }
 
 static inline void check_canonical(struct vcpu *cpu, u64 target)
@@ -242,12 +223,12 @@ static void jrcxz_any(struct vcpu *cpu, const struct iop *op)
 
 /* ---- compilation ---- */
 
-static bool compile_direct64(const struct insn *in, struct iop *op, bool near)
+static bool compile_direct64(const struct insn *in, struct iop *op)
 {
 	if (in->id == INSN_JCC)
-		op->fn = jcc_table[in->cond][near];
+		op->fn = jcc_table[in->cond];
 	else if (in->id == INSN_JMP)
-		op->fn = near ? jmp_rel_near : jmp_rel;
+		op->fn = jmp_rel;
 	else
 		op->fn = call_rel64;
 	return true;
@@ -308,7 +289,7 @@ bool compile_branch(struct vcpu *cpu, const struct insn *in, struct iop *op)
 		return true;
 	}
 	if (hot && direct && (in->id == INSN_JCC || in->id == INSN_JMP || in->id == INSN_CALL))
-		return compile_direct64(in, op, false);
+		return compile_direct64(in, op);
 	if (hot && (in->id == INSN_JMP || in->id == INSN_CALL))
 		return compile_indirect64(in, op, mem);
 	return compile_any(in, op);

@@ -131,6 +131,7 @@ EXT_FORMS(sx, 64, 8, s8)
 EXT_FORMS(sx, 16, 16, s16)
 EXT_FORMS(sx, 32, 16, s16)
 EXT_FORMS(sx, 64, 16, s16)
+EXT_FORMS(sx, 16, 32, s32) /* MOVSXD with 66h: AMD reads four bytes all the same */
 EXT_FORMS(sx, 32, 32, s32)
 EXT_FORMS(sx, 64, 32, s32)
 
@@ -142,7 +143,7 @@ static iop_fn *const zx_table[2][3][2] = {
 static iop_fn *const sx_table[3][3][2] = {
 	{EXT_ROW(sx, 16, 8), EXT_ROW(sx, 32, 8), EXT_ROW(sx, 64, 8)},
 	{EXT_ROW(sx, 16, 16), EXT_ROW(sx, 32, 16), EXT_ROW(sx, 64, 16)},
-	{EXT_ROW(sx, 16, 16), EXT_ROW(sx, 32, 32), EXT_ROW(sx, 64, 32)},
+	{EXT_ROW(sx, 16, 32), EXT_ROW(sx, 32, 32), EXT_ROW(sx, 64, 32)},
 };
 
 static void cbw(struct vcpu *cpu, const struct iop *op)
@@ -275,7 +276,7 @@ bool compile_ext(struct vcpu *cpu, const struct insn *in, struct iop *op)
 	else if (in->id == INSN_MOVZX)
 		op->fn = zx_table[s->size == 2][size_row(d->size) - 1][mem];
 	else
-		op->fn = sx_table[size_row(s->size) > 2 ? 2 : size_row(s->size)][size_row(d->size) - 1][mem];
+		op->fn = sx_table[in->id == INSN_MOVSXD ? 2 : size_row(s->size)][size_row(d->size) - 1][mem];
 	return true;
 }
 

@@ -115,19 +115,6 @@ static inline void iop_goto(struct vcpu *cpu, const struct iop *op)
 	ic->cur = NULL;
 }
 
-/* The same for a branch within the page, whose target block may be remembered in op->ptr: same page, same mode. */
-static inline void iop_goto_near(struct vcpu *cpu, const struct iop *op)
-{
-	struct icache_vcpu *ic = cpu->icache;
-	struct iblock *b = __atomic_load_n(&op->ptr, __ATOMIC_RELAXED);
-
-	if (unlikely(!b || b->dead || attention(cpu)))
-		return iop_goto(cpu, op);
-	cpu->insn_count += op->nth + 1;
-	ic->cur = b;
-	return b->ops[0].fn(cpu, b->ops);
-}
-
 /* A repeated instruction that has more to do: RIP stays. */
 static inline void iop_again(struct vcpu *cpu, const struct iop *op)
 {

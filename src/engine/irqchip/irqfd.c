@@ -1,6 +1,7 @@
 /*
- * irqfd: an eventfd that raises a GSI, watched by the main thread. The plain kind is an edge. The resample kind
- * holds a level line until the guest's EOI, then writes its second eventfd so that the device may raise it again.
+ * irqfd: an eventfd that raises a GSI, watched by the main thread. The plain kind is an edge. The resample
+ * kind holds a level line until the guest's EOI, then writes its second eventfd so that the device may raise
+ * it again.
  */
 #include <errno.h>
 #include <linux/kcmp.h>
@@ -55,7 +56,8 @@ void irqfd_eoi_locked(struct irqchip *c, unsigned chip, unsigned pin)
 	}
 }
 
-/* Two descriptors of one eventfd? It came over the socket as a fresh number. Without kcmp(2) the GSI has to do. */
+/* Two descriptors of one eventfd? It came over the socket as a fresh number. Without kcmp(2) the GSI has to
+ * do. */
 static bool same_file(int a, int b)
 {
 	long self = sys_call(SYS_getpid);
@@ -100,7 +102,7 @@ static int irqfd_assign(struct irqchip *c, u32 gsi, int fd, int resample_fd)
 	if (f == c->fds + IRQ_MAX_FDS)
 		return -ENOSPC;
 	eng_lock(&c->lock);
-	*f = (struct irq_fd){ .used = true, .fd = fd, .resample_fd = resample_fd, .gsi = gsi };
+	*f = (struct irq_fd){.used = true, .fd = fd, .resample_fd = resample_fd, .gsi = gsi};
 	c->nresample += resample_fd >= 0;
 	eng_unlock(&c->lock);
 	r = loop_add(fd, irqfd_fired, f);

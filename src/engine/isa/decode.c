@@ -8,33 +8,39 @@ struct decoder {
 	const u8 *p;
 	u8 limit; /* bytes that may be looked at: min(n, 15) */
 	u8 pos;
-	u8 mode;  /* enum insn_mode */
-	u8 seg;   /* effective override or INSN_NO_REG */
+	u8 mode; /* enum insn_mode */
+	u8 seg;  /* effective override or INSN_NO_REG */
 	bool overrun;
-	u8 rep;   /* F2 or F3 as a pp value, 0: none */
+	u8 rep;    /* F2 or F3 as a pp value, 0: none */
 	u8 col[4]; /* column of the size tables, by enum size_by */
 	struct insn *out;
 	const struct insn_row *row;
 };
 
-/* Bytes by size code and column. Registers and memory differ where an instruction touches part of a register. */
+/* Bytes by size code and column. Registers and memory differ where an instruction touches part of a register.
+ */
 static const u8 reg_size[SZ_NUM][3] = {
-	[SZ_B] = { 1, 1, 1 }, [SZ_W] = { 2, 2, 2 }, [SZ_D] = { 4, 4, 4 }, [SZ_Q] = { 8, 8, 8 }, [SZ_T] = { 10, 10, 10 },
-	[SZ_V] = { 2, 4, 8 }, [SZ_Z] = { 2, 4, 4 }, [SZ_Y] = { 4, 4, 8 }, [SZ_DB] = { 4, 4, 4 }, [SZ_DW] = { 4, 4, 4 },
-	[SZ_VW] = { 2, 4, 8 }, [SZ_DQ] = { 16, 16, 16 }, [SZ_QQ] = { 32, 32, 32 }, [SZ_SS] = { 16, 16, 16 }, [SZ_SD] = { 16, 16, 16 },
-	[SZ_VB] = { 16, 16, 16 }, [SZ_VWD] = { 16, 16, 16 }, [SZ_X & 63] = { 16, 32 }, [SZ_HX & 63] = { 16, 16 },
-	[SZ_QX & 63] = { 16, 16 }, [SZ_OX & 63] = { 16, 16 }, [SZ_DDUP & 63] = { 16, 32 }, [SZ_M & 63] = { 4, 8 },
-	[SZ_AD & 63] = { 2, 4, 8 },
+    [SZ_B] = {1, 1, 1},      [SZ_W] = {2, 2, 2},       [SZ_D] = {4, 4, 4},      [SZ_Q] = {8, 8, 8},
+    [SZ_T] = {10, 10, 10},   [SZ_V] = {2, 4, 8},       [SZ_Z] = {2, 4, 4},      [SZ_Y] = {4, 4, 8},
+    [SZ_DB] = {4, 4, 4},     [SZ_DW] = {4, 4, 4},      [SZ_VW] = {2, 4, 8},     [SZ_ZW] = {2, 4, 4},
+    [SZ_ZD] = {2, 4, 4},     [SZ_DQ] = {16, 16, 16},   [SZ_QQ] = {32, 32, 32},  [SZ_SS] = {16, 16, 16},
+    [SZ_SD] = {16, 16, 16},  [SZ_VB] = {16, 16, 16},   [SZ_VWD] = {16, 16, 16}, [SZ_X & 63] = {16, 32},
+    [SZ_HX & 63] = {16, 16}, [SZ_QX & 63] = {16, 16},  [SZ_OX & 63] = {16, 16}, [SZ_DDUP & 63] = {16, 32},
+    [SZ_M & 63] = {4, 8},    [SZ_AD & 63] = {2, 4, 8},
 };
 
 static const u16 mem_size[SZ_NUM][3] = {
-	[SZ_B] = { 1, 1, 1 }, [SZ_W] = { 2, 2, 2 }, [SZ_D] = { 4, 4, 4 }, [SZ_Q] = { 8, 8, 8 }, [SZ_T] = { 10, 10, 10 },
-	[SZ_V] = { 2, 4, 8 }, [SZ_Z] = { 2, 4, 4 }, [SZ_Y] = { 4, 4, 8 }, [SZ_P] = { 4, 6, FAR_POINTER_64 ? 10 : 6 },
-	[SZ_A] = { 4, 8, 8 }, [SZ_DB] = { 1, 1, 1 }, [SZ_DW] = { 2, 2, 2 }, [SZ_VW] = { 2, 2, 2 }, [SZ_ENV] = { 14, 28, 28 },
-	[SZ_FPU] = { 94, 108, 108 }, [SZ_FXS] = { 512, 512, 512 }, [SZ_64B] = { 64, 64, 64 }, [SZ_DQ] = { 16, 16, 16 },
-	[SZ_QQ] = { 32, 32, 32 }, [SZ_SS] = { 4, 4, 4 }, [SZ_SD] = { 8, 8, 8 }, [SZ_VB] = { 1, 1, 1 }, [SZ_VWD] = { 2, 2, 2 },
-	[SZ_X & 63] = { 16, 32 }, [SZ_HX & 63] = { 8, 16 }, [SZ_QX & 63] = { 4, 8 }, [SZ_OX & 63] = { 2, 4 },
-	[SZ_DDUP & 63] = { 8, 32 }, [SZ_S & 63] = { 6, 10 },
+    [SZ_B] = {1, 1, 1},      [SZ_W] = {2, 2, 2},        [SZ_D] = {4, 4, 4},
+    [SZ_Q] = {8, 8, 8},      [SZ_T] = {10, 10, 10},     [SZ_V] = {2, 4, 8},
+    [SZ_Z] = {2, 4, 4},      [SZ_Y] = {4, 4, 8},        [SZ_P] = {4, 6, FAR_POINTER_64 ? 10 : 6},
+    [SZ_A] = {4, 8, 8},      [SZ_DB] = {1, 1, 1},       [SZ_DW] = {2, 2, 2},
+    [SZ_VW] = {2, 2, 2},     [SZ_ZW] = {2, 2, 2},       [SZ_ZD] = {4, 4, 4},
+    [SZ_ENV] = {14, 28, 28}, [SZ_FPU] = {94, 108, 108}, [SZ_FXS] = {512, 512, 512},
+    [SZ_64B] = {64, 64, 64}, [SZ_DQ] = {16, 16, 16},    [SZ_QQ] = {32, 32, 32},
+    [SZ_SS] = {4, 4, 4},     [SZ_SD] = {8, 8, 8},       [SZ_VB] = {1, 1, 1},
+    [SZ_VWD] = {2, 2, 2},    [SZ_X & 63] = {16, 32},    [SZ_HX & 63] = {8, 16},
+    [SZ_QX & 63] = {4, 8},   [SZ_OX & 63] = {2, 4},     [SZ_DDUP & 63] = {8, 32},
+    [SZ_S & 63] = {6, 10},
 };
 
 static u8 size_reg(const struct decoder *d, u8 code)
@@ -50,16 +56,27 @@ static u16 size_mem(const struct decoder *d, u8 code)
 /* Little-endian value of size bytes; past the limit: 0, with overrun noted. */
 static u64 take(struct decoder *d, u8 size)
 {
+	const u8 *at = d->p + d->pos;
 	u64 value = 0;
 
 	if (unlikely(d->pos + size > d->limit)) {
 		d->overrun = true;
 		return 0;
 	}
-	for (u8 i = 0; i < size; i++)
-		value |= (u64)d->p[d->pos + i] << 8 * i;
 	d->pos += size;
-	return value;
+	switch (size) {
+	case 1:
+		return *at;
+	case 2:
+		memcpy(&value, at, 2);
+		return value;
+	case 4:
+		memcpy(&value, at, 4);
+		return value;
+	default:
+		memcpy(&value, at, 8);
+		return value;
+	}
 }
 
 static s64 sign_extend(u64 value, u8 size)
@@ -74,8 +91,9 @@ static s64 sign_extend(u64 value, u8 size)
 enum { BYTE_OPCODE, BYTE_SEG, BYTE_REX, BYTE_66, BYTE_67, BYTE_LOCK, BYTE_F2, BYTE_F3 };
 
 static const u8 byte_kind[256] = {
-	[0x26] = BYTE_SEG, [0x2e] = BYTE_SEG, [0x36] = BYTE_SEG, [0x3e] = BYTE_SEG, [0x64] = BYTE_SEG, [0x65] = BYTE_SEG,
-	[0x40 ... 0x4f] = BYTE_REX, [0x66] = BYTE_66, [0x67] = BYTE_67, [0xf0] = BYTE_LOCK, [0xf2] = BYTE_F2, [0xf3] = BYTE_F3,
+    [0x26] = BYTE_SEG, [0x2e] = BYTE_SEG,  [0x36] = BYTE_SEG,          [0x3e] = BYTE_SEG,
+    [0x64] = BYTE_SEG, [0x65] = BYTE_SEG,  [0x40 ... 0x4f] = BYTE_REX, [0x66] = BYTE_66,
+    [0x67] = BYTE_67,  [0xf0] = BYTE_LOCK, [0xf2] = BYTE_F2,           [0xf3] = BYTE_F3,
 };
 
 static void segment_prefix(struct decoder *d, u8 byte)
@@ -248,12 +266,15 @@ static u8 operand_size(const struct decoder *d)
 
 	if (out->prefixes & PFX_VEX)
 		return d->mode == INSN_MODE_64 && out->rex & 8 ? 8 : 4;
-	if (d->mode == INSN_MODE_16)
-		return attr & IA_FORCE64 ? 4 : p66 ? 4 : 2;
-	if (d->mode == INSN_MODE_32)
-		return p66 && !(attr & IA_FORCE64) ? 2 : 4;
-	if (out->rex & 8 && !(d->row->enc & E_NOW))
-		return 8;
+	/* A 66h that selected the row says nothing about the size. */
+	if (d->row->ops && (d->row->enc & E_PP) == 1)
+		p66 = false;
+	if (d->mode != INSN_MODE_64 && d->row->enc & E_MODIGN)
+		return 4;
+	if (d->mode != INSN_MODE_64)
+		return (d->mode == INSN_MODE_32) != p66 ? 4 : 2;
+	if (out->rex & 8)
+		return d->row->enc & E_NOW ? 4 : 8;
 	if (attr & IA_DEF64)
 		return p66 && !(attr & IA_FORCE64) ? 2 : 8;
 	return p66 ? 2 : 4;
@@ -280,6 +301,8 @@ static void set_sizes(struct decoder *d)
 	d->col[BY_ADSIZE] = out->adsize >> 2;
 	if (d->row->enc & E_B)
 		out->opsize = 1;
+	else if (d->row->enc & E_Y)
+		out->opsize = size_reg(d, SZ_Y);
 }
 
 /* ---- memory ---- */
@@ -292,8 +315,8 @@ static void take_disp(struct decoder *d, u8 size)
 }
 
 /* 16-bit addressing: base and index register of each ModRM.rm. */
-static const u8 addr16[8][2] = { { 3, 6 }, { 3, 7 }, { 5, 6 }, { 5, 7 }, { 6, INSN_NO_REG }, { 7, INSN_NO_REG }, { 5, INSN_NO_REG },
-				 { 3, INSN_NO_REG } };
+static const u8 addr16[8][2] = {{3, 6},           {3, 7},           {5, 6},           {5, 7},
+				{6, INSN_NO_REG}, {7, INSN_NO_REG}, {5, INSN_NO_REG}, {3, INSN_NO_REG}};
 
 static void parse_mem16(struct decoder *d, u8 mod, u8 rm)
 {
@@ -364,7 +387,7 @@ static void parse_mem(struct decoder *d, u8 size, bool vsib)
 /* Memory of string instructions and their like, described in insn.mem though no operand says so. */
 static void implicit_mem(struct decoder *d)
 {
-	static const u8 base[8] = { 0, 6, 7, 7, 3, 0, 0, 0 };
+	static const u8 base[8] = {0, 6, 7, 7, 3, 0, 0, 0};
 	struct insn *out = d->out;
 	u32 kind = d->row->enc & E_IMEM;
 
@@ -553,7 +576,12 @@ static bool put_operand(struct decoder *d, struct insn_operand *op, u16 spec)
 		put_reg(op, OPK_XMM, 0, 16);
 		op->implicit = true;
 		return true;
-	case PL_I: case PL_SI: case PL_I2: case PL_ONE: case PL_J: case PL_AP:
+	case PL_I:
+	case PL_SI:
+	case PL_I2:
+	case PL_ONE:
+	case PL_J:
+	case PL_AP:
 		put_imm(d, op, place, arg);
 		return true;
 	case PL_O:
@@ -569,7 +597,12 @@ static bool put_operand(struct decoder *d, struct insn_operand *op, u16 spec)
 		out->imm = take_imm(d, 1);
 		put_vec(op, out->imm >> 4 & high, size_reg(d, arg));
 		return true;
-	case PL_G: case PL_V: case PL_P: case PL_S: case PL_C: case PL_D:
+	case PL_G:
+	case PL_V:
+	case PL_P:
+	case PL_S:
+	case PL_C:
+	case PL_D:
 		return put_modrm_reg(d, op, place, arg);
 	default:
 		return put_rm(d, op, place, arg);
@@ -604,7 +637,8 @@ static bool rules_hold(const struct decoder *d)
 	if (out->prefixes & PFX_LOCK && (!(out->desc->attr & IA_LOCKABLE) || out->op[0].kind != OPK_MEM))
 		return false;
 	if (d->row->enc & E_DISTINCT)
-		return out->op[0].reg != out->op[2].reg && out->op[0].reg != out->mem.index && out->op[2].reg != out->mem.index;
+		return out->op[0].reg != out->op[2].reg && out->op[0].reg != out->mem.index &&
+		       out->op[2].reg != out->mem.index;
 	return true;
 }
 
@@ -627,25 +661,64 @@ static enum insn_error decode(struct decoder *d)
 		out->cond = out->opcode & 15;
 	if (d->row->enc & E_IMEM)
 		implicit_mem(d);
-	if (!put_operands(d) || !rules_hold(d))
+	if (!put_operands(d))
 		return INSN_UD;
 	if (d->overrun)
 		return INSN_NEED_MORE;
+	if (!rules_hold(d))
+		return INSN_UD;
 	if (d->row->enc & E_CNT0 && !(out->imm & (out->opsize == 8 ? 63 : 31)))
 		out->desc = &d->row[-1].d;
 	out->id = out->desc->id;
 	return INSN_OK;
 }
 
+/* In words: without vector registers the compiler would make it a slow string store. */
+static void clear(struct insn *out)
+{
+	u64 *word = (u64 *)out;
+
+	_Static_assert(sizeof(*out) % sizeof(*word) == 0, "cleared in words");
+#pragma GCC unroll 16
+	for (size_t i = 0; i < sizeof(*out) / sizeof(*word); i++)
+		word[i] = 0;
+}
+
+/* The out->len bytes at p, zeros after them. */
+static void keep_bytes(struct insn *out, const u8 *p, size_t n)
+{
+	u64 low = 0, high = 0;
+
+	if (n < INSN_MAX_LEN) {
+		memcpy(out->bytes, p, out->len);
+		return;
+	}
+	memcpy(&low, p, 8);
+	memcpy(&high, p + 7, 8);
+	high >>= 8;
+	if (out->len <= 8) {
+		high = 0;
+		low = out->len == 8 ? low : low & ((1ull << 8 * out->len) - 1);
+	} else {
+		high &= (1ull << 8 * (out->len - 8)) - 1;
+	}
+	memcpy(out->bytes, &low, 8);
+	memcpy(out->bytes + 8, &high, 7);
+}
+
 enum insn_error insn_decode(const u8 *p, size_t n, enum insn_mode mode, struct insn *out)
 {
-	struct decoder d = { .p = p, .limit = n < INSN_MAX_LEN ? (u8)n : INSN_MAX_LEN, .mode = mode, .seg = INSN_NO_REG, .out = out };
+	struct decoder d = {.p = p,
+			    .limit = n < INSN_MAX_LEN ? (u8)n : INSN_MAX_LEN,
+			    .mode = mode,
+			    .seg = INSN_NO_REG,
+			    .out = out};
 	enum insn_error err = INSN_OK;
 
-	memset(out, 0, sizeof(*out));
+	clear(out);
 	err = decode(&d);
 	out->len = d.pos;
-	memcpy(out->bytes, p, d.pos);
+	keep_bytes(out, p, n);
 	if (err == INSN_NEED_MORE && n >= INSN_MAX_LEN)
 		return INSN_TOO_LONG;
 	return err;
@@ -654,7 +727,7 @@ enum insn_error insn_decode(const u8 *p, size_t n, enum insn_mode mode, struct i
 const char *insn_name(enum insn_id id)
 {
 	static const char *const names[INSN_COUNT] = {
-		[INSN_INVALID] = "(invalid)",
+	    [INSN_INVALID] = "(invalid)",
 #define INSN(name) [INSN_##name] = #name,
 #include "engine/isa/mnemonics.inc"
 #undef INSN

@@ -49,12 +49,12 @@ static u64 mask_to(u64 v, u8 size)
 	return size && size < 8 ? v & ((1ull << 8 * size) - 1) : v;
 }
 
-static const char *const seg_names[] = { "es", "cs", "ss", "ds", "fs", "gs", "ldtr", "tr" };
+static const char *const seg_names[] = {"es", "cs", "ss", "ds", "fs", "gs", "ldtr", "tr"};
 
 static void put_gpr(struct text *t, u8 reg, u8 size, bool high8)
 {
-	static const char *const low[] = { "ax", "cx", "dx", "bx", "sp", "bp", "si", "di" };
-	static const char *const high[] = { "ah", "ch", "dh", "bh" };
+	static const char *const low[] = {"ax", "cx", "dx", "bx", "sp", "bp", "si", "di"};
+	static const char *const high[] = {"ah", "ch", "dh", "bh"};
 
 	if (high8) {
 		put_str(t, high[reg & 3]);
@@ -86,15 +86,24 @@ static void put_numbered(struct text *t, const char *name, u8 reg)
 static const char *size_word(u16 size)
 {
 	switch (size) {
-	case 1: return "byte ptr ";
-	case 2: return "word ptr ";
-	case 4: return "dword ptr ";
-	case 6: return "fword ptr ";
-	case 8: return "qword ptr ";
-	case 10: return "tbyte ptr ";
-	case 16: return "xmmword ptr ";
-	case 32: return "ymmword ptr ";
-	default: return "";
+	case 1:
+		return "byte ptr ";
+	case 2:
+		return "word ptr ";
+	case 4:
+		return "dword ptr ";
+	case 6:
+		return "fword ptr ";
+	case 8:
+		return "qword ptr ";
+	case 10:
+		return "tbyte ptr ";
+	case 16:
+		return "xmmword ptr ";
+	case 32:
+		return "ymmword ptr ";
+	default:
+		return "";
 	}
 }
 
@@ -111,10 +120,11 @@ static void put_disp(struct text *t, s64 disp, bool first, u8 adsize)
 static void put_mem(struct text *t, const struct insn *in, u64 next)
 {
 	const struct insn_mem *m = &in->mem;
+	bool stack = m->base == 5 || (m->base == 4 && in->adsize != 2);
 	bool first = true;
 
 	put_str(t, size_word(m->size));
-	if (in->prefixes & PFX_SEG && (m->seg >= SEG_FS || m->seg <= SEG_DS)) {
+	if (m->seg != (stack ? SEG_SS : SEG_DS)) {
 		put_str(t, seg_names[m->seg]);
 		put_char(t, ':');
 	}
@@ -147,59 +157,98 @@ static void put_mem(struct text *t, const struct insn *in, u64 next)
 	put_char(t, ']');
 }
 
-static void put_operand(struct text *t, const struct insn *in, const struct insn_operand *op, u64 next, bool second_imm)
+static void put_operand(struct text *t, const struct insn *in, const struct insn_operand *op, u64 next,
+			bool second_imm)
 {
 	switch (op->kind) {
-	case OPK_GPR: put_gpr(t, op->reg, op->size, op->high8); break;
-	case OPK_MEM: put_mem(t, in, next); break;
-	case OPK_IMM: put_hex(t, mask_to(second_imm ? in->imm2 : in->imm, op->size)); break;
-	case OPK_REL: put_hex(t, mask_to(next + in->imm, in->opsize)); break;
+	case OPK_GPR:
+		put_gpr(t, op->reg, op->size, op->high8);
+		break;
+	case OPK_MEM:
+		put_mem(t, in, next);
+		break;
+	case OPK_IMM:
+		put_hex(t, mask_to(second_imm ? in->imm2 : in->imm, op->size));
+		break;
+	case OPK_REL:
+		put_hex(t, mask_to(next + in->imm, in->opsize));
+		break;
 	case OPK_FAR:
 		put_hex(t, in->imm2);
 		put_char(t, ':');
 		put_hex(t, in->imm);
 		break;
-	case OPK_SREG: put_str(t, seg_names[op->reg & 7]); break;
-	case OPK_CR: put_numbered(t, "cr", op->reg); break;
-	case OPK_DR: put_numbered(t, "dr", op->reg); break;
-	case OPK_MMX: put_numbered(t, "mm", op->reg); break;
-	case OPK_XMM: put_numbered(t, "xmm", op->reg); break;
-	case OPK_YMM: put_numbered(t, "ymm", op->reg); break;
+	case OPK_SREG:
+		put_str(t, seg_names[op->reg & 7]);
+		break;
+	case OPK_CR:
+		put_numbered(t, "cr", op->reg);
+		break;
+	case OPK_DR:
+		put_numbered(t, "dr", op->reg);
+		break;
+	case OPK_MMX:
+		put_numbered(t, "mm", op->reg);
+		break;
+	case OPK_XMM:
+		put_numbered(t, "xmm", op->reg);
+		break;
+	case OPK_YMM:
+		put_numbered(t, "ymm", op->reg);
+		break;
 	case OPK_ST:
 		put_numbered(t, "st(", op->reg);
 		put_char(t, ')');
 		break;
-	default: break;
+	default:
+		break;
 	}
 }
 
 static void put_name(struct text *t, const struct insn *in)
 {
-	static const char *const cc[] = { "o", "no", "b", "ae", "e", "ne", "be", "a", "s", "ns", "p", "np", "l", "ge", "le", "g" };
-	static const char *const wide[][2] = { { "cbw", "cwd" }, { "cwde", "cdq" }, { "cdqe", "cqo" } };
+	static const char *const cc[] = {"o", "no", "b", "ae", "e", "ne", "be", "a",
+					 "s", "ns", "p", "np", "l", "ge", "le", "g"};
+	static const char *const wide[][2] = {{"cbw", "cwd"}, {"cwde", "cdq"}, {"cdqe", "cqo"}};
 
 	if (in->prefixes & PFX_LOCK)
 		put_str(t, "lock ");
 	if (in->desc->attr & IA_STRING && in->prefixes & (PFX_REP | PFX_REPNE))
-		put_str(t, in->prefixes & PFX_REPNE ? "repne " : in->id == INSN_CMPS || in->id == INSN_SCAS ? "repe " : "rep ");
+		put_str(t, in->prefixes & PFX_REPNE                     ? "repne "
+			   : in->id == INSN_CMPS || in->id == INSN_SCAS ? "repe "
+									: "rep ");
 	switch (in->id) {
-	case INSN_JCC: case INSN_SETCC: case INSN_CMOVCC:
+	case INSN_JCC:
+	case INSN_SETCC:
+	case INSN_CMOVCC:
 		put_str(t, in->id == INSN_JCC ? "j" : in->id == INSN_SETCC ? "set" : "cmov");
 		put_str(t, cc[in->cond & 15]);
 		return;
-	case INSN_CBW: case INSN_CWD:
+	case INSN_CBW:
+	case INSN_CWD:
 		put_str(t, wide[in->opsize >> 2][in->id == INSN_CWD]);
 		return;
-	case INSN_MOV_SREG: case INSN_MOV_CR: case INSN_MOV_DR:
+	case INSN_MOV_SREG:
+	case INSN_MOV_CR:
+	case INSN_MOV_DR:
 		put_str(t, "mov");
 		return;
-	case INSN_PUSH_SREG: case INSN_POP_SREG:
+	case INSN_PUSH_SREG:
+	case INSN_POP_SREG:
 		put_str(t, in->id == INSN_PUSH_SREG ? "push" : "pop");
 		return;
-	case INSN_JMP_FAR: case INSN_CALL_FAR: case INSN_RET_FAR:
-		put_str(t, in->id == INSN_JMP_FAR ? "jmp far" : in->id == INSN_CALL_FAR ? "call far" : "retf");
+	case INSN_JMP_FAR:
+	case INSN_CALL_FAR:
+	case INSN_RET_FAR:
+		put_str(t, in->id == INSN_JMP_FAR    ? "jmp far"
+			   : in->id == INSN_CALL_FAR ? "call far"
+						     : "retf");
 		return;
-	case INSN_MOVSD_SSE: case INSN_CMPSD_SSE:
+	case INSN_IRET:
+		put_str(t, in->opsize == 8 ? "iretq" : in->opsize == 4 ? "iretd" : "iret");
+		return;
+	case INSN_MOVSD_SSE:
+	case INSN_CMPSD_SSE:
 		put_str(t, in->prefixes & PFX_VEX ? "v" : "");
 		put_str(t, in->id == INSN_MOVSD_SSE ? "movsd" : "cmpsd");
 		return;
@@ -208,14 +257,17 @@ static void put_name(struct text *t, const struct insn *in)
 			put_char(t, 'v');
 		put_lower(t, insn_name((enum insn_id)in->id));
 		if (in->desc->attr & IA_STRING)
-			put_char(t, in->opsize == 1 ? 'b' : in->opsize == 2 ? 'w' : in->opsize == 4 ? 'd' : 'q');
+			put_char(t, in->opsize == 1   ? 'b'
+				    : in->opsize == 2 ? 'w'
+				    : in->opsize == 4 ? 'd'
+						      : 'q');
 		return;
 	}
 }
 
 void insn_format(const struct insn *in, u64 ip, char *buf, size_t size)
 {
-	struct text t = { .buf = buf, .size = size };
+	struct text t = {.buf = buf, .size = size};
 	unsigned imms = 0;
 
 	if (!size)

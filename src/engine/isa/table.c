@@ -3,15 +3,26 @@
  *
  * Rows come from table_*.inc:
  *   R(space, opcode, prefix, name, class, feature, attributes, encoding, access, operands, flags)
- *   G(space, opcode, prefix, selector, ...)  a row of a group; selector A(/r), M(/r) memory only, X(/r) registers only, XX(/r, rm)
- * The row of an (opcode, prefix) cell is the last one listed for it; E_OR makes it fall back to the row before. Row numbers are
- * __COUNTER__ values, so the three inclusions below must expand each row exactly once.
+ *   G(space, opcode, prefix, selector, ...)
+ *     a row of a group; selector A(/r), M(/r) memory only, X(/r) registers only, XX(/r, rm) one register form
+ * The row of an (opcode, prefix) cell is the last one listed for it; E_OR makes it fall back to the row
+ * before. Row numbers are __COUNTER__ values, so the three inclusions below must expand each row exactly once.
  */
 #include "engine/isa/table.h"
 
 /* RFLAGS (SDM 1, 3.4.3) */
 enum {
-	CF = 0x1, PF = 0x4, AF = 0x10, ZF = 0x40, SF = 0x80, TF = 0x100, IF = 0x200, DF = 0x400, OF = 0x800, IOPL = 0x3000, NT = 0x4000,
+	CF = 0x1,
+	PF = 0x4,
+	AF = 0x10,
+	ZF = 0x40,
+	SF = 0x80,
+	TF = 0x100,
+	IF = 0x200,
+	DF = 0x400,
+	OF = 0x800,
+	IOPL = 0x3000,
+	NT = 0x4000,
 	OSZAPC = OF | SF | ZF | AF | PF | CF,
 	EVERY = OSZAPC | TF | IF | DF | IOPL | NT,
 };
@@ -41,27 +52,37 @@ enum {
 };
 
 /* Operands column. */
-#define O(...)               O_(__VA_ARGS__, 0, 0, 0, 0)
-#define O_(a, b, c, d, ...)  ((u64)(a) | (u64)(b) << 16 | (u64)(c) << 32 | (u64)(d) << 48)
+#define O(...)              O_(__VA_ARGS__, 0, 0, 0, 0)
+#define O_(a, b, c, d, ...) ((u64)(a) | (u64)(b) << 16 | (u64)(c) << 32 | (u64)(d) << 48)
 
 #define FIX(reg, size) OS(PL_FIX, (reg) << 4 | (size))
 /* clang-format off */
 enum operand_spec {
-	Eb = OS(PL_E, SZ_B), Ew = OS(PL_E, SZ_W), Ed = OS(PL_E, SZ_D), Eq = OS(PL_E, SZ_Q), Ev = OS(PL_E, SZ_V), Ey = OS(PL_E, SZ_Y),
-	Edb = OS(PL_E, SZ_DB), Edw = OS(PL_E, SZ_DW), Evw = OS(PL_E, SZ_VW),
-	Gb = OS(PL_G, SZ_B), Gw = OS(PL_G, SZ_W), Gd = OS(PL_G, SZ_D), Gv = OS(PL_G, SZ_V), Gz = OS(PL_G, SZ_Z), Gy = OS(PL_G, SZ_Y),
+	Eb = OS(PL_E, SZ_B), Ew = OS(PL_E, SZ_W), Ed = OS(PL_E, SZ_D), Eq = OS(PL_E, SZ_Q),
+	Ev = OS(PL_E, SZ_V), Ey = OS(PL_E, SZ_Y),
+	Edb = OS(PL_E, SZ_DB), Edw = OS(PL_E, SZ_DW), Evw = OS(PL_E, SZ_VW), Ezw = OS(PL_E, SZ_ZW),
+	Ezd = OS(PL_E, SZ_ZD),
+	Gb = OS(PL_G, SZ_B), Gw = OS(PL_G, SZ_W), Gd = OS(PL_G, SZ_D), Gv = OS(PL_G, SZ_V),
+	Gz = OS(PL_G, SZ_Z), Gy = OS(PL_G, SZ_Y),
 	Gm = OS(PL_G, SZ_M), Ga = OS(PL_G, SZ_AD),
-	M0 = OS(PL_M, SZ_0), Mb = OS(PL_M, SZ_B), Mw = OS(PL_M, SZ_W), Md = OS(PL_M, SZ_D), Mq = OS(PL_M, SZ_Q), Mt = OS(PL_M, SZ_T),
-	Mv = OS(PL_M, SZ_V), My = OS(PL_M, SZ_Y), Mp = OS(PL_M, SZ_P), Ma = OS(PL_M, SZ_A), Ms = OS(PL_M, SZ_S), Mdq = OS(PL_M, SZ_DQ),
-	Mqq = OS(PL_M, SZ_QQ), Mx = OS(PL_M, SZ_X), Menv = OS(PL_M, SZ_ENV), Mfpu = OS(PL_M, SZ_FPU), Mfxs = OS(PL_M, SZ_FXS),
+	M0 = OS(PL_M, SZ_0), Mb = OS(PL_M, SZ_B), Mw = OS(PL_M, SZ_W), Md = OS(PL_M, SZ_D),
+	Mq = OS(PL_M, SZ_Q), Mt = OS(PL_M, SZ_T),
+	Mv = OS(PL_M, SZ_V), My = OS(PL_M, SZ_Y), Mp = OS(PL_M, SZ_P), Ma = OS(PL_M, SZ_A),
+	Ms = OS(PL_M, SZ_S), Mdq = OS(PL_M, SZ_DQ),
+	Mqq = OS(PL_M, SZ_QQ), Mx = OS(PL_M, SZ_X), Menv = OS(PL_M, SZ_ENV), Mfpu = OS(PL_M, SZ_FPU),
+	Mfxs = OS(PL_M, SZ_FXS),
 	M64b = OS(PL_M, SZ_64B),
-	Rd = OS(PL_R, SZ_D), Rq = OS(PL_R, SZ_Q), Rv = OS(PL_R, SZ_V), Ry = OS(PL_R, SZ_Y), Rm = OS(PL_R, SZ_M),
+	Rd = OS(PL_R, SZ_D), Rq = OS(PL_R, SZ_Q), Rv = OS(PL_R, SZ_V), Ry = OS(PL_R, SZ_Y),
+	Rm = OS(PL_R, SZ_M),
 	Sw = OS(PL_S, SZ_W), Cm = OS(PL_C, SZ_M), Dm = OS(PL_D, SZ_M),
 	Zb = OS(PL_Z, SZ_B), Zv = OS(PL_Z, SZ_V),
-	AL = FIX(0, SZ_B), CL = FIX(1, SZ_B), AX = FIX(0, SZ_W), DX = FIX(2, SZ_W), rAX = FIX(0, SZ_V), zAX = FIX(0, SZ_Z),
-	ES = OS(PL_SEGFIX, SEG_ES), CS = OS(PL_SEGFIX, SEG_CS), SS = OS(PL_SEGFIX, SEG_SS), DS = OS(PL_SEGFIX, SEG_DS),
+	AL = FIX(0, SZ_B), CL = FIX(1, SZ_B), AX = FIX(0, SZ_W), DX = FIX(2, SZ_W), rAX = FIX(0, SZ_V),
+	zAX = FIX(0, SZ_Z),
+	ES = OS(PL_SEGFIX, SEG_ES), CS = OS(PL_SEGFIX, SEG_CS), SS = OS(PL_SEGFIX, SEG_SS),
+	DS = OS(PL_SEGFIX, SEG_DS),
 	FS = OS(PL_SEGFIX, SEG_FS), GS = OS(PL_SEGFIX, SEG_GS),
-	Ib = OS(PL_I, SZ_B), Iw = OS(PL_I, SZ_W), Iv = OS(PL_I, SZ_V), sIb = OS(PL_SI, SZ_B), Iz = OS(PL_SI, SZ_Z), I2b = OS(PL_I2, SZ_B),
+	Ib = OS(PL_I, SZ_B), Iw = OS(PL_I, SZ_W), Iv = OS(PL_I, SZ_V), sIb = OS(PL_SI, SZ_B),
+	Iz = OS(PL_SI, SZ_Z), I2b = OS(PL_I2, SZ_B),
 	I1 = OS(PL_ONE, SZ_B),
 	Jb = OS(PL_J, SZ_B), Jz = OS(PL_J, SZ_Z), Ap = OS(PL_AP, SZ_P),
 	Ob = OS(PL_O, SZ_B), Ov = OS(PL_O, SZ_V),
@@ -69,8 +90,10 @@ enum operand_spec {
 	By = OS(PL_BV, SZ_Y),
 	Hx = OS(PL_H, SZ_X), Hdq = OS(PL_H, SZ_DQ), Hqq = OS(PL_H, SZ_QQ), Lx = OS(PL_L, SZ_X),
 	Vx = OS(PL_V, SZ_X), Vdq = OS(PL_V, SZ_DQ), Vqq = OS(PL_V, SZ_QQ),
-	Wx = OS(PL_W, SZ_X), Wdq = OS(PL_W, SZ_DQ), Wqq = OS(PL_W, SZ_QQ), Whx = OS(PL_W, SZ_HX), Wqx = OS(PL_W, SZ_QX),
-	Wox = OS(PL_W, SZ_OX), Wss = OS(PL_W, SZ_SS), Wsd = OS(PL_W, SZ_SD), Wb = OS(PL_W, SZ_VB), Ww = OS(PL_W, SZ_VWD),
+	Wx = OS(PL_W, SZ_X), Wdq = OS(PL_W, SZ_DQ), Wqq = OS(PL_W, SZ_QQ), Whx = OS(PL_W, SZ_HX),
+	Wqx = OS(PL_W, SZ_QX),
+	Wox = OS(PL_W, SZ_OX), Wss = OS(PL_W, SZ_SS), Wsd = OS(PL_W, SZ_SD), Wb = OS(PL_W, SZ_VB),
+	Ww = OS(PL_W, SZ_VWD),
 	Wdd = OS(PL_W, SZ_DDUP),
 	Ux = OS(PL_U, SZ_X), Udq = OS(PL_U, SZ_DQ),
 	Pq = OS(PL_P, SZ_Q), Qq = OS(PL_Q, SZ_Q), Qd = OS(PL_Q, SZ_D), Nq = OS(PL_N, SZ_Q),
@@ -109,14 +132,18 @@ enum group_slot {
 #pragma GCC diagnostic ignored "-Woverride-init"
 #endif
 
-#define ROW(pp, name, cls, feat, at, en, ac, op, fl)                                                                        \
-	{ .d = { INSN_##name, IC_##cls, FEAT_##feat, (at), FLW(fl, 0), FLW(fl, 16), FLW(fl, 32) },       \
-	  .ops = (op), .enc = (en) | PPV_##pp, .acc = AC_##ac },
+#define ROW(pp, name, cls, feat, at, en, ac, op, fl)                                                         \
+	{.d = {INSN_##name, IC_##cls, FEAT_##feat, (at), FLW(fl, 0), FLW(fl, 16), FLW(fl, 32)},              \
+	 .ops = (op),                                                                                        \
+	 .enc = (en) | PPV_##pp,                                                                             \
+	 .acc = AC_##ac},
 
 const struct insn_row insn_rows[] = {
-	{ .d = { .id = INSN_INVALID } },
-#define R(sp, op, pp, name, cls, feat, at, en, ac, ops, fl) ROW(pp, name, cls, feat, (at) | NEEDS_MODRM(ops), en, ac, ops, fl)
-#define G(sp, op, pp, sel, name, cls, feat, at, en, ac, ops, fl) ROW(pp, name, cls, feat, (at) | IA_MODRM, en, ac, ops, fl)
+    {.d = {.id = INSN_INVALID}},
+#define R(sp, op, pp, name, cls, feat, at, en, ac, ops, fl)                                                  \
+	ROW(pp, name, cls, feat, (at) | NEEDS_MODRM(ops), en, ac, ops, fl)
+#define G(sp, op, pp, sel, name, cls, feat, at, en, ac, ops, fl)                                             \
+	ROW(pp, name, cls, feat, (at) | IA_MODRM, en, ac, ops, fl)
 #include "engine/isa/table_all.inc"
 #undef R
 #undef G

@@ -36,7 +36,7 @@ static void put_str(struct line *l, const char *s, int width, bool left)
 struct numfmt {
 	int width;
 	unsigned base;
-	bool zero, left, upper, neg;
+	bool zero, left, upper, neg, alt;
 };
 
 static void put_num(struct line *l, u64 v, const struct numfmt *f)
@@ -78,13 +78,14 @@ static u64 arg_unsigned(va_list *ap, int longs)
 
 static const char *put_conv(struct line *l, const char *p, va_list *ap)
 {
-	struct numfmt f = { .base = 10 };
+	struct numfmt f = {.base = 10};
 	int longs = 0;
 	u64 v = 0;
 
 	for (; *p == '0' || *p == '-' || *p == '#'; p++) {
 		f.zero |= *p == '0';
 		f.left |= *p == '-';
+		f.alt |= *p == '#';
 	}
 	for (; *p >= '0' && *p <= '9'; p++)
 		f.width = (f.width * 10 + *p - '0') % LOG_MAX;
@@ -101,6 +102,8 @@ static const char *put_conv(struct line *l, const char *p, va_list *ap)
 		/* fallthrough */
 	case 'x':
 		f.base = 16;
+		if (f.alt)
+			put_str(l, "0x", 0, false);
 		/* fallthrough */
 	case 'u':
 		put_num(l, arg_unsigned(ap, longs), &f);

@@ -1,0 +1,17 @@
+/* The doppel command: each subcommand is one file with one struct command. */
+#ifndef CLI_CLI_H
+#define CLI_CLI_H
+
+#include "cli/opts.h"
+
+#define DOPPEL_VERSION "0.1.0"
+enum { EXIT_DOPPEL = 125 }; /* doppel itself failed */
+
+extern const struct command cmd_run, cmd_ps, cmd_console, cmd_stop, cmd_pause, cmd_resume, cmd_stats, cmd_doctor, cmd_help,
+	cmd_version;
+
+const struct command *cli_find(const char *name);
+void cli_overview(void);
+int cli_fail(const struct err *e); /* says it; returns EXIT_DOPPEL */
+
+#endif

@@ -1,0 +1,388 @@
+/*
+ * doppel run: this process becomes the VM. The steps are those of every process here: acquire (files, name, machine), then serve
+ * until the VM ends, then leave nothing behind.
+ */
+#include <fcntl.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+#include "base/term.h"
+#include "cli/cli.h"
+#include "vmm/console.h"
+#include "vmm/instance.h"
+#include "vmm/machine.h"
+#include "vmm/qmp.h"
+
+struct run_options {
+	const char *kernel, *initrd, *append, *name;
+	u64 memory;
+	u32 cpus, debug_exit;
+	enum kvm_choice engine;
+	struct machine_disk disk[MACHINE_DISKS_MAX];
+	u32 ndisks;
+	bool detach, verbose, quiet, no_reboot;
+};
+
+struct run {
+	struct run_options o;
+	struct instance instance;
+	struct machine_config cfg;
+	struct loop *loop;
+	struct console *console;
+	struct machine *machine;
+	struct qmp *qmp;
+	int signal_fd;
+	int ready_fd; /* --detach: tells the parent how the start went; else -1 */
+	int killed_by;
+};
+
+static int parse_engine(void *target, const char *value, struct err *e)
+{
+	static const struct {
+		const char *name;
+		enum kvm_choice choice;
+	} engines[] = {{"auto", KVM_CHOICE_AUTO}, {"kvm", KVM_CHOICE_KVM}, {"interp", KVM_CHOICE_INTERP}};
+	struct run_options *o = target;
+
+	for (u32 i = 0; i < ARRAY_SIZE(engines); i++) {
+		if (!strcmp(value, engines[i].name)) {
+			o->engine = engines[i].choice;
+			return 0;
+		}
+	}
+	if (!strcmp(value, "translate"))
+		return err_set(e, ENOTSUP, "translate: not in this version (use auto, kvm or interp)");
+	return err_set(e, EINVAL, "%s: not an engine (auto, kvm, interp)", value);
+}
+
+static int parse_disk(void *target, const char *value, struct err *e)
+{
+	struct run_options *o = target;
+	struct machine_disk *d = &o->disk[o->ndisks];
+	char *copy = NULL, *opt = NULL, *save = NULL;
+
+	if (o->ndisks == MACHINE_DISKS_MAX)
+		return err_set(e, E2BIG, "more than %d disks", MACHINE_DISKS_MAX);
+	copy = strdup(value); /* lives as long as the process */
+	if (!copy)
+		return err_set(e, ENOMEM, "no memory");
+	d->path = strtok_r(copy, ",", &save);
+	if (!d->path)
+		return err_set(e, EINVAL, "empty (give FILE[,ro])");
+	while ((opt = strtok_r(NULL, ",", &save))) {
+		if (!strcmp(opt, "ro"))
+			d->readonly = true;
+		else if (strcmp(opt, "format=raw") != 0)
+			return err_set(e, EINVAL, "%s: not a disk option of this version (ro, format=raw)", opt);
+	}
+	o->ndisks++;
+	return 0;
+}
+
+#define AT(field) offsetof(struct run_options, field)
+static const struct opt run_opts[] = {
+	{"kernel", 'k', OPT_STRING, AT(kernel), "FILE", "kernel: bzImage, ELF vmlinux or multiboot", 0, 0, NULL},
+	{"initrd", 'i', OPT_STRING, AT(initrd), "FILE", "initial RAM disk", 0, 0, NULL},
+	{"append", 'a', OPT_STRING, AT(append), "STRING", "kernel command line", 0, 0, NULL},
+	{"memory", 'm', OPT_SIZE, AT(memory), "SIZE", "RAM, as 512M or 2G (default 512M)", MEM_MIN, MEM_MAX, NULL},
+	{"cpus", 'c', OPT_UINT, AT(cpus), "N", "virtual CPUs (default 1)", 1, MACHINE_CPUS_MAX, NULL},
+	{"engine", 'e', OPT_CALL, 0, "ENGINE", "auto, kvm or interp (default auto)", 0, 0, parse_engine},
+	{"disk", 'd', OPT_CALL, 0, "FILE[,ro]", "raw disk image or block device; may be repeated", 0, 0, parse_disk},
+	{"name", 'n', OPT_STRING, AT(name), "NAME", "name for the other commands (default vm-PID)", 0, 0, NULL},
+	{"detach", 0, OPT_FLAG, AT(detach), NULL, "run in the background; doppel console NAME attaches", 0, 0, NULL},
+	{"no-reboot", 0, OPT_FLAG, AT(no_reboot), NULL, "a reboot of the guest ends the VM", 0, 0, NULL},
+	{"debug-exit", 0, OPT_UINT, AT(debug_exit), "PORT", "a byte V written there ends with status 2V+1", 1, 0xffff, NULL},
+	{"verbose", 'v', OPT_FLAG, AT(verbose), NULL, "say what is done and why", 0, 0, NULL},
+	{"quiet", 'q', OPT_FLAG, AT(quiet), NULL, "say nothing but errors", 0, 0, NULL},
+	{NULL, 0, OPT_END, 0, NULL, NULL, 0, 0, NULL},
+};
+
+/* ---- acquire ---- */
+static int open_image(const char *what, const char *path, struct err *e)
+{
+	struct stat st;
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return err_set(e, errno, "--%s %s: %s", what, path, strerror(errno));
+	if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode))
+		return fd;
+	close(fd);
+	return err_set(e, EINVAL, "--%s %s: not a regular file", what, path);
+}
+
+static int open_files(struct run *r, struct err *e)
+{
+	const struct run_options *o = &r->o;
+	int fd = -1;
+
+	r->cfg = (struct machine_config){.name = r->instance.name, .append = o->append, .kernel_fd = -1, .initrd_fd = -1,
+					 .kernel_name = o->kernel, .initrd_name = o->initrd, .memory = o->memory,
+					 .cpus = o->cpus, .engine = o->engine, .ndisks = o->ndisks, .no_reboot = o->no_reboot,
+					 .debug_exit_port = (u16)o->debug_exit};
+	memcpy(r->cfg.disk, o->disk, sizeof(r->cfg.disk));
+	if (!o->kernel)
+		return err_set(e, EINVAL, "run: no kernel (give --kernel FILE)");
+	fd = open_image("kernel", o->kernel, e);
+	if (fd < 0)
+		return fd;
+	r->cfg.kernel_fd = fd;
+	if (!o->initrd)
+		return 0;
+	fd = open_image("initrd", o->initrd, e);
+	if (fd < 0)
+		return fd;
+	r->cfg.initrd_fd = fd;
+	return 0;
+}
+
+static void on_notice(void *arg, enum machine_notice n, const char *reason)
+{
+	struct run *r = arg;
+
+	qmp_notice(r->qmp, n, reason);
+}
+
+static void on_signal(void *arg, u32 events)
+{
+	struct run *r = arg;
+	struct signalfd_siginfo si;
+
+	if (read(r->signal_fd, &si, sizeof(si)) != sizeof(si))
+		return;
+	r->killed_by = (int)si.ssi_signo;
+	machine_end(r->machine, 128 + r->killed_by, "host-signal");
+}
+
+/* Signals that end us come through the loop, so that they find everything in order and leave nothing behind. */
+static int catch_signals(struct run *r)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGHUP);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	r->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	return r->signal_fd < 0 ? -errno : loop_add(r->loop, r->signal_fd, EPOLLIN, on_signal, r);
+}
+
+static int start_control(struct run *r, struct err *e)
+{
+	struct qmp_options q = {.machine = r->machine, .console = r->console, .name = r->instance.name,
+				.version = DOPPEL_VERSION};
+	struct instance_info info = {.pid = getpid(), .memory = r->o.memory, .cpus = r->o.cpus, .started = (u64)time(NULL)};
+	int ret = instance_socket(&r->instance, "qmp.sock", e);
+
+	if (ret < 0)
+		return ret;
+	q.listen_fd = ret;
+	ret = qmp_start(&q, &r->qmp);
+	if (ret) {
+		close(q.listen_fd);
+		return err_set(e, -ret, "control socket: %s", strerror(-ret));
+	}
+	snprintf(info.name, sizeof(info.name), "%s", r->instance.name);
+	snprintf(info.engine, sizeof(info.engine), "%s", kvm_kind(r->machine->sys) == KVM_KIND_ENGINE ? "interp" : "kvm");
+	snprintf(info.kernel, sizeof(info.kernel), "%s", r->o.kernel);
+	ret = instance_write_info(&r->instance, &info);
+	return ret ? err_set(e, -ret, "%s: %s", r->instance.dir, strerror(-ret)) : 0;
+}
+
+static int acquire(struct run *r, struct err *e)
+{
+	int ret = open_files(r, e);
+
+	if (ret)
+		return ret;
+	r->loop = loop_new();
+	r->console = r->loop ? console_new(r->loop) : NULL;
+	if (!r->console)
+		return err_set(e, ENOMEM, "run: no memory");
+	r->cfg.serial = console_chardev(r->console);
+	ret = catch_signals(r);
+	if (ret)
+		return err_set(e, -ret, "run: signals: %s", strerror(-ret));
+	ret = machine_create(&r->cfg, r->loop, &r->machine, e);
+	if (ret)
+		return ret;
+	r->machine->notify = on_notice;
+	r->machine->notify_arg = r;
+	return start_control(r, e);
+}
+
+static void say_engine(const struct run *r)
+{
+	bool engine = kvm_kind(r->machine->sys) == KVM_KIND_ENGINE;
+
+	if (r->o.quiet)
+		return;
+	fprintf(stderr, "doppel: engine: %s", engine ? "interp (KVM in user space)" : "kvm (/dev/kvm)");
+	if (r->o.verbose && r->machine->opened.why[0])
+		fprintf(stderr, ": %s", r->machine->opened.why);
+	fprintf(stderr, "\n");
+}
+
+/* ---- foreground, background ---- */
+static void foreground_ended(void *arg)
+{
+	struct run *r = arg;
+
+	term_restore();
+	machine_end(r->machine, 0, "host-ui");
+}
+
+static int attach_stdio(struct run *r, struct err *e)
+{
+	struct console_session_options o = {.in = STDIN_FILENO, .out = STDOUT_FILENO, .replay = true, .ended = foreground_ended,
+					    .arg = r};
+	int ret = 0;
+
+	if (isatty(STDIN_FILENO) && term_raw(STDIN_FILENO) == 0) {
+		o.escapes = true;
+		if (!r->o.quiet)
+			fprintf(stderr, "doppel: Ctrl-] q ends the VM\r\n");
+	}
+	ret = console_session_add(r->console, &o);
+	return ret ? err_set(e, -ret, "console: %s", strerror(-ret)) : 0;
+}
+
+/* The parent waits for one message: empty if the VM runs, else why not. */
+static int wait_for_child(int fd, const char *name)
+{
+	char text[sizeof(((struct err *)0)->text) + 1] = "";
+	size_t n = 0;
+	ssize_t got = 0;
+
+	while (n < sizeof(text) - 1 && (got = read(fd, text + n, sizeof(text) - 1 - n)) > 0)
+		n += (size_t)got;
+	if (n == 1 && text[0] == '+') {
+		printf("%s\n", name);
+		return 0;
+	}
+	log_msg(LOG_ERROR, "%s", n ? text : "run: the VM's process died while it started");
+	return EXIT_DOPPEL;
+}
+
+/* In the child: a session of its own, no terminal, messages into the log file of the VM. */
+static void leave_terminal(const struct run *r)
+{
+	char path[PATHS_MAX + 64];
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC), log = -1;
+
+	snprintf(path, sizeof(path), "%s/log", r->instance.dir);
+	log = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+	setsid();
+	dup2(null, STDIN_FILENO);
+	dup2(null, STDOUT_FILENO);
+	dup2(log >= 0 ? log : null, STDERR_FILENO);
+	close(null);
+	if (log >= 0)
+		close(log);
+}
+
+static void tell_parent(struct run *r, const char *text)
+{
+	if (r->ready_fd < 0)
+		return;
+	write_all(r->ready_fd, text, strlen(text));
+	close(r->ready_fd);
+	r->ready_fd = -1;
+}
+
+static void release(struct run *r)
+{
+	qmp_stop(r->qmp);
+	machine_destroy(r->machine);
+	console_free(r->console);
+	if (r->signal_fd >= 0)
+		close(r->signal_fd);
+	loop_free(r->loop);
+	if (r->cfg.kernel_fd >= 0)
+		close(r->cfg.kernel_fd);
+	if (r->cfg.initrd_fd >= 0)
+		close(r->cfg.initrd_fd);
+	instance_release(&r->instance);
+}
+
+/* The VM's process, foreground or detached; the name is claimed. */
+static int vm_process(struct run *r)
+{
+	struct err e = {0};
+	int ret = acquire(r, &e), status = EXIT_DOPPEL;
+
+	if (!ret) {
+		say_engine(r);
+		ret = machine_start(r->machine, &e);
+	}
+	if (!ret && !r->o.detach)
+		ret = attach_stdio(r, &e);
+	if (!ret) {
+		tell_parent(r, "+");
+		if (r->o.detach)
+			leave_terminal(r);
+		status = machine_run(r->machine);
+	}
+	term_restore();
+	if (ret && r->ready_fd >= 0)
+		tell_parent(r, e.text);
+	else if (ret)
+		log_msg(LOG_ERROR, "%s", e.text);
+	release(r);
+	return status;
+}
+
+static int detach(struct run *r)
+{
+	int fds[2];
+	pid_t pid = 0;
+
+	if (pipe2(fds, O_CLOEXEC) < 0 || (pid = fork()) < 0) {
+		log_msg(LOG_ERROR, "run: cannot start a process: %s", strerror(errno));
+		instance_release(&r->instance);
+		return EXIT_DOPPEL;
+	}
+	if (!pid) {
+		close(fds[0]);
+		r->ready_fd = fds[1];
+		exit(vm_process(r));
+	}
+	close(fds[1]);
+	return wait_for_child(fds[0], r->instance.name);
+}
+
+static int run_main(const struct command *c, int argc, char **argv)
+{
+	struct run r = {.o = {.memory = 512ull << 20, .cpus = 1, .append = "console=ttyS0"}, .instance.lock_fd = -1,
+			.cfg = {.kernel_fd = -1, .initrd_fd = -1}, .signal_fd = -1, .ready_fd = -1};
+	struct err e = {0};
+	char name[INSTANCE_NAME_MAX];
+	int ret = opts_parse(c, &r.o, &argc, argv);
+
+	if (ret)
+		return ret == OPTS_DONE ? 0 : EXIT_DOPPEL;
+	log_set_level(r.o.verbose ? LOG_INFO : r.o.quiet ? LOG_ERROR : LOG_WARN);
+	snprintf(name, sizeof(name), "vm-%d", getpid());
+	if (instance_claim(&r.instance, r.o.name ? r.o.name : name, &e) < 0)
+		return cli_fail(&e);
+	return r.o.detach ? detach(&r) : vm_process(&r);
+}
+
+const struct command cmd_run = {
+	.name = "run",
+	.args = "[options]",
+	.summary = "starts a VM; its serial console is this terminal",
+	.details = "Ctrl-] q on a terminal ends the VM. Exit status: 0 after power-off (or reboot with --no-reboot),\n"
+		   "120 guest panic, 121 triple fault, 125 doppel failed, 128+N ended by signal N.\n",
+	.opts = run_opts,
+	.main = run_main,
+};

@@ -1,0 +1,22 @@
+/* Between the QMP server (framing, clients) and its commands. */
+#ifndef VMM_QMP_INT_H
+#define VMM_QMP_INT_H
+
+#include <cjson/cJSON.h>
+#include "vmm/console.h"
+#include "vmm/qmp.h"
+
+struct qmp_answer {
+	cJSON *result;      /* NULL: {} */
+	const char *error;  /* GenericError */
+	bool to_console;    /* the connection becomes a console */
+	void (*then)(struct machine *m); /* once the answer is on its way */
+};
+struct qmp_command {
+	const char *name;
+	void (*run)(const struct qmp_options *o, struct qmp_answer *a);
+};
+const struct qmp_command *qmp_command_find(const char *name);
+cJSON *qmp_version_json(const char *version);
+
+#endif

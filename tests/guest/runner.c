@@ -1,0 +1,384 @@
+/*
+ * Runs the bare-metal guests of this folder on one or two KVMs and judges their transcripts.
+ *
+ *   guests [--kvm engine|device|both] [--verbose] FILE.bin...
+ *
+ * A guest prints "name value" lines; a line with FAIL is a wrong answer by the manual. With both, the transcripts of the engine and of
+ * /dev/kvm must be equal too. Where the /dev/kvm of this machine strays from the SDM (a software KVM may), the SDM decides: its own FAIL
+ * lines are named as deviations and its guest counts as skipped. So does one that it cannot run in bounded time.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/base.h"
+#include "kvm/kvm.h"
+
+#define RAM_SIZE   (64ull << 20)
+#define LOAD_AT    0x100000
+#define TEXT_MAX   65536
+#define MAX_CPUS   8
+#define TIME_LIMIT 20 /* seconds, wall */
+
+struct run {
+	struct kvm_obj *sys, *vm, *cpu[MAX_CPUS];
+	u32 ncpus;
+	u8 *ram;
+	pthread_mutex_t lock;
+	char text[TEXT_MAX];
+	size_t n;
+	bool ended, timed_out;
+	char end[200];
+};
+
+static bool verbose;
+
+static void set_end(struct run *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static void set_end(struct run *r, const char *fmt, ...)
+{
+	va_list ap;
+
+	pthread_mutex_lock(&r->lock);
+	if (!r->ended) {
+		va_start(ap, fmt);
+		vsnprintf(r->end, sizeof(r->end), fmt, ap);
+		va_end(ap);
+		r->ended = true;
+	}
+	pthread_mutex_unlock(&r->lock);
+}
+
+static void put(struct run *r, u8 c)
+{
+	pthread_mutex_lock(&r->lock);
+	if (r->n < TEXT_MAX - 1)
+		r->text[r->n++] = (char)c;
+	pthread_mutex_unlock(&r->lock);
+}
+
+static void port_io(struct run *r, struct kvm_run *k)
+{
+	u8 *data = (u8 *)k + k->io.data_offset;
+
+	for (u32 i = 0; i < k->io.count; i++, data += k->io.size) {
+		if (k->io.direction == KVM_EXIT_IO_IN) {
+			memset(data, 0xff, k->io.size);
+			if (k->io.port == 0xe8)
+				for (u32 j = 0; j < k->io.size; j++)
+					data[j] = (u8)(i * k->io.size + j + 1);
+		} else if (k->io.port == 0xe9) {
+			put(r, data[0]);
+		} else if (k->io.port == 0xf4) {
+			set_end(r, "exit %u", data[0]);
+		}
+	}
+}
+
+/* A few bytes of MMIO that remember, at 0xd0000000. */
+static u8 mmio_reg[4096];
+static void mmio(struct kvm_run *k)
+{
+	for (u32 i = 0; i < k->mmio.len; i++) {
+		u8 *reg = &mmio_reg[(k->mmio.phys_addr + i) % sizeof(mmio_reg)];
+
+		if (k->mmio.is_write)
+			*reg = k->mmio.data[i];
+		else
+			k->mmio.data[i] = *reg;
+	}
+}
+
+struct cpu_arg {
+	struct run *r;
+	u32 index;
+};
+
+static void *cpu_loop(void *arg)
+{
+	struct cpu_arg *a = arg;
+	struct run *r = a->r;
+	struct kvm_run *k = kvm_vcpu_run_area(r->cpu[a->index]);
+
+	while (!__atomic_load_n(&r->ended, __ATOMIC_ACQUIRE)) {
+		long ret = kvm_ioctl(r->cpu[a->index], KVM_RUN, 0);
+
+		if (ret == -EINTR || ret == -EAGAIN)
+			continue;
+		if (ret < 0) {
+			set_end(r, "KVM_RUN: %s", strerror((int)-ret));
+			break;
+		}
+		switch (k->exit_reason) {
+		case KVM_EXIT_IO:
+			port_io(r, k);
+			break;
+		case KVM_EXIT_MMIO:
+			mmio(k);
+			break;
+		case KVM_EXIT_INTR:
+			break;
+		case KVM_EXIT_SHUTDOWN:
+			set_end(r, "triple fault");
+			break;
+		default:
+			set_end(r, "exit reason %u (%llu)", k->exit_reason,
+				k->exit_reason == KVM_EXIT_INTERNAL_ERROR ? (unsigned long long)k->internal.suberror : 0ull);
+		}
+	}
+	return NULL;
+}
+
+/* 64-bit mode, low 4 GiB mapped by 1 GiB... 2 MiB pages at 0x10000: the guest makes its own tables at once. */
+static void start_state(struct run *r)
+{
+	u64 *pml4 = (u64 *)(r->ram + 0x10000), *pdpt = (u64 *)(r->ram + 0x11000), *pd = (u64 *)(r->ram + 0x12000);
+	struct kvm_sregs s;
+	struct kvm_regs regs = {.rip = LOAD_AT, .rflags = 2, .rsp = 0x9000};
+	struct kvm_segment cs = {.limit = 0xffffffff, .selector = 8, .type = 11, .present = 1, .s = 1, .l = 1, .g = 1};
+	struct kvm_segment ds = {.limit = 0xffffffff, .selector = 16, .type = 3, .present = 1, .s = 1, .db = 1, .g = 1};
+
+	pml4[0] = 0x11003;
+	for (u64 i = 0; i < 4; i++) {
+		pdpt[i] = (0x12000 + i * 4096) | 3;
+		for (u64 j = 0; j < 512; j++)
+			pd[i * 512 + j] = (i * 512 + j) << 21 | 0x83;
+	}
+	kvm_ioctl(r->cpu[0], KVM_GET_SREGS, &s);
+	s.cs = cs;
+	s.ds = s.es = s.ss = s.fs = s.gs = ds;
+	s.cr0 = 0x80000011;
+	s.cr3 = 0x10000;
+	s.cr4 = 0x20;
+	s.efer = 0x500;
+	kvm_ioctl(r->cpu[0], KVM_SET_SREGS, &s);
+	kvm_ioctl(r->cpu[0], KVM_SET_REGS, &regs);
+}
+
+static int set_cpuid(struct run *r, u32 index)
+{
+	struct {
+		struct kvm_cpuid2 head;
+		struct kvm_cpuid_entry2 e[100];
+	} q = {.head.nent = 100};
+	long ret = kvm_ioctl(r->sys, KVM_GET_SUPPORTED_CPUID, &q);
+
+	if (ret < 0)
+		return (int)ret;
+	for (u32 i = 0; i < q.head.nent; i++) {
+		if (q.e[i].function == 1)
+			q.e[i].ebx = (q.e[i].ebx & 0x00ffffff) | index << 24;
+		if (q.e[i].function == 0xb)
+			q.e[i].edx = index;
+	}
+	return (int)kvm_ioctl(r->cpu[index], KVM_SET_CPUID2, &q);
+}
+
+static int create(struct run *r, enum kvm_choice choice, u32 ncpus)
+{
+	struct kvm_open_result res;
+	struct kvm_userspace_memory_region mem = {.memory_size = RAM_SIZE};
+	struct kvm_pit_config pit = {0};
+	int ret = kvm_open(choice, &r->sys, &res);
+
+	if (ret < 0) {
+		snprintf(r->end, sizeof(r->end), "%s", res.why);
+		return ret;
+	}
+	ret = kvm_create_vm(r->sys, 0, &r->vm);
+	if (ret < 0)
+		return ret;
+	kvm_ioctl(r->vm, KVM_SET_TSS_ADDR, (unsigned long)0xfffbd000);
+	ret = (int)kvm_ioctl(r->vm, KVM_CREATE_IRQCHIP, 0ul);
+	if (ret >= 0)
+		ret = (int)kvm_ioctl(r->vm, KVM_CREATE_PIT2, &pit);
+	r->ram = kvm_ram_alloc(RAM_SIZE, NULL);
+	mem.userspace_addr = (u64)r->ram;
+	if (ret >= 0)
+		ret = r->ram ? (int)kvm_ioctl(r->vm, KVM_SET_USER_MEMORY_REGION, &mem) : -ENOMEM;
+	for (u32 i = 0; i < ncpus && ret >= 0; i++, r->ncpus++) {
+		ret = kvm_create_vcpu(r->vm, i, &r->cpu[i]);
+		if (ret >= 0)
+			ret = set_cpuid(r, i);
+	}
+	return ret;
+}
+
+static void destroy(struct run *r)
+{
+	for (u32 i = 0; i < r->ncpus; i++)
+		kvm_close(r->cpu[i]);
+	kvm_close(r->vm);
+	kvm_close(r->sys);
+	kvm_ram_free(r->ram, RAM_SIZE);
+}
+
+/* For a guest that did not end by itself. */
+static void say_where(struct run *r, u32 i)
+{
+	struct kvm_regs regs = {0};
+	struct kvm_sregs s = {0};
+
+	kvm_ioctl(r->cpu[i], KVM_GET_REGS, &regs);
+	kvm_ioctl(r->cpu[i], KVM_GET_SREGS, &s);
+	printf("  cpu %u: rip %llx rsp %llx cr0 %llx cr2 %llx cr4 %llx efer %llx\n", i, regs.rip, regs.rsp, s.cr0, s.cr2, s.cr4,
+	       s.efer);
+}
+
+/* Runs one guest to its end; the transcript is in r->text. */
+static int run_guest(struct run *r, enum kvm_choice choice, const void *image, u64 size, u32 ncpus)
+{
+	pthread_t t[MAX_CPUS];
+	struct cpu_arg arg[MAX_CPUS];
+	const struct timespec tick = {.tv_nsec = 2000000};
+	int ret = create(r, choice, ncpus);
+
+	if (ret < 0) {
+		if (!r->end[0])
+			snprintf(r->end, sizeof(r->end), "cannot set up: %s", strerror(-ret));
+		destroy(r);
+		return ret;
+	}
+	memcpy(r->ram + LOAD_AT, image, size);
+	start_state(r);
+	for (u32 i = 0; i < ncpus; i++) {
+		arg[i] = (struct cpu_arg){r, i};
+		pthread_create(&t[i], NULL, cpu_loop, &arg[i]);
+	}
+	for (u32 i = 0; i < TIME_LIMIT * 500 && !__atomic_load_n(&r->ended, __ATOMIC_ACQUIRE); i++)
+		nanosleep(&tick, NULL);
+	if (!r->ended) {
+		set_end(r, "no end after %d s", TIME_LIMIT);
+		r->timed_out = true;
+	}
+	for (u32 i = 0; i < ncpus; i++) {
+		kvm_vcpu_kick(r->cpu[i]);
+		while (pthread_tryjoin_np(t[i], NULL) == EBUSY) {
+			kvm_vcpu_kick(r->cpu[i]);
+			nanosleep(&tick, NULL);
+		}
+		if (strncmp(r->end, "exit ", 5) || !strncmp(r->end, "exit r", 6))
+			say_where(r, i);
+	}
+	destroy(r);
+	return 0;
+}
+
+static unsigned count_lines(const char *text, const char *word)
+{
+	unsigned n = 0;
+
+	for (const char *p = text; (p = strstr(p, word)); p += strlen(word))
+		n++;
+	return n;
+}
+
+static void print_lines_with(const char *text, const char *word, const char *who)
+{
+	char copy[TEXT_MAX];
+
+	snprintf(copy, sizeof(copy), "%s", text);
+	for (char *save, *l = strtok_r(copy, "\n", &save); l; l = strtok_r(NULL, "\n", &save))
+		if (strstr(l, word))
+			printf("  %s: %s\n", who, l);
+}
+
+static void print_first_difference(const char *a, const char *b)
+{
+	while (*a && *b) {
+		size_t na = strcspn(a, "\n"), nb = strcspn(b, "\n");
+
+		if (na != nb || memcmp(a, b, na)) {
+			printf("  engine: %.*s\n  device: %.*s\n", (int)na, a, (int)nb, b);
+		}
+		a += na + (a[na] == '\n');
+		b += nb + (b[nb] == '\n');
+	}
+}
+
+enum verdict { PASS, FAIL, SKIP };
+
+static enum verdict judge(const struct run *e, const struct run *d)
+{
+	enum verdict v = PASS;
+
+	if (e) {
+		if (strcmp(e->end, "exit 0") || count_lines(e->text, "FAIL") || !e->n) {
+			printf("  engine: ended with: %s\n", e->end);
+			print_lines_with(e->text, "FAIL", "engine");
+			v = FAIL;
+		}
+	}
+	if (d) {
+		if (strcmp(d->end, "exit 0") || count_lines(d->text, "FAIL")) {
+			printf("  deviation of /dev/kvm: ended with: %s\n", d->end);
+			print_lines_with(d->text, "FAIL", "/dev/kvm");
+			return v == PASS ? SKIP : v;
+		}
+		if (e && strcmp(e->text, d->text)) {
+			print_first_difference(e->text, d->text);
+			v = FAIL;
+		}
+	}
+	return v;
+}
+
+static enum verdict one(const char *path, bool engine, bool device)
+{
+	struct run *e = calloc(1, sizeof(*e)), *d = calloc(1, sizeof(*d));
+	const char *name = strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
+	u32 ncpus = !strncmp(name, "smp", 3) ? 4 : 1;
+	void *image;
+	u64 size;
+	enum verdict v = FAIL;
+
+	if (!e || !d || read_file(path, RAM_SIZE / 2, &image, &size) < 0) {
+		fprintf(stderr, "guests: cannot read %s\n", path);
+		exit(1);
+	}
+	pthread_mutex_init(&e->lock, NULL);
+	pthread_mutex_init(&d->lock, NULL);
+	if (engine)
+		run_guest(e, KVM_CHOICE_INTERP, image, size, ncpus);
+	if (device && run_guest(d, KVM_CHOICE_KVM, image, size, ncpus) < 0)
+		device = false;
+	v = judge(engine ? e : NULL, device ? d : NULL);
+	if (verbose)
+		fputs(engine ? e->text : d->text, stdout);
+	free(image);
+	free(e);
+	free(d);
+	return v;
+}
+
+int main(int argc, char **argv)
+{
+	static const char *const words[] = {"ok", "FAILED", "skipped"};
+	unsigned count[3] = {0};
+	bool engine = true, device = access("/dev/kvm", R_OK | W_OK) == 0;
+
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	for (int i = 1; i < argc; i++) {
+		enum verdict v;
+
+		if (!strcmp(argv[i], "--verbose")) {
+			verbose = true;
+			continue;
+		}
+		if (!strcmp(argv[i], "--kvm") && i + 1 < argc) {
+			i++;
+			engine = strcmp(argv[i], "device") != 0;
+			device = strcmp(argv[i], "engine") != 0;
+			continue;
+		}
+		v = one(argv[i], engine, device);
+		count[v]++;
+		printf("%-40s %s\n", argv[i], words[v]);
+	}
+	printf("%u passed, %u failed, %u skipped\n", count[PASS], count[FAIL], count[SKIP]);
+	return count[FAIL] != 0;
+}

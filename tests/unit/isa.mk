@@ -1,0 +1,5 @@
+TESTS += $(B)/tests/unit/test_isa_decode
+
+$(B)/tests/unit/test_isa_decode: tests/unit/test_isa_decode.c $(patsubst %.c,$(B)/%.o,$(wildcard src/engine/isa/*.c))
+	@mkdir -p $(@D)
+	$(CC) $(V_CFLAGS) -fno-pie -no-pie -o $@ $(filter %.c %.o,$^) -lcmocka
