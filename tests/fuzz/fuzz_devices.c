@@ -1,7 +1,7 @@
 /*
- * Bounded fuzzing of what a guest can reach in the devices: rings full of random descriptors, random configuration space, BAR and
- * port accesses. Usage: fuzz_devices [SEED [STEPS]]. Deterministic per seed but for disk timing. Correct is: no crash, no
- * sanitizer report, an end. The last line counts the scenarios.
+ * Bounded fuzzing of what a guest can reach in the devices: rings full of random descriptors, random
+ * configuration space, BAR and port accesses. Usage: fuzz_devices [SEED [STEPS]]. Deterministic per seed but
+ * for disk timing. Correct is: no crash, no sanitizer report, an end. The last line counts the scenarios.
  */
 #include <linux/virtio_blk.h>
 #include <linux/virtio_console.h>
@@ -40,8 +40,14 @@ static u64 below(u64 n)
 /* Mostly small or near a boundary, sometimes anything. */
 static u64 odd(void)
 {
-	static const u64 pick[] = {0, 1, 2, 16, 0xff, 0xffff, 0x10000, FAKE_RAM - 1, FAKE_RAM, FAKE_HIGH - 1, FAKE_HIGH, 0xffffffff,
-				   UINT64_MAX, UINT64_MAX - 15, BIT64(63)};
+	static const u64 pick[] = {0,          1,
+				   2,          16,
+				   0xff,       0xffff,
+				   0x10000,    FAKE_RAM - 1,
+				   FAKE_RAM,   FAKE_HIGH - 1,
+				   FAKE_HIGH,  0xffffffff,
+				   UINT64_MAX, UINT64_MAX - 15,
+				   BIT64(63)};
 	switch (below(4)) {
 	case 0:
 		return pick[below(ARRAY_SIZE(pick))];
@@ -65,11 +71,10 @@ static size_t moody_write(struct chardev *c, const u8 *p, size_t n)
 	return below(8) ? n : below(n + 1) + (sum & 0);
 }
 
-static void moody_nothing(struct chardev *c)
-{
-}
+static void moody_nothing(struct chardev *c) {}
 
-static const struct chardev_ops moody_ops = {.write = moody_write, .resume = moody_nothing, .attached = moody_nothing};
+static const struct chardev_ops moody_ops = {
+    .write = moody_write, .resume = moody_nothing, .attached = moody_nothing};
 
 static void stir(struct moody *c)
 {
@@ -116,7 +121,8 @@ static void plausible(struct drv *d, unsigned q)
 	struct seg s[6] = {{h, 8 + 8 * (u32)below(2), false}};
 	unsigned n = below(8) ? 1 : 0;
 	for (unsigned i = below(4); i; i--)
-		s[n++] = (struct seg){0x200000 + below(0x100000), below(2) ? 512u << below(3) : 1 + (u32)below(2000), below(2)};
+		s[n++] = (struct seg){0x200000 + below(0x100000),
+				      below(2) ? 512u << below(3) : 1 + (u32)below(2000), below(2)};
 	s[n++] = (struct seg){h + 32, 1, true};
 	drv_add(d, q, s, n);
 }
@@ -175,8 +181,10 @@ static void create(struct machine *m, struct pci_host *h, const char *disk_path,
 		abort();
 	const struct virtio_blk_options bo = {.disk = disk, .serial = "fuzz"};
 	const struct virtio_console_options co = {
-		.n_ports = 2, .port = {{.chardev = &c[0].base, .console = true}, {.chardev = &c[1].base, .name = "port"}}};
-	if (virtio_rng_create(m, h, &r) || virtio_blk_create(m, h, &bo, &b) || virtio_console_create(m, h, &co, &con))
+	    .n_ports = 2,
+	    .port = {{.chardev = &c[0].base, .console = true}, {.chardev = &c[1].base, .name = "port"}}};
+	if (virtio_rng_create(m, h, &r) || virtio_blk_create(m, h, &bo, &b) ||
+	    virtio_console_create(m, h, &co, &con))
 		abort();
 }
 
@@ -203,7 +211,8 @@ static void fuzz_virtio(const char *disk_path, unsigned steps)
 			d[i].next_page += 0x20000 * i;
 			if (!d[i].bar || d[i].bar < 0xd0000000)
 				fake_reset(m), drv_find(&d[i], m, i + 1), d[i].next_page += 0x20000 * i;
-			drv_start(&d[i], below(4) ? ~0ull : rnd() | BIT64(VIRTIO_F_VERSION_1), queues[i], 1 << (2 + below(4)), below(2));
+			drv_start(&d[i], below(4) ? ~0ull : rnd() | BIT64(VIRTIO_F_VERSION_1), queues[i],
+				  1 << (2 + below(4)), below(2));
 			fuzz_driver(m, &d[i], queues[i], steps);
 			stir(&c[below(2)]);
 		}
@@ -224,8 +233,8 @@ static void fuzz_ports(unsigned steps)
 	struct i8042 *k;
 	struct debug_exit *de;
 	struct virtio_rng *r;
-	if (pci_host_create(m, &fake_pci_config, &h) || uart_create(m, &uc, &u) || cmos_create(m, &cc, &cm) || i8042_create(m, &k) ||
-	    debug_exit_create(m, &dc, &de) || virtio_rng_create(m, h, &r))
+	if (pci_host_create(m, &fake_pci_config, &h) || uart_create(m, &uc, &u) || cmos_create(m, &cc, &cm) ||
+	    i8042_create(m, &k) || debug_exit_create(m, &dc, &de) || virtio_rng_create(m, h, &r))
 		abort();
 	static const u16 base[] = {0x3f8, 0x70, 0x60, 0x64, 0x92, 0xf4, 0xcf8, 0xcfc};
 	for (unsigned i = 0; i < steps; i++) {
