@@ -340,10 +340,10 @@ static int vm_process(struct run *r)
 	struct err e = {0};
 	int ret = acquire(r, &e), status = EXIT_DOPPEL;
 
-	if (!ret) {
-		say_engine(r);
+	if (!ret)
 		ret = machine_start(r->machine, &e);
-	}
+	if (!ret)
+		say_engine(r);
 	if (!ret && !r->o.detach)
 		ret = attach_stdio(r, &e);
 	if (!ret) {
