@@ -15,6 +15,7 @@
 #include <unistd.h>
 #include "base/term.h"
 #include "cli/cli.h"
+#include "cli/guest.h"
 #include "vmm/console.h"
 #include "vmm/instance.h"
 #include "vmm/machine.h"
@@ -40,7 +41,8 @@ struct run {
 	struct qmp *qmp;
 	int signal_fd;
 	int ready_fd; /* --detach: tells the parent how the start went; else -1 */
-	int killed_by;
+	struct guest guest;   /* without --kernel */
+	char append[128];
 };
 
 static int parse_engine(void *target, const char *value, struct err *e)
@@ -118,18 +120,35 @@ static int open_image(const char *what, const char *path, struct err *e)
 	return err_set(e, EINVAL, "--%s %s: not a regular file", what, path);
 }
 
+/* A shell on a terminal; without one the guest shows itself and powers off. */
+static const char *default_append(struct run *r)
+{
+	snprintf(r->append, sizeof(r->append), "console=ttyS0 quiet doppel.engine=%s%s",
+		 kvm_kind(r->machine->sys) == KVM_KIND_ENGINE ? "interp" : "kvm",
+		 r->o.detach || isatty(STDIN_FILENO) ? "" : " doppel.show");
+	return r->append;
+}
+
 static int open_files(struct run *r, struct err *e)
 {
 	const struct run_options *o = &r->o;
-	int fd = -1;
+	int fd = -1, ret = 0;
 
 	r->cfg = (struct machine_config){.name = r->instance.name, .append = o->append, .kernel_fd = -1, .initrd_fd = -1,
 					 .kernel_name = o->kernel, .initrd_name = o->initrd, .memory = o->memory,
 					 .cpus = o->cpus, .engine = o->engine, .ndisks = o->ndisks, .no_reboot = o->no_reboot,
 					 .debug_exit_port = (u16)o->debug_exit};
 	memcpy(r->cfg.disk, o->disk, sizeof(r->cfg.disk));
-	if (!o->kernel)
-		return err_set(e, EINVAL, "run: no kernel (give --kernel FILE)");
+	if (!o->kernel) {
+		ret = default_guest(&r->guest, o->initrd == NULL, e);
+		if (ret)
+			return ret;
+		r->o.kernel = r->cfg.kernel_name = r->guest.kernel;
+		r->cfg.initrd_fd = r->guest.initrd_fd;
+		r->cfg.initrd_name = "built-in";
+	} else if (!o->append) {
+		r->cfg.append = "console=ttyS0";
+	}
 	fd = open_image("kernel", o->kernel, e);
 	if (fd < 0)
 		return fd;
@@ -157,8 +176,7 @@ static void on_signal(void *arg, u32 events)
 
 	if (read(r->signal_fd, &si, sizeof(si)) != sizeof(si))
 		return;
-	r->killed_by = (int)si.ssi_signo;
-	machine_end(r->machine, 128 + r->killed_by, "host-signal");
+	machine_end(r->machine, 128 + (int)si.ssi_signo, "host-signal");
 }
 
 /* Signals that end us come through the loop, so that they find everything in order and leave nothing behind. */
@@ -215,6 +233,8 @@ static int acquire(struct run *r, struct err *e)
 	ret = machine_create(&r->cfg, r->loop, &r->machine, e);
 	if (ret)
 		return ret;
+	if (!r->cfg.append)
+		r->machine->cfg.append = default_append(r);
 	r->machine->notify = on_notice;
 	r->machine->notify_arg = r;
 	return start_control(r, e);
@@ -301,17 +321,17 @@ static void tell_parent(struct run *r, const char *text)
 
 static void release(struct run *r)
 {
-	qmp_stop(r->qmp);
 	machine_destroy(r->machine);
 	console_free(r->console);
-	if (r->signal_fd >= 0)
-		close(r->signal_fd);
-	loop_free(r->loop);
 	if (r->cfg.kernel_fd >= 0)
 		close(r->cfg.kernel_fd);
 	if (r->cfg.initrd_fd >= 0)
 		close(r->cfg.initrd_fd);
 	instance_release(&r->instance);
+	qmp_stop(r->qmp);
+	if (r->signal_fd >= 0)
+		close(r->signal_fd);
+	loop_free(r->loop);
 }
 
 /* The VM's process, foreground or detached; the name is claimed. */
@@ -320,10 +340,10 @@ static int vm_process(struct run *r)
 	struct err e = {0};
 	int ret = acquire(r, &e), status = EXIT_DOPPEL;
 
-	if (!ret) {
-		say_engine(r);
+	if (!ret)
 		ret = machine_start(r->machine, &e);
-	}
+	if (!ret)
+		say_engine(r);
 	if (!ret && !r->o.detach)
 		ret = attach_stdio(r, &e);
 	if (!ret) {
@@ -362,7 +382,7 @@ static int detach(struct run *r)
 
 static int run_main(const struct command *c, int argc, char **argv)
 {
-	struct run r = {.o = {.memory = 512ull << 20, .cpus = 1, .append = "console=ttyS0"}, .instance.lock_fd = -1,
+	struct run r = {.o = {.memory = 512ull << 20, .cpus = 1}, .instance.lock_fd = -1,
 			.cfg = {.kernel_fd = -1, .initrd_fd = -1}, .signal_fd = -1, .ready_fd = -1};
 	struct err e = {0};
 	char name[INSTANCE_NAME_MAX];

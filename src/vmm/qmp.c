@@ -26,6 +26,7 @@ struct qmp_client {
 };
 
 struct qmp {
+	struct loop *loop;
 	struct qmp_options o;
 	struct qmp_client *clients;
 	u32 nclients;
@@ -77,7 +78,7 @@ static void client_flush(struct qmp_client *c)
 		memmove(c->out, c->out + r, c->nout - (size_t)r);
 		c->nout -= (size_t)r;
 	}
-	loop_mod(machine_loop(c->q->o.machine), c->fd, EPOLLIN | (c->nout ? EPOLLOUT : 0));
+	loop_mod(c->q->loop, c->fd, EPOLLIN | (c->nout ? EPOLLOUT : 0));
 }
 
 static void client_send(struct qmp_client *c, cJSON *j)
@@ -118,7 +119,7 @@ static void client_free(struct qmp_client *c)
 		}
 	}
 	if (c->fd >= 0) {
-		loop_del(machine_loop(c->q->o.machine), c->fd);
+		loop_del(c->q->loop, c->fd);
 		close(c->fd);
 	}
 	free(c->in);
@@ -131,7 +132,7 @@ static void client_to_console(struct qmp_client *c)
 {
 	struct console_session_options o = {.in = c->fd, .out = c->fd, .owned = true, .replay = true};
 
-	loop_del(machine_loop(c->q->o.machine), c->fd);
+	loop_del(c->q->loop, c->fd);
 	if (console_session_add(c->q->o.console, &o) == 0)
 		c->fd = -1;
 	client_free(c);
@@ -299,7 +300,7 @@ static void accept_client(void *arg, u32 events)
 	*c = (struct qmp_client){.q = q, .fd = fd, .in = malloc(INPUT_MAX), .next = q->clients};
 	q->clients = c;
 	q->nclients++;
-	if (!c->in || loop_add(machine_loop(q->o.machine), fd, EPOLLIN, client_event, c) < 0)
+	if (!c->in || loop_add(q->loop, fd, EPOLLIN, client_event, c) < 0)
 		c->gone = true;
 	else
 		client_send(c, greeting(q));
@@ -315,7 +316,8 @@ int qmp_start(const struct qmp_options *o, struct qmp **out)
 	if (!q)
 		return -ENOMEM;
 	q->o = *o;
-	ret = loop_add(machine_loop(o->machine), o->listen_fd, EPOLLIN, accept_client, q);
+	q->loop = machine_loop(o->machine);
+	ret = loop_add(q->loop, o->listen_fd, EPOLLIN, accept_client, q);
 	if (ret) {
 		free(q);
 		return ret;
@@ -330,7 +332,7 @@ void qmp_stop(struct qmp *q)
 		return;
 	while (q->clients)
 		client_free(q->clients);
-	loop_del(machine_loop(q->o.machine), q->o.listen_fd);
+	loop_del(q->loop, q->o.listen_fd);
 	close(q->o.listen_fd);
 	free(q);
 }

@@ -13,6 +13,7 @@ struct qmp_options {
 	int listen_fd; /* owned from success on */
 };
 int qmp_start(const struct qmp_options *o, struct qmp **out);
+/* Hangs up on all clients. May come after the machine is gone, so that clients see the end when it is one. */
 void qmp_stop(struct qmp *q);
 void qmp_notice(struct qmp *q, enum machine_notice n, const char *reason); /* an event to all clients */
 

@@ -1,0 +1,14 @@
+/* What `doppel run` boots when no kernel is named: the cached Debian kernel and an initramfs of our own init and busybox. */
+#ifndef CLI_GUEST_H
+#define CLI_GUEST_H
+
+#include <limits.h>
+#include "base/base.h"
+
+struct guest {
+	char kernel[PATH_MAX];
+	int initrd_fd; /* a memfd */
+};
+int default_guest(struct guest *g, bool want_initrd, struct err *e);
+
+#endif
