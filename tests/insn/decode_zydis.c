@@ -288,6 +288,12 @@ static bool opsize_matters(const struct insn *in)
 	case INSN_PREFETCH:
 	case INSN_PREFETCHW:
 	case INSN_MOVNTI:
+	case INSN_ADCX:
+	case INSN_ADOX:
+	case INSN_RDFSBASE:
+	case INSN_RDGSBASE:
+	case INSN_WRFSBASE:
+	case INSN_WRGSBASE:
 	case INSN_MOVDIRI:
 		return false;
 	default:

@@ -304,13 +304,20 @@ static bool branches_home(const struct insn_case *c)
 	return c->in.nops && c->in.op[0].kind == OPK_REL && to >= -16 && to < (s64)c->len;
 }
 
+/* A bit string whose offset is also its base may lie anywhere, this program's memory included. */
+static bool unaimable(const struct insn *in)
+{
+	return in->id >= INSN_BT && in->id <= INSN_BTC && in->op[0].kind == OPK_MEM && in->op[1].kind == OPK_GPR &&
+	       (in->op[1].reg == in->mem.base || in->op[1].reg == in->mem.index);
+}
+
 void harness_generate(struct insn_case *c, u64 *rnd, bool (*want)(const struct insn *in))
 {
 	memset(c, 0, sizeof(*c));
 	do {
 		random_bytes(c->bytes, rnd);
 		c->len = insn_decode(c->bytes, 15, INSN_MODE_64, &c->in) == INSN_OK ? c->in.len : 0;
-	} while (!c->len || !want(&c->in) || branches_home(c));
+	} while (!c->len || !want(&c->in) || branches_home(c) || unaimable(&c->in));
 	harness_prepare(c, rnd);
 }
 

@@ -93,6 +93,7 @@ bool guest_init(void)
 	for (u64 a = 0; a < RAM_SIZE; a += PAGE_SIZE)
 		*page_attr(a) = PA_RAM;
 	map_page(T_CODE_VA, CODE_GPA);
+	map_page(T_CODE_VA + PAGE_SIZE, CODE_GPA + PAGE_SIZE);
 	for (unsigned i = 0; i < T_DATA_PAGES; i++)
 		map_page(T_DATA_VA + i * PAGE_SIZE, DATA_GPA + i * PAGE_SIZE);
 	mmu_reset(cpu);

@@ -1,4 +1,4 @@
-TESTS += $(B)/tests/insn_int
+TESTS += $(B)/tests/insn_int $(B)/tests/insn_blocks
 INSN_HARNESS := $(B)/tests/insn/harness_guest.o
 
 $(B)/tests/insn/harness_guest.o: tests/insn/harness_guest.c
@@ -6,12 +6,16 @@ $(B)/tests/insn/harness_guest.o: tests/insn/harness_guest.c
 	$(CC) $(E_CFLAGS) -I. -c -o $@ $<
 $(B)/tests/insn_int: tests/insn/int_main.c tests/insn/harness.c tests/insn/harness.h $(INSN_HARNESS) $(B)/libengine.a
 	@mkdir -p $(@D)
-	$(CC) $(filter-out -fPIE,$(V_CFLAGS)) -I. -static -no-pie $(INSN_LDFLAGS) -o $@ tests/insn/int_main.c tests/insn/harness.c $(INSN_HARNESS) $(B)/libengine.a -lpthread
+	$(CC) $(filter-out -fPIE,$(V_CFLAGS)) -I. -static -no-pie -o $@ tests/insn/int_main.c tests/insn/harness.c $(INSN_HARNESS) $(B)/libengine.a -lpthread
 
-# Not a test: `make build/tests/insn_bench`
 $(B)/tests/insn/bench_guest.o: tests/insn/bench_guest.c
 	@mkdir -p $(@D)
 	$(CC) $(E_CFLAGS) -I. -c -o $@ $<
+$(B)/tests/insn_blocks: tests/insn/blocks.c tests/insn/harness.c $(B)/tests/insn/bench_guest.o $(INSN_HARNESS) $(B)/libengine.a
+	@mkdir -p $(@D)
+	$(CC) $(filter-out -fPIE,$(V_CFLAGS)) -I. -static -no-pie -o $@ $(filter %.c %.o %.a,$^) -lpthread
+
+# Not a test: `make build/tests/insn_bench`
 $(B)/tests/insn_bench: tests/insn/bench.c tests/insn/harness.c $(B)/tests/insn/bench_guest.o $(INSN_HARNESS) $(B)/libengine.a
 	@mkdir -p $(@D)
-	$(CC) $(filter-out -fPIE,$(V_CFLAGS)) -I. -static -no-pie $(INSN_LDFLAGS) -o $@ $(filter %.c %.o %.a,$^) -lpthread
+	$(CC) $(filter-out -fPIE,$(V_CFLAGS)) -I. -static -no-pie -o $@ $(filter %.c %.o %.a,$^) -lpthread

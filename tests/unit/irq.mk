@@ -1,8 +1,10 @@
 # Interrupt controllers: their objects and the arena, the rest of the engine faked.
-IRQ_OBJ := $(patsubst %.c,$(B)/%.o,$(wildcard src/engine/irqchip/*.c)) $(B)/src/engine/lib/alloc.o $(B)/src/engine/lib/lock.o
-IRQ_TESTS := test_irq_lapic test_irq_timer test_irq_chips test_irq_stress
+IRQ_OBJ := $(patsubst %.c,$(B)/%.o,$(wildcard src/engine/irqchip/*.c)) \
+	$(B)/src/engine/lib/alloc.o $(B)/src/engine/lib/lock.o
+IRQ_TESTS := test_irq_lapic test_irq_timer test_irq_chips test_irq_stress test_irq_fuzz
 TESTS += $(IRQ_TESTS:%=$(B)/tests/unit/%) $(B)/tests/unit/test_irq_lib
-$(IRQ_TESTS:%=$(B)/tests/unit/%): $(B)/tests/unit/%: tests/unit/%.c tests/unit/irq_fakes.c tests/unit/irq_fakes.h $(IRQ_OBJ)
+$(IRQ_TESTS:%=$(B)/tests/unit/%): $(B)/tests/unit/%: tests/unit/%.c \
+		tests/unit/irq_fakes.c tests/unit/irq_fakes.h $(IRQ_OBJ)
 	@mkdir -p $(@D)
 	$(CC) $(V_CFLAGS) -fno-pie -no-pie -o $@ $< tests/unit/irq_fakes.c $(IRQ_OBJ) -lcmocka -lpthread
 # The engine's own library and main loop, linked statically as in the engine: mem* must win over glibc's.

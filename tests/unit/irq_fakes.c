@@ -5,8 +5,14 @@ unsigned fake_kicks[ENG_MAX_VCPUS];
 struct loop_timer *fake_timer;
 struct fake_watch fake_watches[16];
 
-u64 eng_now_ns(void) { return fake_now; }
-u64 eng_tsc_khz(void) { return FAKE_KHZ; }
+u64 eng_now_ns(void)
+{
+	return fake_now;
+}
+u64 eng_tsc_khz(void)
+{
+	return FAKE_KHZ;
+}
 
 void vcpu_kick(struct vcpu *cpu, unsigned attention)
 {
@@ -23,7 +29,7 @@ int loop_add(int fd, loop_fn *fn, void *arg)
 {
 	for (unsigned i = 0; i < ARRAY_SIZE(fake_watches); i++)
 		if (!fake_watches[i].fn) {
-			fake_watches[i] = (struct fake_watch){ fd, fn, arg };
+			fake_watches[i] = (struct fake_watch){fd, fn, arg};
 			return 0;
 		}
 	return -ENOSPC;
@@ -57,7 +63,7 @@ struct vm *fake_vm(unsigned ncpus, bool x2apic_cpuid)
 {
 	static bool mapped;
 	struct vm *vm = the_vm();
-	struct kvm_pit_config pit = { .flags = KVM_PIT_SPEAKER_DUMMY };
+	struct kvm_pit_config pit = {.flags = KVM_PIT_SPEAKER_DUMMY};
 
 	if (!mapped)
 		assert_int_equal(eng_arena_init(), 0);
@@ -72,8 +78,9 @@ struct vm *fake_vm(unsigned ncpus, bool x2apic_cpuid)
 	assert_int_equal(irqchip_create(vm), -EEXIST);
 	assert_int_equal(pit_create(vm, &pit), 0);
 	for (unsigned i = 0; i < ncpus; i++) {
-		struct vcpu *cpu = calloc(1, sizeof(*cpu));
+		struct vcpu *cpu = aligned_alloc(64, ALIGN_UP(sizeof(*cpu), 64));
 
+		memset(cpu, 0, sizeof(*cpu));
 		cpu->id = i;
 		cpu->vm = vm;
 		cpu->is_bsp = i == 0;
@@ -143,6 +150,12 @@ void enable_all(void)
 	memset(fake_kicks, 0, sizeof(fake_kicks));
 }
 
-int take(unsigned cpu) { return irq_acknowledge(fake_cpu(cpu)); }
+int take(unsigned cpu)
+{
+	return irq_acknowledge(fake_cpu(cpu));
+}
 
-void eoi(unsigned cpu) { mmio_put(cpu, AR_EOI, 0); }
+void eoi(unsigned cpu)
+{
+	mmio_put(cpu, AR_EOI, 0);
+}

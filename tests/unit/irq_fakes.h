@@ -1,5 +1,5 @@
-/* What the interrupt controllers' tests put in place of the rest of the engine: a clock that stands still, kicks that are
- * only noted, a loop whose timers and watches the test fires itself. */
+/* What the interrupt controllers' tests put in place of the rest of the engine: a clock that stands still,
+ * kicks that are only noted, a loop whose timers and watches the test fires itself. */
 #ifndef TESTS_UNIT_IRQ_FAKES_H
 #define TESTS_UNIT_IRQ_FAKES_H
 
@@ -29,8 +29,14 @@ struct vm *fake_vm(unsigned ncpus, bool x2apic_cpuid); /* with irqchip and PIT *
 void fake_fire_fd(int fd);
 void fake_run_timers(u64 until); /* moves the clock, firing the loop timer on the way */
 
-static inline struct vcpu *fake_cpu(unsigned i) { return the_vm()->vcpus[i]; }
-static inline struct lapic *fake_lapic(unsigned i) { return fake_cpu(i)->lapic; }
+static inline struct vcpu *fake_cpu(unsigned i)
+{
+	return the_vm()->vcpus[i];
+}
+static inline struct lapic *fake_lapic(unsigned i)
+{
+	return fake_cpu(i)->lapic;
+}
 u32 mmio_get(unsigned cpu, unsigned reg);
 void mmio_put(unsigned cpu, unsigned reg, u32 v);
 u32 ioapic_get_reg(unsigned reg);
@@ -38,7 +44,7 @@ void ioapic_put_reg(unsigned reg, u32 v);
 void ioapic_redirect(unsigned pin, u64 entry);
 void out8(u16 port, u8 v);
 u8 in8(u16 port);
-void enable_all(void); /* software-enables every LAPIC, masks the PIC's way in */
+void enable_all(void);  /* software-enables every LAPIC, masks the PIC's way in */
 int take(unsigned cpu); /* irq_acknowledge */
 void eoi(unsigned cpu);
 

@@ -2,8 +2,8 @@
 #include <sys/eventfd.h>
 #include "irq_fakes.h"
 
-#define MS 1000000ull
-#define LEVEL BIT64(15)
+#define MS     1000000ull
+#define LEVEL  BIT64(15)
 #define MASKED BIT64(16)
 
 /* ---- IOAPIC ---- */
@@ -81,7 +81,7 @@ static void ioapic_level(void **state)
 static void ioapic_round_trip(void **state)
 {
 	struct vm *vm = fake_vm(1, false);
-	struct kvm_irqchip a = { .chip_id = KVM_IRQCHIP_IOAPIC }, b = { .chip_id = KVM_IRQCHIP_IOAPIC };
+	struct kvm_irqchip a = {.chip_id = KVM_IRQCHIP_IOAPIC}, b = {.chip_id = KVM_IRQCHIP_IOAPIC};
 
 	enable_all();
 	ioapic_redirect(20, LEVEL | 0x50);
@@ -116,9 +116,19 @@ static void pic_setup(u8 icw4)
 	out8(0xa1, 0);
 }
 
-static void raise_gsi(unsigned gsi) { irq_set_gsi(the_vm(), gsi, true); }
-static void lower_gsi(unsigned gsi) { irq_set_gsi(the_vm(), gsi, false); }
-static void pulse(unsigned gsi) { raise_gsi(gsi); lower_gsi(gsi); }
+static void raise_gsi(unsigned gsi)
+{
+	irq_set_gsi(the_vm(), gsi, true);
+}
+static void lower_gsi(unsigned gsi)
+{
+	irq_set_gsi(the_vm(), gsi, false);
+}
+static void pulse(unsigned gsi)
+{
+	raise_gsi(gsi);
+	lower_gsi(gsi);
+}
 
 static void pic_basic(void **state)
 {
@@ -255,8 +265,8 @@ static void pic_level(void **state)
 
 static void pic_round_trip(void **state)
 {
-	struct kvm_irqchip a = { .chip_id = KVM_IRQCHIP_PIC_SLAVE }, b = { .chip_id = KVM_IRQCHIP_PIC_SLAVE };
-	struct kvm_irqchip m = { .chip_id = KVM_IRQCHIP_PIC_MASTER };
+	struct kvm_irqchip a = {.chip_id = KVM_IRQCHIP_PIC_SLAVE}, b = {.chip_id = KVM_IRQCHIP_PIC_SLAVE};
+	struct kvm_irqchip m = {.chip_id = KVM_IRQCHIP_PIC_MASTER};
 
 	pic_setup(1);
 	pulse(14);
@@ -311,7 +321,10 @@ static u16 count(unsigned ch)
 	return (u16)(lo | in8((u16)(0x40 + ch)) << 8);
 }
 
-static u64 ticks_ns(u64 t) { return (t * 1000000000ull + 1193181) / 1193182; }
+static u64 ticks_ns(u64 t)
+{
+	return (t * 1000000000ull + 1193181) / 1193182;
+}
 
 static unsigned ticks_taken(void)
 {
@@ -388,7 +401,7 @@ static void pit_reading(void **state)
 	load(0, 0, 100);
 	fake_now += ticks_ns(200);
 	assert_int_equal(count(0), 65436); /* wraps */
-	out8(0x43, 0x10); /* LSB only */
+	out8(0x43, 0x10);                  /* LSB only */
 	out8(0x40, 50);
 	assert_int_equal(in8(0x40), 50);
 	out8(0x43, 0x20); /* MSB only */
@@ -408,7 +421,7 @@ static void pit_readback(void **state)
 {
 	pic_setup(1);
 	out8(0x43, 0x30);
-	out8(0x43, 0xe2); /* status of channel 0 */
+	out8(0x43, 0xe2);                  /* status of channel 0 */
 	assert_int_equal(in8(0x40), 0x70); /* null count, OUT low */
 	load(0, 2 << 1, 1000);
 	fake_now += ticks_ns(100);
@@ -449,7 +462,7 @@ static void pit_speaker_gate(void **state)
 
 static void pit_round_trip(void **state)
 {
-	struct kvm_pit_state2 a = { 0 }, b = { 0 };
+	struct kvm_pit_state2 a = {0}, b = {0};
 
 	pic_setup(1);
 	load(0, 2 << 1, 11932);
@@ -495,10 +508,10 @@ static void routing(void **state)
 
 	enable_all();
 	ioapic_redirect(2, 0x32);
-	r->entries[0] = (struct kvm_irq_routing_entry){ .gsi = 0, .type = KVM_IRQ_ROUTING_IRQCHIP };
+	r->entries[0] = (struct kvm_irq_routing_entry){.gsi = 0, .type = KVM_IRQ_ROUTING_IRQCHIP};
 	r->entries[0].u.irqchip.irqchip = KVM_IRQCHIP_IOAPIC;
 	r->entries[0].u.irqchip.pin = 2;
-	r->entries[1] = (struct kvm_irq_routing_entry){ .gsi = 100, .type = KVM_IRQ_ROUTING_MSI };
+	r->entries[1] = (struct kvm_irq_routing_entry){.gsi = 100, .type = KVM_IRQ_ROUTING_MSI};
 	r->entries[1].u.msi.address_lo = 0xfee01000;
 	r->entries[1].u.msi.data = 0x61;
 	assert_int_equal(irqchip_set_routing(vm, r), 0);
@@ -521,7 +534,7 @@ static void routing(void **state)
 static void irqfd_plain(void **state)
 {
 	struct vm *vm = fake_vm(1, false);
-	struct kvm_irqfd f = { .gsi = 20 };
+	struct kvm_irqfd f = {.gsi = 20};
 	int fd = eventfd(0, EFD_NONBLOCK), again = dup(fd), other = eventfd(0, EFD_NONBLOCK);
 
 	enable_all();
@@ -550,7 +563,7 @@ static void irqfd_plain(void **state)
 static void irqfd_resample(void **state)
 {
 	struct vm *vm = fake_vm(1, false);
-	struct kvm_irqfd f = { .gsi = 20, .flags = KVM_IRQFD_FLAG_RESAMPLE };
+	struct kvm_irqfd f = {.gsi = 20, .flags = KVM_IRQFD_FLAG_RESAMPLE};
 	int fd = eventfd(0, EFD_NONBLOCK), re = eventfd(0, EFD_NONBLOCK), peek = dup(re);
 	eventfd_t v = 0;
 
@@ -573,17 +586,27 @@ static void irqfd_resample(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(ioapic_registers), cmocka_unit_test(ioapic_edge),
-		cmocka_unit_test(ioapic_level),	    cmocka_unit_test(ioapic_round_trip),
-		cmocka_unit_test(pic_basic),	    cmocka_unit_test(pic_cascade),
-		cmocka_unit_test(pic_rotation),	    cmocka_unit_test(pic_auto_eoi),
-		cmocka_unit_test(pic_special_mask_and_poll), cmocka_unit_test(pic_level),
-		cmocka_unit_test(pic_round_trip),   cmocka_unit_test(ports),
-		cmocka_unit_test(pit_periodic),	    cmocka_unit_test(pit_oneshot),
-		cmocka_unit_test(pit_reading),	    cmocka_unit_test(pit_readback),
-		cmocka_unit_test(pit_speaker_gate), cmocka_unit_test(pit_round_trip),
-		cmocka_unit_test(routing),	    cmocka_unit_test(irqfd_plain),
-		cmocka_unit_test(irqfd_resample),
+	    cmocka_unit_test(ioapic_registers),
+	    cmocka_unit_test(ioapic_edge),
+	    cmocka_unit_test(ioapic_level),
+	    cmocka_unit_test(ioapic_round_trip),
+	    cmocka_unit_test(pic_basic),
+	    cmocka_unit_test(pic_cascade),
+	    cmocka_unit_test(pic_rotation),
+	    cmocka_unit_test(pic_auto_eoi),
+	    cmocka_unit_test(pic_special_mask_and_poll),
+	    cmocka_unit_test(pic_level),
+	    cmocka_unit_test(pic_round_trip),
+	    cmocka_unit_test(ports),
+	    cmocka_unit_test(pit_periodic),
+	    cmocka_unit_test(pit_oneshot),
+	    cmocka_unit_test(pit_reading),
+	    cmocka_unit_test(pit_readback),
+	    cmocka_unit_test(pit_speaker_gate),
+	    cmocka_unit_test(pit_round_trip),
+	    cmocka_unit_test(routing),
+	    cmocka_unit_test(irqfd_plain),
+	    cmocka_unit_test(irqfd_resample),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -149,8 +149,10 @@ static void go_x2apic(unsigned i)
 
 static void x2apic_registers(void **state)
 {
-	static const u16 unreadable[] = { 0x809, 0x80b, 0x80c, 0x80e, 0x831, 0x83f, 0x800, 0x840, 0x8ff, 0x82f };
-	static const u16 unwritable[] = { 0x802, 0x803, 0x80a, 0x80d, 0x80e, 0x810, 0x818, 0x820, 0x831, 0x839 };
+	static const u16 unreadable[] = {0x809, 0x80b, 0x80c, 0x80e, 0x831,
+					 0x83f, 0x800, 0x840, 0x8ff, 0x82f};
+	static const u16 unwritable[] = {0x802, 0x803, 0x80a, 0x80d, 0x80e,
+					 0x810, 0x818, 0x820, 0x831, 0x839};
 	struct vcpu *cpu = NULL;
 	u64 v = 0;
 
@@ -164,9 +166,9 @@ static void x2apic_registers(void **state)
 		assert_false(lapic_msr_read(cpu, unreadable[i], &v));
 	for (unsigned i = 0; i < ARRAY_SIZE(unwritable); i++)
 		assert_false(lapic_msr_write(cpu, unwritable[i], 0));
-	assert_false(lapic_msr_write(cpu, 0x808, 0x100));   /* TPR is 8 bits */
-	assert_false(lapic_msr_write(cpu, 0x80b, 1));       /* EOI: zero only */
-	assert_false(lapic_msr_write(cpu, 0x828, 1));       /* ESR: zero only */
+	assert_false(lapic_msr_write(cpu, 0x808, 0x100)); /* TPR is 8 bits */
+	assert_false(lapic_msr_write(cpu, 0x80b, 1));     /* EOI: zero only */
+	assert_false(lapic_msr_write(cpu, 0x828, 1));     /* ESR: zero only */
 	assert_false(lapic_msr_write(cpu, 0x80f, 0x11ff));
 	assert_false(lapic_msr_write(cpu, 0x832, BIT(19)));
 	assert_false(lapic_msr_write(cpu, 0x837, 0x700));
@@ -193,7 +195,8 @@ static void x2apic_destinations(void **state)
 	assert_int_equal(who_got(0x41), BIT(20) - 1);
 	assert_true(lapic_msr_write(fake_cpu(0), 0x830, 0xffull << 32 | 0x42)); /* no broadcast for an IPI */
 	assert_int_equal(who_got(0x42), 0);
-	assert_true(lapic_msr_write(fake_cpu(0), 0x830, 0x10005ull << 32 | 0x843)); /* cluster 1, members 0 and 2 */
+	assert_true(
+	    lapic_msr_write(fake_cpu(0), 0x830, 0x10005ull << 32 | 0x843)); /* cluster 1, members 0 and 2 */
 	assert_int_equal(who_got(0x43), BIT(16) | BIT(18));
 	assert_true(lapic_msr_write(fake_cpu(5), 0x830, SH_OTHERS << 18 | 0x44));
 	assert_int_equal(who_got(0x44), (BIT(20) - 1) & ~BIT(5));
@@ -229,7 +232,8 @@ static void xapic_destinations(void **state)
 	assert_int_equal(who_got(0x40), 0x3b);
 	ipi(0, 0xff000000, 0x940); /* lowest priority: exactly one */
 	assert_int_equal(__builtin_popcount(who_got(0x40)), 1);
-	assert_int_equal(irq_send_msi(the_vm(), 0xfee0f00c, 0x51), 1); /* redirection hint, logical cluster 0 */
+	assert_int_equal(irq_send_msi(the_vm(), 0xfee0f00c, 0x51),
+			 1); /* redirection hint, logical cluster 0 */
 	assert_int_equal(__builtin_popcount(who_got(0x51)), 1);
 	assert_int_equal(irq_send_msi(the_vm(), 0xfee03000, 0x51), 1);
 	assert_int_equal(who_got(0x51), BIT(3));
@@ -337,9 +341,10 @@ static void state_round_trip(void **state)
 
 static void no_lapic(void **state)
 {
-	struct vcpu *cpu = calloc(1, sizeof(*cpu));
+	struct vcpu *cpu = aligned_alloc(64, ALIGN_UP(sizeof(*cpu), 64));
 	u64 v = 0;
 
+	memset(cpu, 0, sizeof(*cpu));
 	cpu->vm = fake_vm(0, false);
 	assert_false(lapic_mmio_read(cpu, LAPIC_DEFAULT_BASE, &v, 4));
 	assert_false(lapic_msr_read(cpu, 0x802, &v));
@@ -355,13 +360,19 @@ static void no_lapic(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(reset_values),	     cmocka_unit_test(mmio_shapes),
-		cmocka_unit_test(priorities),	     cmocka_unit_test(software_disable),
-		cmocka_unit_test(base_transitions),  cmocka_unit_test(x2apic_registers),
-		cmocka_unit_test(x2apic_destinations), cmocka_unit_test(xapic_destinations),
-		cmocka_unit_test(init_sipi_nmi),     cmocka_unit_test(errors),
-		cmocka_unit_test(init_reset),	     cmocka_unit_test(state_round_trip),
-		cmocka_unit_test(no_lapic),
+	    cmocka_unit_test(reset_values),
+	    cmocka_unit_test(mmio_shapes),
+	    cmocka_unit_test(priorities),
+	    cmocka_unit_test(software_disable),
+	    cmocka_unit_test(base_transitions),
+	    cmocka_unit_test(x2apic_registers),
+	    cmocka_unit_test(x2apic_destinations),
+	    cmocka_unit_test(xapic_destinations),
+	    cmocka_unit_test(init_sipi_nmi),
+	    cmocka_unit_test(errors),
+	    cmocka_unit_test(init_reset),
+	    cmocka_unit_test(state_round_trip),
+	    cmocka_unit_test(no_lapic),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

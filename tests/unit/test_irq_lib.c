@@ -59,7 +59,8 @@ static void test_mem(void)
 				ok &= mem_case(n, s, d);
 	check(ok, "memmove, memset, memcpy agree with byte loops");
 	check(memcmp("abcdefgh1", "abcdefgh2", 9) < 0 && memcmp("b......a", "a......b", 8) > 0 &&
-	      memcmp("x", "y", 0) == 0 && memcmp("\x80", "\x01", 1) > 0, "memcmp orders unsigned bytes");
+		  memcmp("x", "y", 0) == 0 && memcmp("\x80", "\x01", 1) > 0,
+	      "memcmp orders unsigned bytes");
 }
 
 /* ---- lock ---- */
@@ -114,8 +115,8 @@ static int run_child(void (*fn)(void), char *out, size_t size)
 
 static void say(void)
 {
-	eng_log("%d %5d|%-4u|%08x %lX %#lx %s %c %% %ld", -7, -12, 3u, 0xbeefu, 0xABCul, 0xffffffff12345678ul, "str", 'z',
-		(long)(-9223372036854775807L - 1));
+	eng_log("%d %5d|%-4u|%08x %lX %#lx %s %c %% %ld", -7, -12, 3u, 0xbeefu, 0xABCul, 0xffffffff12345678ul,
+		"str", 'z', (long)(-9223372036854775807L - 1));
 }
 
 static void say_long(void)
@@ -127,14 +128,18 @@ static void say_long(void)
 	eng_log("%s", s);
 }
 
-static void panic(void) { eng_panic("bad %s", "thing"); }
+static void panic(void)
+{
+	eng_panic("bad %s", "thing");
+}
 
 static void test_log(void)
 {
 	char s[4096];
 
 	check(run_child(say, s, sizeof(s)) == 0 &&
-	      !strcmp(s, "doppel-engine: -7   -12|3   |0000beef ABC 0xffffffff12345678 str z % -9223372036854775808\n"),
+		  !strcmp(s, "doppel-engine: -7   -12|3   |0000beef ABC 0xffffffff12345678 str z % "
+			     "-9223372036854775808\n"),
 	      "log formats");
 	run_child(say_long, s, sizeof(s));
 	check(strlen(s) == 512 && s[511] == '\n', "a long line is cut");
@@ -145,7 +150,7 @@ static void test_log(void)
 
 static void test_time(void)
 {
-	struct timespec ts = { 0 };
+	struct timespec ts = {0};
 	u64 a = 0, b = 0, khz = 0, t = 0;
 
 	eng_time_init();
@@ -174,7 +179,10 @@ static unsigned norder;
 static int efd, dead;
 static u64 t2_due;
 
-static void on_t1(void *arg) { order[norder++] = '1'; }
+static void on_t1(void *arg)
+{
+	order[norder++] = '1';
+}
 
 static void on_t2(void *arg)
 {
@@ -201,7 +209,10 @@ static void on_fd(void *arg)
 	loop_del(efd);
 }
 
-static void on_dead(void *arg) { order[norder++] = 'd'; }
+static void on_dead(void *arg)
+{
+	order[norder++] = 'd';
+}
 
 static void *other_thread(void *arg)
 {
@@ -235,7 +246,8 @@ int main(void)
 	efd = eventfd(0, 0);
 	dead = eventfd(0, 0);
 	check(loop_add(efd, on_fd, &efd) == 0 && loop_add(dead, on_dead, NULL) == 0, "watch");
-	check(loop_add(efd, on_fd, &efd) < 0 && loop_add(-1, on_fd, NULL) < 0 && loop_add(1 << 20, on_fd, NULL) < 0,
+	check(loop_add(efd, on_fd, &efd) < 0 && loop_add(-1, on_fd, NULL) < 0 &&
+		  loop_add(1 << 20, on_fd, NULL) < 0,
 	      "watch refused");
 	loop_del(dead);
 	loop_del(12345678);

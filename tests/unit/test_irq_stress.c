@@ -1,4 +1,5 @@
-/* Several threads post to vCPUs that take and end interrupts all the time: none may be lost, none invented. */
+/* Several threads post to vCPUs that take and end interrupts all the time: none may be lost, none invented.
+ */
 #include <pthread.h>
 #include <sched.h>
 #include "irq_fakes.h"
@@ -11,7 +12,10 @@
 static u32 posted[CPUS][SENDERS], taken[CPUS][SENDERS];
 static u32 nmis_seen, stop;
 
-static unsigned vector_of(unsigned sender) { return 0x40 + sender * 0x23; }
+static unsigned vector_of(unsigned sender)
+{
+	return 0x40 + sender * 0x23;
+}
 
 static void *sender(void *arg)
 {
@@ -98,7 +102,7 @@ static void stress(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(stress) };
+	const struct CMUnitTest tests[] = {cmocka_unit_test(stress)};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

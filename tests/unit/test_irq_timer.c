@@ -45,7 +45,7 @@ static void divisors(void **state)
 {
 	static const struct {
 		u32 tdcr, div;
-	} t[] = { { 0, 2 }, { 1, 4 }, { 2, 8 }, { 3, 16 }, { 8, 32 }, { 9, 64 }, { 10, 128 }, { 11, 1 } };
+	} t[] = {{0, 2}, {1, 4}, {2, 8}, {3, 16}, {8, 32}, {9, 64}, {10, 128}, {11, 1}};
 
 	for (unsigned i = 0; i < ARRAY_SIZE(t); i++) {
 		struct lapic *l = start(0x40, t[i].tdcr);
@@ -160,11 +160,14 @@ static void deadline(void **state)
 }
 
 static volatile sig_atomic_t fired;
-static void on_timer(int sig) { fired++; }
+static void on_timer(int sig)
+{
+	fired++;
+}
 
 static void host_timer(void **state)
 {
-	struct timespec ts = { 0 }, wait = { .tv_sec = 5 };
+	struct timespec ts = {0}, wait = {.tv_sec = 5};
 	u64 now = 0;
 
 	fake_vm(1, false);
@@ -180,7 +183,7 @@ static void host_timer(void **state)
 	assert_int_equal(fired, 2);
 	vtimer_arm(fake_cpu(0), now + 20 * MS);
 	vtimer_arm(fake_cpu(0), 0);
-	wait = (struct timespec){ .tv_nsec = 30000000 };
+	wait = (struct timespec){.tv_nsec = 30000000};
 	assert_int_equal(nanosleep(&wait, NULL), 0);
 	assert_int_equal(fired, 2);
 	sys_call(SYS_timer_delete, fake_lapic(0)->timer.host_id);
@@ -189,11 +192,15 @@ static void host_timer(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(oneshot),	  cmocka_unit_test(divisors),
-		cmocka_unit_test(divisor_change), cmocka_unit_test(periodic),
-		cmocka_unit_test(periodic_minimum), cmocka_unit_test(masked),
-		cmocka_unit_test(mode_switch_disarms), cmocka_unit_test(deadline),
-		cmocka_unit_test(host_timer),
+	    cmocka_unit_test(oneshot),
+	    cmocka_unit_test(divisors),
+	    cmocka_unit_test(divisor_change),
+	    cmocka_unit_test(periodic),
+	    cmocka_unit_test(periodic_minimum),
+	    cmocka_unit_test(masked),
+	    cmocka_unit_test(mode_switch_disarms),
+	    cmocka_unit_test(deadline),
+	    cmocka_unit_test(host_timer),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,12 +1,13 @@
 /*
- * The I/O APIC: Intel 82093AA, version 11H, 24 pins. Polarity is ignored (a line is asserted or not), as in KVM; there is
- * no EOI register in this version: level interrupts end by the EOI broadcast of the local APICs.
+ * The I/O APIC: Intel 82093AA, version 11H, 24 pins. Polarity is ignored (a line is asserted or not), as in
+ * KVM; there is no EOI register in this version: level interrupts end by the EOI broadcast of the local
+ * APICs.
  */
 #include "engine/irqchip/irqchip_int.h"
 #include "engine/irqchip/lapic_int.h"
 
-#define IOREGSEL 0x00
-#define IOWIN    0x10
+#define IOREGSEL       0x00
+#define IOWIN          0x10
 #define IOAPIC_VERSION 0x11u
 
 /* Redirection entry */
@@ -33,12 +34,12 @@ static int service_locked(struct irqchip *c, unsigned pin)
 	struct ioapic *io = &c->ioapic;
 	u64 e = io->redir[pin];
 	struct irq_msg m = {
-		.dest = RE_DEST(e),
-		.vector = RE_VECTOR(e),
-		.mode = RE_MODE(e),
-		.logical = e & RE_LOGICAL,
-		.level = e & RE_LEVEL,
-		.assert_ = true,
+	    .dest = RE_DEST(e),
+	    .vector = RE_VECTOR(e),
+	    .mode = RE_MODE(e),
+	    .logical = e & RE_LOGICAL,
+	    .level = e & RE_LEVEL,
+	    .assert_ = true,
 	};
 	int r = 0;
 

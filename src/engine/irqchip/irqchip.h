@@ -34,7 +34,7 @@ bool lapic_msr_write(struct vcpu *cpu, u32 index, u64 v);
 bool lapic_set_base(struct vcpu *cpu, u64 v, bool host);   /* IA32_APIC_BASE; false: #GP */
 void lapic_set_tsc_deadline(struct vcpu *cpu, u64 v);
 u64 lapic_get_tsc_deadline(struct vcpu *cpu);
-u8 lapic_get_tpr(struct vcpu *cpu);                        /* CR8 */
+u8 lapic_get_tpr(struct vcpu *cpu);                        /* CR8: 4 bits, TPR[7:4] */
 void lapic_set_tpr(struct vcpu *cpu, u8 v);
 void lapic_reset(struct vcpu *cpu, bool init);
 /* Vector of the interrupt to deliver now (LAPIC above PPR, else ExtINT from the PIC), or -1. Does not consume. */

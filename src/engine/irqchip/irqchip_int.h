@@ -1,6 +1,7 @@
 /*
- * The interrupt controllers that all vCPUs share: IOAPIC, PIC pair, PIT, routing, irqfds. One lock (irq->lock) covers
- * them; under it only LAPIC atomics and kicks happen, so it is held briefly and by any thread.
+ * The interrupt controllers that all vCPUs share: IOAPIC, PIC pair, PIT, routing, irqfds. One lock
+ * (irq->lock) covers them; under it only LAPIC atomics and kicks happen, so it is held briefly and by any
+ * thread.
  */
 #ifndef ENGINE_IRQCHIP_INT_H
 #define ENGINE_IRQCHIP_INT_H
@@ -20,9 +21,9 @@
 enum irq_source { SRC_USER, SRC_RESAMPLE, SRC_PIT };
 
 struct ioapic {
-	u32 id;     /* bits 27-24 of register 0 */
+	u32 id; /* bits 27-24 of register 0 */
 	u32 select;
-	u32 irr;    /* pins asserted (level) or raised (edge) */
+	u32 irr; /* pins asserted (level) or raised (edge) */
 	u64 redir[IOAPIC_PINS];
 	u8 sources[IOAPIC_PINS]; /* 1 << enum irq_source: who holds the pin */
 };
@@ -30,7 +31,7 @@ struct ioapic {
 struct pic {
 	struct kvm_pic_state chip[2]; /* the save format is the state */
 	u8 sources[PIC_PINS];
-	u32 output;                   /* INTR line; atomic, read without the lock */
+	u32 output; /* INTR line; atomic, read without the lock */
 };
 
 struct pit {
@@ -58,7 +59,7 @@ struct irq_routing {
 
 struct irq_fd {
 	bool used;
-	bool asserted; /* resample kind: the line is held until the guest's EOI */
+	bool asserted;       /* resample kind: the line is held until the guest's EOI */
 	int fd, resample_fd; /* -1: none */
 	u32 gsi;
 };
@@ -78,7 +79,8 @@ struct irqchip {
 int ioapic_set_pin_locked(struct irqchip *c, unsigned pin, enum irq_source src, bool level);
 int pic_set_pin_locked(struct irqchip *c, unsigned pin, enum irq_source src, bool level);
 int irq_set_gsi_locked(struct irqchip *c, u32 gsi, enum irq_source src, bool level);
-void irqfd_eoi_locked(struct irqchip *c, unsigned chip, unsigned pin); /* KVM_IRQCHIP_*; pin within the chip */
+void irqfd_eoi_locked(struct irqchip *c, unsigned chip,
+		      unsigned pin); /* KVM_IRQCHIP_*; pin within the chip */
 void routing_default(struct irq_routing *r);
 void ioapic_reset(struct ioapic *io);
 void ioapic_restored_locked(struct irqchip *c);

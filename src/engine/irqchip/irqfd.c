@@ -1,9 +1,11 @@
 /*
- * irqfd: an eventfd that raises a GSI, watched by the main thread. The plain kind is an edge. The resample kind
- * holds a level line until the guest's EOI, then writes its second eventfd so that the device may raise it again.
+ * irqfd: an eventfd that raises a GSI, watched by the main thread. The plain kind is an edge. The resample
+ * kind holds a level line until the guest's EOI, then writes its second eventfd so that the device may raise
+ * it again.
  */
 #include <errno.h>
-#include <linux/kcmp.h>
+#include <fcntl.h>
+#include <signal.h>
 #include <sys/syscall.h>
 #include "engine/irqchip/irqchip_int.h"
 
@@ -55,13 +57,22 @@ void irqfd_eoi_locked(struct irqchip *c, unsigned chip, unsigned pin)
 	}
 }
 
-/* Two descriptors of one eventfd? It came over the socket as a fresh number. Without kcmp(2) the GSI has to do. */
+/*
+ * Two descriptors of one eventfd? It came over the socket as a fresh number, and kcmp(2) is not for a
+ * sandbox. The signal number of asynchronous I/O belongs to the open file and means nothing while O_ASYNC is
+ * off: set on one descriptor, it shows on the other if they are the same file.
+ */
 static bool same_file(int a, int b)
 {
-	long self = sys_call(SYS_getpid);
-	long r = sys_call(SYS_kcmp, self, self, KCMP_FILE, a, b);
+	long old = sys_call(SYS_fcntl, a, F_GETSIG);
+	long mark = old == SIGIO ? SIGURG : SIGIO;
+	bool same = false;
 
-	return r <= 0;
+	if (old < 0 || sys_call(SYS_fcntl, b, F_GETSIG) != old || sys_call(SYS_fcntl, a, F_SETSIG, mark) < 0)
+		return false;
+	same = sys_call(SYS_fcntl, b, F_GETSIG) == mark;
+	sys_call(SYS_fcntl, a, F_SETSIG, old);
+	return same;
 }
 
 static void fd_close(int fd)
@@ -100,7 +111,7 @@ static int irqfd_assign(struct irqchip *c, u32 gsi, int fd, int resample_fd)
 	if (f == c->fds + IRQ_MAX_FDS)
 		return -ENOSPC;
 	eng_lock(&c->lock);
-	*f = (struct irq_fd){ .used = true, .fd = fd, .resample_fd = resample_fd, .gsi = gsi };
+	*f = (struct irq_fd){.used = true, .fd = fd, .resample_fd = resample_fd, .gsi = gsi};
 	c->nresample += resample_fd >= 0;
 	eng_unlock(&c->lock);
 	r = loop_add(fd, irqfd_fired, f);

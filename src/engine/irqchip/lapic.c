@@ -19,8 +19,14 @@ static int highest_bit(const u32 *words)
 	return -1;
 }
 
-static int highest_irr(const struct lapic *l) { return highest_bit(&l->reg[AR_IRR]); }
-static int highest_isr(const struct lapic *l) { return highest_bit(&l->reg[AR_ISR]); }
+static int highest_irr(const struct lapic *l)
+{
+	return highest_bit(&l->reg[AR_IRR]);
+}
+static int highest_isr(const struct lapic *l)
+{
+	return highest_bit(&l->reg[AR_ISR]);
+}
 
 /* SDM 3A 11.8.3.1 */
 u32 lapic_update_ppr(struct lapic *l)
@@ -77,7 +83,8 @@ int irq_acknowledge(struct vcpu *cpu)
 	__atomic_fetch_and(&l->reg[AR_IRR + v / 32], ~BIT(v % 32), __ATOMIC_ACQ_REL);
 	l->reg[AR_ISR + v / 32] |= BIT(v % 32);
 	lapic_update_ppr(l);
-	lapic_recheck(l); /* a still higher one may have come meanwhile: nesting is the guest's choice of IF */
+	lapic_recheck(
+	    l); /* a still higher one may have come meanwhile: nesting is the guest's choice of IF */
 	return v;
 }
 
@@ -194,7 +201,8 @@ static void lapic_reset_regs(struct lapic *l)
 	lapic_reg_store(l, AR_SPIV, 0xff);
 	for (unsigned i = AR_LVT_TIMER; i <= AR_LVT_ERROR; i++)
 		lapic_reg_store(l, i, LVT_MASKED);
-	/* What firmware would do: virtual wire, so that a guest without one hears the PIC (KVM does the same). */
+	/* What firmware would do: virtual wire, so that a guest without one hears the PIC (KVM does the
+	 * same). */
 	if (l->cpu->is_bsp)
 		lapic_reg_store(l, AR_LVT_LINT0, DM_EXTINT << 8);
 	l->esr_pending = 0;
@@ -255,7 +263,8 @@ bool lapic_set_base(struct vcpu *cpu, u64 v, bool host)
 
 	if ((v & reserved) || (v & (BASE_ENABLE | BASE_X2APIC)) == BASE_X2APIC)
 		return false;
-	if (!host && ((old == LAPIC_X2APIC && new == LAPIC_XAPIC) || (old == LAPIC_OFF && new == LAPIC_X2APIC)))
+	if (!host &&
+	    ((old == LAPIC_X2APIC && new == LAPIC_XAPIC) || (old == LAPIC_OFF && new == LAPIC_X2APIC)))
 		return false;
 	cpu->apic_base = v;
 	if (!l || old == new)

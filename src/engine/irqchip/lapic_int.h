@@ -1,10 +1,11 @@
 /*
- * The local APIC inside the room (SDM 3A chapter 11). Registers are kept in an array by offset >> 4, the order of
- * KVM's struct kvm_lapic_state.
+ * The local APIC inside the room (SDM 3A chapter 11). Registers are kept in an array by offset >> 4, the
+ * order of KVM's struct kvm_lapic_state.
  *
- * Who touches what: IRR, TMR and `events` are written by any thread, atomically. id, LDR, DFR, SPIV, LVT0 and mode
- * are written by the owner with atomic stores and read by any thread. All else is the owner's alone. A sender
- * sets the TMR bit, then the IRR bit (release), then kicks; the owner clears the IRR bit (acquire) and looks then.
+ * Who touches what: IRR, TMR and `events` are written by any thread, atomically. id, LDR, DFR, SPIV, LVT0 and
+ * mode are written by the owner with atomic stores and read by any thread. All else is the owner's alone. A
+ * sender sets the TMR bit, then the IRR bit (release), then kicks; the owner clears the IRR bit (acquire) and
+ * looks then.
  */
 #ifndef ENGINE_IRQCHIP_LAPIC_INT_H
 #define ENGINE_IRQCHIP_LAPIC_INT_H
@@ -44,10 +45,10 @@ enum lapic_reg {
 
 #define LAPIC_VERSION_VALUE 0x00050014u /* six LVT entries, no EOI broadcast suppression: as KVM */
 
-#define SPIV_ENABLE    BIT(8)
-#define SPIV_MASK      0x3ffu
-#define LVT_MASKED     BIT(16)
-#define LVT_MODE(v)    ((v) >> 8 & 7)
+#define SPIV_ENABLE       BIT(8)
+#define SPIV_MASK         0x3ffu
+#define LVT_MASKED        BIT(16)
+#define LVT_MODE(v)       ((v) >> 8 & 7)
 #define LVT_TIMER_MODE(v) ((v) >> 17 & 3)
 enum { TIMER_ONESHOT, TIMER_PERIODIC, TIMER_DEADLINE };
 
@@ -59,19 +60,19 @@ enum { DM_FIXED, DM_LOWEST, DM_SMI, DM_RESERVED, DM_NMI, DM_INIT, DM_STARTUP, DM
 #define ESR_RECV_ILLEGAL BIT(6)
 #define ESR_REGISTER     BIT(7)
 
-#define BASE_BSP    BIT64(8)
-#define BASE_X2APIC BIT64(10)
-#define BASE_ENABLE BIT64(11)
-#define BASE_ADDR(v) ((v) & (ENG_GPA_LIMIT - 1) & PAGE_MASK)
+#define BASE_BSP           BIT64(8)
+#define BASE_X2APIC        BIT64(10)
+#define BASE_ENABLE        BIT64(11)
+#define BASE_ADDR(v)       ((v) & (ENG_GPA_LIMIT - 1) & PAGE_MASK)
 #define LAPIC_DEFAULT_BASE 0xfee00000ull
 
 enum lapic_mode { LAPIC_OFF, LAPIC_XAPIC, LAPIC_X2APIC };
 
 /* Bits of lapic.events; the vector of a start-up IPI lies above. */
-#define EV_NMI   0x01u
-#define EV_INIT  0x02u
-#define EV_SIPI  0x04u
-#define EV_ERROR 0x08u /* an illegal vector arrived */
+#define EV_NMI        0x01u
+#define EV_INIT       0x02u
+#define EV_SIPI       0x04u
+#define EV_ERROR      0x08u /* an illegal vector arrived */
 #define EV_SIPI_SHIFT 8
 
 struct lapic {
@@ -82,9 +83,9 @@ struct lapic {
 	u32 esr_pending; /* errors since ESR was last written */
 	struct vcpu *cpu;
 	struct {
-		u64 target; /* expiry of the count-down timer in CLOCK_MONOTONIC ns; 0: stopped */
-		u64 period; /* ns of TMICT counts; for periodic mode bounded below */
-		u64 armed;  /* what the host timer is set to; 0: off */
+		u64 target;  /* expiry of the count-down timer in CLOCK_MONOTONIC ns; 0: stopped */
+		u64 period;  /* ns of TMICT counts; for periodic mode bounded below */
+		u64 armed;   /* what the host timer is set to; 0: off */
 		int host_id; /* POSIX timer, -1 before vtimer_init() */
 	} timer;
 };

@@ -1,6 +1,6 @@
 /*
- * Messages between APICs: who is addressed, and how it arrives. SDM 3A 11.6 (ICR), 11.6.2 (destinations), 11.12.9
- * (x2APIC), 11.11 (MSI uses the same modes).
+ * Messages between APICs: who is addressed, and how it arrives. SDM 3A 11.6 (ICR), 11.6.2
+ * (destinations), 11.12.9 (x2APIC), 11.11 (MSI uses the same modes).
  */
 #include "engine/irqchip/lapic_int.h"
 
@@ -29,7 +29,8 @@ void lapic_post_event(struct lapic *l, u32 event, u8 sipi_vector)
 			new &= ~(EV_SIPI | 0xffu << EV_SIPI_SHIFT);
 		if (event == EV_SIPI)
 			new = (new & ~(0xffu << EV_SIPI_SHIFT)) | (u32)sipi_vector << EV_SIPI_SHIFT;
-	} while (!__atomic_compare_exchange_n(&l->events, &old, new, true, __ATOMIC_RELEASE, __ATOMIC_RELAXED));
+	} while (
+	    !__atomic_compare_exchange_n(&l->events, &old, new, true, __ATOMIC_RELEASE, __ATOMIC_RELAXED));
 	vcpu_kick(l->cpu, ATT_EVENT);
 }
 
@@ -163,14 +164,14 @@ int lapic_deliver(struct vm *vm, struct lapic *self, const struct irq_msg *m)
 void lapic_write_icr(struct lapic *l, u32 low, u32 dest)
 {
 	struct irq_msg m = {
-		.dest = dest,
-		.vector = (u8)low,
-		.mode = low >> 8 & 7,
-		.logical = low & BIT(11),
-		.assert_ = low & BIT(14),
-		.level = low & BIT(15),
-		.shorthand = low >> 18 & 3,
-		.ipi = true,
+	    .dest = dest,
+	    .vector = (u8)low,
+	    .mode = low >> 8 & 7,
+	    .logical = low & BIT(11),
+	    .assert_ = low & BIT(14),
+	    .level = low & BIT(15),
+	    .shorthand = low >> 18 & 3,
+	    .ipi = true,
 	};
 	bool fixed = m.mode == DM_FIXED || m.mode == DM_LOWEST;
 

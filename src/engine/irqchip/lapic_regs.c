@@ -1,10 +1,17 @@
 /*
- * Register access of the local APIC: the xAPIC page (SDM 3A 11.4.1) and the x2APIC MSRs (11.12.1.2). One table says
- * what exists, which bits are writable and what a write does.
+ * Register access of the local APIC: the xAPIC page (SDM 3A 11.4.1) and the x2APIC MSRs (11.12.1.2). One
+ * table says what exists, which bits are writable and what a write does.
  */
 #include "engine/irqchip/lapic_int.h"
 
-enum { RF_R = 1, RF_W = 2, RF_X2_NOR = 4, RF_X2_NOW = 8, RF_X2_NONE = RF_X2_NOR | RF_X2_NOW, RF_X2_ONLY = 16 };
+enum {
+	RF_R = 1,
+	RF_W = 2,
+	RF_X2_NOR = 4,
+	RF_X2_NOW = 8,
+	RF_X2_NONE = RF_X2_NOR | RF_X2_NOW,
+	RF_X2_ONLY = 16
+};
 
 struct lapic_reg_desc {
 	u8 flags;
@@ -105,32 +112,32 @@ static void write_self_ipi(struct lapic *l, unsigned r, u32 v)
 
 /* Bits 12 (delivery status) and 14 (remote IRR) of the LVT are read-only. */
 static const struct lapic_reg_desc regs[AR_COUNT] = {
-	[AR_ID] = { RF_R | RF_W | RF_X2_NOW, 0xff000000, 0, NULL, NULL },
-	[AR_VERSION] = { RF_R | RF_X2_NOW, 0, 0, NULL, NULL },
-	[AR_TPR] = { RF_R | RF_W, 0xff, 0, write_tpr, NULL },
-	[AR_APR] = { RF_R | RF_X2_NONE, 0, 0, NULL, NULL },
-	[AR_PPR] = { RF_R | RF_X2_NOW, 0, 0, NULL, read_ppr },
-	[AR_EOI] = { RF_W | RF_X2_NOR, 0, 0, write_eoi, NULL },
-	[AR_RRD] = { RF_R | RF_X2_NONE, 0, 0, NULL, NULL },
-	[AR_LDR] = { RF_R | RF_W | RF_X2_NOW, 0xff000000, 0, NULL, NULL },
-	[AR_DFR] = { RF_R | RF_W | RF_X2_NONE, 0xf0000000, 0x0fffffff, write_dfr, NULL },
-	[AR_SPIV] = { RF_R | RF_W, SPIV_MASK, 0, write_spiv, NULL },
-	[AR_ISR ... AR_ISR + 7] = { RF_R | RF_X2_NOW, 0, 0, NULL, NULL },
-	[AR_TMR ... AR_TMR + 7] = { RF_R | RF_X2_NOW, 0, 0, NULL, NULL },
-	[AR_IRR ... AR_IRR + 7] = { RF_R | RF_X2_NOW, 0, 0, NULL, NULL },
-	[AR_ESR] = { RF_R | RF_W, 0, 0, write_esr, NULL },
-	[AR_ICR] = { RF_R | RF_W, 0x000ccfff & ~BIT(12), BIT(12), write_icr_low, NULL },
-	[AR_ICR2] = { RF_R | RF_W | RF_X2_NONE, 0xff000000, 0, NULL, NULL },
-	[AR_LVT_TIMER] = { RF_R | RF_W, 0x000700ff, BIT(12), write_lvt_timer, NULL },
-	[AR_LVT_THERMAL] = { RF_R | RF_W, 0x000107ff, BIT(12), write_lvt, NULL },
-	[AR_LVT_PMC] = { RF_R | RF_W, 0x000107ff, BIT(12), write_lvt, NULL },
-	[AR_LVT_LINT0] = { RF_R | RF_W, 0x0001a7ff, BIT(12) | BIT(14), write_lvt, NULL },
-	[AR_LVT_LINT1] = { RF_R | RF_W, 0x0001a7ff, BIT(12) | BIT(14), write_lvt, NULL },
-	[AR_LVT_ERROR] = { RF_R | RF_W, 0x000100ff, BIT(12), write_lvt, NULL },
-	[AR_TMICT] = { RF_R | RF_W, ~0u, 0, write_tmict, NULL },
-	[AR_TMCCT] = { RF_R | RF_X2_NOW, 0, 0, NULL, read_count },
-	[AR_TDCR] = { RF_R | RF_W, 0xb, 0, write_tdcr, NULL },
-	[AR_SELF_IPI] = { RF_W | RF_X2_NOR | RF_X2_ONLY, 0xff, 0, write_self_ipi, NULL },
+    [AR_ID] = {RF_R | RF_W | RF_X2_NOW, 0xff000000, 0, NULL, NULL},
+    [AR_VERSION] = {RF_R | RF_X2_NOW, 0, 0, NULL, NULL},
+    [AR_TPR] = {RF_R | RF_W, 0xff, 0, write_tpr, NULL},
+    [AR_APR] = {RF_R | RF_X2_NONE, 0, 0, NULL, NULL},
+    [AR_PPR] = {RF_R | RF_X2_NOW, 0, 0, NULL, read_ppr},
+    [AR_EOI] = {RF_W | RF_X2_NOR, 0, 0, write_eoi, NULL},
+    [AR_RRD] = {RF_R | RF_X2_NONE, 0, 0, NULL, NULL},
+    [AR_LDR] = {RF_R | RF_W | RF_X2_NOW, 0xff000000, 0, NULL, NULL},
+    [AR_DFR] = {RF_R | RF_W | RF_X2_NONE, 0xf0000000, 0x0fffffff, write_dfr, NULL},
+    [AR_SPIV] = {RF_R | RF_W, SPIV_MASK, 0, write_spiv, NULL},
+    [AR_ISR... AR_ISR + 7] = {RF_R | RF_X2_NOW, 0, 0, NULL, NULL},
+    [AR_TMR... AR_TMR + 7] = {RF_R | RF_X2_NOW, 0, 0, NULL, NULL},
+    [AR_IRR... AR_IRR + 7] = {RF_R | RF_X2_NOW, 0, 0, NULL, NULL},
+    [AR_ESR] = {RF_R | RF_W, 0, 0, write_esr, NULL},
+    [AR_ICR] = {RF_R | RF_W, 0x000ccfff & ~BIT(12), BIT(12), write_icr_low, NULL},
+    [AR_ICR2] = {RF_R | RF_W | RF_X2_NONE, 0xff000000, 0, NULL, NULL},
+    [AR_LVT_TIMER] = {RF_R | RF_W, 0x000700ff, BIT(12), write_lvt_timer, NULL},
+    [AR_LVT_THERMAL] = {RF_R | RF_W, 0x000107ff, BIT(12), write_lvt, NULL},
+    [AR_LVT_PMC] = {RF_R | RF_W, 0x000107ff, BIT(12), write_lvt, NULL},
+    [AR_LVT_LINT0] = {RF_R | RF_W, 0x0001a7ff, BIT(12) | BIT(14), write_lvt, NULL},
+    [AR_LVT_LINT1] = {RF_R | RF_W, 0x0001a7ff, BIT(12) | BIT(14), write_lvt, NULL},
+    [AR_LVT_ERROR] = {RF_R | RF_W, 0x000100ff, BIT(12), write_lvt, NULL},
+    [AR_TMICT] = {RF_R | RF_W, ~0u, 0, write_tmict, NULL},
+    [AR_TMCCT] = {RF_R | RF_X2_NOW, 0, 0, NULL, read_count},
+    [AR_TDCR] = {RF_R | RF_W, 0xb, 0, write_tdcr, NULL},
+    [AR_SELF_IPI] = {RF_W | RF_X2_NOR | RF_X2_ONLY, 0xff, 0, write_self_ipi, NULL},
 };
 
 static u32 reg_read(struct lapic *l, unsigned r)
@@ -200,11 +207,13 @@ bool lapic_mmio_write(struct vcpu *cpu, gpa_t a, const void *data, unsigned len)
 
 #define MSR_X2APIC 0x800u
 
-static const struct lapic_reg_desc *x2apic_reg(const struct lapic *l, u32 index, unsigned right, unsigned refuse)
+static const struct lapic_reg_desc *x2apic_reg(const struct lapic *l, u32 index, unsigned right,
+					       unsigned refuse)
 {
 	u32 r = index - MSR_X2APIC;
 
-	if (!l || l->mode != LAPIC_X2APIC || r >= AR_COUNT || !(regs[r].flags & right) || (regs[r].flags & refuse))
+	if (!l || l->mode != LAPIC_X2APIC || r >= AR_COUNT || !(regs[r].flags & right) ||
+	    (regs[r].flags & refuse))
 		return NULL;
 	return &regs[r];
 }

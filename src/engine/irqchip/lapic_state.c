@@ -1,4 +1,5 @@
-/* KVM_GET_LAPIC and KVM_SET_LAPIC: the register page. Without KVM_CAP_X2APIC_API the ID is always in bits 31-24. */
+/* KVM_GET_LAPIC and KVM_SET_LAPIC: the register page. Without KVM_CAP_X2APIC_API the ID is always in bits
+ * 31-24. */
 #include <errno.h>
 #include "engine/irqchip/lapic_int.h"
 

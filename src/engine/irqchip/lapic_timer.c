@@ -1,7 +1,7 @@
 /*
- * The APIC timer (SDM 3A 11.5.4). The bus clock is 1 GHz, as KVM's, so counts are nanoseconds times the divisor. The
- * guest's time never depends on when the host lets us run: expiry is a fixed instant; periods missed are
- * merged into one interrupt and the next one stays in phase.
+ * The APIC timer (SDM 3A 11.5.4). The bus clock is 1 GHz, as KVM's, so counts are nanoseconds times the
+ * divisor. The guest's time never depends on when the host lets us run: expiry is a fixed instant; periods
+ * missed are merged into one interrupt and the next one stays in phase.
  */
 #include "engine/irqchip/lapic_int.h"
 #include "engine/irqchip/timer.h"
@@ -9,7 +9,10 @@
 #define PERIOD_MIN 200000ull /* shorter periods would leave a guest no time to run; KVM's bound */
 #define ARM_MAX    (1ull << 62)
 
-static unsigned timer_mode(const struct lapic *l) { return LVT_TIMER_MODE(l->reg[AR_LVT_TIMER]); }
+static unsigned timer_mode(const struct lapic *l)
+{
+	return LVT_TIMER_MODE(l->reg[AR_LVT_TIMER]);
+}
 
 /* SDM 3A figure 11-10: bits 0, 1, 3; 7 means divide by one. */
 static u64 divisor(u32 tdcr)

@@ -1,6 +1,6 @@
 /*
- * The pair of 8259A interrupt controllers of the PC (Intel 8259A data sheet), slave on IR2 of the master, and the
- * edge/level registers at 4D0H. The state is KVM's struct kvm_pic_state; names of fields are its.
+ * The pair of 8259A interrupt controllers of the PC (Intel 8259A data sheet), slave on IR2 of the master, and
+ * the edge/level registers at 4D0H. The state is KVM's struct kvm_pic_state; names of fields are its.
  */
 #include "engine/irqchip/irqchip_int.h"
 #include "engine/irqchip/lapic_int.h"
@@ -8,16 +8,16 @@
 #define CASCADE 2
 
 /* ICW1 */
-#define ICW1_INIT  0x10
-#define ICW1_IC4   0x01
+#define ICW1_INIT 0x10
+#define ICW1_IC4  0x01
 /* OCW3 */
-#define OCW3       0x08
-#define OCW3_POLL  0x04
-#define OCW3_RR    0x02
-#define OCW3_ESMM  0x40
+#define OCW3      0x08
+#define OCW3_POLL 0x04
+#define OCW3_RR   0x02
+#define OCW3_ESMM 0x40
 /* ICW4 */
-#define ICW4_SFNM  0x10
-#define ICW4_AEOI  0x02
+#define ICW4_SFNM 0x10
+#define ICW4_AEOI 0x02
 
 void pic_reset(struct pic *p)
 {
@@ -38,8 +38,8 @@ static unsigned best_rank(const struct kvm_pic_state *s, u8 mask)
 	return rank;
 }
 
-/* IR to serve now, -1 if none. In special fully nested mode the master lets further requests of the slave through; special
- * mask mode takes masked levels out of the priority comparison. */
+/* IR to serve now, -1 if none. In special fully nested mode the master lets further requests of the slave
+ * through; special mask mode takes masked levels out of the priority comparison. */
 static int chip_request(const struct pic *p, unsigned n)
 {
 	const struct kvm_pic_state *s = &p->chip[n];
@@ -316,8 +316,14 @@ static u8 chip_read(struct irqchip *c, unsigned n, bool data)
 	return s->read_reg_select ? s->isr : s->irr;
 }
 
-static bool is_pic(u16 port) { return (port & ~0x81) == 0x20; }
-static bool is_elcr(u16 port) { return (port & ~1) == 0x4d0; }
+static bool is_pic(u16 port)
+{
+	return (port & ~0x81) == 0x20;
+}
+static bool is_elcr(u16 port)
+{
+	return (port & ~1) == 0x4d0;
+}
 
 bool pic_port_read(struct irqchip *c, u16 port, u8 *v)
 {

@@ -1,27 +1,40 @@
 /*
- * The 8254 interval timer (Intel data sheet), port 61H with channel 2's gate and output. Counters are not counted:
- * their value is computed from the time since the count was loaded. Channel 0 raises GSI 0; interrupts that the
- * guest did not take in time are merged, not replayed. The state is KVM's struct kvm_pit_state2.
+ * The 8254 interval timer (Intel data sheet), port 61H with channel 2's gate and output. Counters are not
+ * counted: their value is computed from the time since the count was loaded. Channel 0 raises GSI 0;
+ * interrupts that the guest did not take in time are merged, not replayed. The state is KVM's struct
+ * kvm_pit_state2.
  */
 #include <errno.h>
 #include "engine/irqchip/irqchip_int.h"
 
-#define PIT_HZ 1193182u
-#define NSEC   1000000000u
+#define PIT_HZ     1193182u
+#define NSEC       1000000000u
 #define PERIOD_MIN 200000ull /* ns; denser interrupts are thinned out, in phase */
-#define NO_EDGE (~0ull)
-#define MODE_NONE 0xff /* KVM's mode of a counter that was never programmed */
+#define NO_EDGE    (~0ull)
+#define MODE_NONE  0xff /* KVM's mode of a counter that was never programmed */
 
 /* rw_mode is 1..3, read_state and write_state 1..4 */
 enum { RW_LSB = 1, RW_MSB, RW_WORD0, RW_WORD1 };
 
 typedef struct kvm_pit_channel_state channel_t;
 
-static u64 ticks_of(u64 ns) { return (u64)((unsigned __int128)ns * PIT_HZ / NSEC); }
-static u64 ns_of(u64 ticks) { return (u64)(((unsigned __int128)ticks * NSEC + PIT_HZ - 1) / PIT_HZ); }
+static u64 ticks_of(u64 ns)
+{
+	return (u64)((unsigned __int128)ns * PIT_HZ / NSEC);
+}
+static u64 ns_of(u64 ticks)
+{
+	return (u64)(((unsigned __int128)ticks * NSEC + PIT_HZ - 1) / PIT_HZ);
+}
 
-static bool gate_pauses(const channel_t *ch) { return ch->mode == 0 || ch->mode == 4; }
-static bool gate_triggers(const channel_t *ch) { return !gate_pauses(ch); }
+static bool gate_pauses(const channel_t *ch)
+{
+	return ch->mode == 0 || ch->mode == 4;
+}
+static bool gate_triggers(const channel_t *ch)
+{
+	return !gate_pauses(ch);
+}
 
 /* Clocks counted since the count was loaded. */
 static u64 elapsed(const struct pit *p, unsigned n, u64 now)
@@ -86,7 +99,8 @@ static bool output(const struct pit *p, unsigned n, u64 now)
 
 /* ---- channel 0's interrupt ---- */
 
-/* Clocks after loading at which OUT first rises later than d; its gate is always high and so never triggers. */
+/* Clocks after loading at which OUT first rises later than d; its gate is always high and so never triggers.
+ */
 static u64 next_rise(const channel_t *ch, u64 d)
 {
 	u64 least = ticks_of(PERIOD_MIN);
@@ -144,7 +158,8 @@ static void load_count(struct irqchip *c, unsigned n, u32 written)
 	ch->count = ch->bcd ? from_bcd(written) : written;
 	if (!ch->count)
 		ch->count = ch->bcd ? 10000 : 65536;
-	if (ch->count == 1 && (ch->mode == 2 || ch->mode == 3)) /* illegal there; a period of one has no edges */
+	if (ch->count == 1 &&
+	    (ch->mode == 2 || ch->mode == 3)) /* illegal there; a period of one has no edges */
 		ch->count = 2;
 	p->null_count[n] = false;
 	if (ch->mode == 1 || ch->mode == 5) /* waits for the gate */
@@ -191,8 +206,8 @@ static void latch_status(struct pit *p, unsigned n)
 
 	if (ch->status_latched)
 		return;
-	ch->status = (u8)(output(p, n, eng_now_ns()) << 7 | p->null_count[n] << 6 | ch->rw_mode << 4 | ch->mode << 1 |
-			  ch->bcd);
+	ch->status = (u8)(output(p, n, eng_now_ns()) << 7 | p->null_count[n] << 6 | ch->rw_mode << 4 |
+			  ch->mode << 1 | ch->bcd);
 	ch->status_latched = 1;
 }
 
@@ -301,8 +316,8 @@ static u8 read_speaker(const struct pit *p)
 {
 	u64 now = eng_now_ns();
 
-	return (u8)(p->s.channels[2].gate | !!(p->s.flags & KVM_PIT_FLAGS_SPEAKER_DATA_ON) << 1 | (now >> 14 & 1) << 4 |
-		    output(p, 2, now) << 5);
+	return (u8)(p->s.channels[2].gate | !!(p->s.flags & KVM_PIT_FLAGS_SPEAKER_DATA_ON) << 1 |
+		    (now >> 14 & 1) << 4 | output(p, 2, now) << 5);
 }
 
 static void write_speaker(struct pit *p, u8 v)
@@ -313,7 +328,10 @@ static void write_speaker(struct pit *p, u8 v)
 	set_gate(p, 2, v & 1);
 }
 
-static bool is_speaker(const struct pit *p, u16 port) { return port == 0x61 && p->speaker; }
+static bool is_speaker(const struct pit *p, u16 port)
+{
+	return port == 0x61 && p->speaker;
+}
 
 static bool is_pit(const struct irqchip *c, u16 port)
 {
@@ -353,12 +371,12 @@ bool pit_port_write(struct irqchip *c, u16 port, u8 v)
 static void channel_reset(struct pit *p, unsigned n)
 {
 	p->s.channels[n] = (channel_t){
-		.count = 65536,
-		.mode = 3,
-		.rw_mode = RW_WORD0,
-		.read_state = RW_WORD0,
-		.write_state = RW_WORD0,
-		.gate = n != 2,
+	    .count = 65536,
+	    .mode = 3,
+	    .rw_mode = RW_WORD0,
+	    .read_state = RW_WORD0,
+	    .write_state = RW_WORD0,
+	    .gate = n != 2,
 	};
 	p->null_count[n] = true;
 }
@@ -401,8 +419,9 @@ int pit_get(struct vm *vm, struct kvm_pit_state2 *s)
 
 static bool channel_valid(const channel_t *ch)
 {
-	return ch->count <= 65536 && (ch->mode <= 5 || ch->mode == MODE_NONE) && ch->rw_mode <= RW_WORD0 && ch->read_state <= RW_WORD1 &&
-	       ch->write_state <= RW_WORD1 && ch->count_latched <= RW_WORD1 && ch->bcd <= 1 && ch->gate <= 1;
+	return ch->count <= 65536 && (ch->mode <= 5 || ch->mode == MODE_NONE) && ch->rw_mode <= RW_WORD0 &&
+	       ch->read_state <= RW_WORD1 && ch->write_state <= RW_WORD1 && ch->count_latched <= RW_WORD1 &&
+	       ch->bcd <= 1 && ch->gate <= 1;
 }
 
 /* As in KVM the counters start anew: the load time is of another clock. A count of 0 was never loaded. */

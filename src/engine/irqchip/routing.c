@@ -18,23 +18,25 @@ void routing_default(struct irq_routing *r)
 {
 	memset(r, 0, sizeof(*r));
 	for (u32 i = 0; i < IOAPIC_PINS; i++) {
-		route_add(r, i, (struct irq_route){ .type = KVM_IRQ_ROUTING_IRQCHIP, .chip = KVM_IRQCHIP_IOAPIC,
-						    .pin = i });
+		route_add(r, i,
+			  (struct irq_route){
+			      .type = KVM_IRQ_ROUTING_IRQCHIP, .chip = KVM_IRQCHIP_IOAPIC, .pin = i});
 		if (i < PIC_PINS)
-			route_add(r, i, (struct irq_route){ .type = KVM_IRQ_ROUTING_IRQCHIP,
-							    .chip = i / 8, .pin = i % 8 });
+			route_add(
+			    r, i,
+			    (struct irq_route){.type = KVM_IRQ_ROUTING_IRQCHIP, .chip = i / 8, .pin = i % 8});
 	}
 }
 
 static const u32 chip_pins[] = {
-	[KVM_IRQCHIP_PIC_MASTER] = 8,
-	[KVM_IRQCHIP_PIC_SLAVE] = 8,
-	[KVM_IRQCHIP_IOAPIC] = IOAPIC_PINS,
+    [KVM_IRQCHIP_PIC_MASTER] = 8,
+    [KVM_IRQCHIP_PIC_SLAVE] = 8,
+    [KVM_IRQCHIP_IOAPIC] = IOAPIC_PINS,
 };
 
 static int route_parse(struct irq_routing *r, const struct kvm_irq_routing_entry *e)
 {
-	struct irq_route n = { .type = e->type };
+	struct irq_route n = {.type = e->type};
 
 	switch (e->type) {
 	case KVM_IRQ_ROUTING_IRQCHIP:
@@ -79,13 +81,13 @@ int irqchip_set_routing(struct vm *vm, const struct kvm_irq_routing *r)
 static int msi_deliver(struct vm *vm, u64 address, u32 data)
 {
 	struct irq_msg m = {
-		.dest = (u32)(address >> 12) & 0xff,
-		.redirect = address & BIT(3),
-		.logical = address & BIT(2),
-		.vector = (u8)data,
-		.mode = data >> 8 & 7,
-		.assert_ = data & BIT(14),
-		.level = data & BIT(15),
+	    .dest = (u32)(address >> 12) & 0xff,
+	    .redirect = address & BIT(3),
+	    .logical = address & BIT(2),
+	    .vector = (u8)data,
+	    .mode = data >> 8 & 7,
+	    .assert_ = data & BIT(14),
+	    .level = data & BIT(15),
 	};
 
 	return lapic_deliver(vm, NULL, &m);

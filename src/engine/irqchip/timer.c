@@ -12,7 +12,7 @@
 
 static void host_timer_set(struct lapic *l, u64 ns)
 {
-	struct itimerspec its = { .it_value = { (time_t)(ns / 1000000000), (long)(ns % 1000000000) } };
+	struct itimerspec its = {.it_value = {(time_t)(ns / 1000000000), (long)(ns % 1000000000)}};
 
 	sys_call(SYS_timer_settime, l->timer.host_id, TIMER_ABSTIME, &its, 0);
 }
@@ -20,7 +20,7 @@ static void host_timer_set(struct lapic *l, u64 ns)
 int vtimer_init(struct vcpu *cpu)
 {
 	struct lapic *l = cpu->lapic;
-	struct sigevent ev = { .sigev_notify = SIGEV_THREAD_ID, .sigev_signo = ENG_SIG_TIMER };
+	struct sigevent ev = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = ENG_SIG_TIMER};
 	int id = 0;
 	long r = 0;
 

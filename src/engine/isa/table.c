@@ -3,10 +3,10 @@
  *
  * Rows come from table_*.inc:
  *   R(space, opcode, prefix, name, class, feature, attributes, encoding, access, operands, flags)
- *   G(space, opcode, prefix, selector, ...)  a row of a group; selector A(/r), M(/r) memory only, X(/r)
- * registers only, XX(/r, rm) The row of an (opcode, prefix) cell is the last one listed for it; E_OR makes it
- * fall back to the row before. Row numbers are
- * __COUNTER__ values, so the three inclusions below must expand each row exactly once.
+ *   G(space, opcode, prefix, selector, ...)
+ *     a row of a group; selector A(/r), M(/r) memory only, X(/r) registers only, XX(/r, rm) one register form
+ * The row of an (opcode, prefix) cell is the last one listed for it; E_OR makes it fall back to the row
+ * before. Row numbers are __COUNTER__ values, so the three inclusions below must expand each row exactly once.
  */
 #include "engine/isa/table.h"
 
@@ -29,7 +29,7 @@ enum {
 
 /* Flags column: read, written, undefined. */
 #define FL(r, w, u) ((u64)(r) | (u64)(w) << 16 | (u64)(u) << 32)
-#define FLW(fl, at) ((u64)(fl) >> (at)&0xffff)
+#define FLW(fl, at) ((u64)(fl) >> (at) & 0xffff)
 #define FL_0        0
 #define FL_ARITH    FL(0, OSZAPC, 0)
 #define FL_CARRY    FL(CF, OSZAPC, 0)
@@ -58,21 +58,31 @@ enum {
 #define FIX(reg, size) OS(PL_FIX, (reg) << 4 | (size))
 /* clang-format off */
 enum operand_spec {
-	Eb = OS(PL_E, SZ_B), Ew = OS(PL_E, SZ_W), Ed = OS(PL_E, SZ_D), Eq = OS(PL_E, SZ_Q), Ev = OS(PL_E, SZ_V), Ey = OS(PL_E, SZ_Y),
-	Edb = OS(PL_E, SZ_DB), Edw = OS(PL_E, SZ_DW), Evw = OS(PL_E, SZ_VW), Ezw = OS(PL_E, SZ_ZW), Ezd = OS(PL_E, SZ_ZD),
-	Gb = OS(PL_G, SZ_B), Gw = OS(PL_G, SZ_W), Gd = OS(PL_G, SZ_D), Gv = OS(PL_G, SZ_V), Gz = OS(PL_G, SZ_Z), Gy = OS(PL_G, SZ_Y),
+	Eb = OS(PL_E, SZ_B), Ew = OS(PL_E, SZ_W), Ed = OS(PL_E, SZ_D), Eq = OS(PL_E, SZ_Q),
+	Ev = OS(PL_E, SZ_V), Ey = OS(PL_E, SZ_Y),
+	Edb = OS(PL_E, SZ_DB), Edw = OS(PL_E, SZ_DW), Evw = OS(PL_E, SZ_VW), Ezw = OS(PL_E, SZ_ZW),
+	Ezd = OS(PL_E, SZ_ZD),
+	Gb = OS(PL_G, SZ_B), Gw = OS(PL_G, SZ_W), Gd = OS(PL_G, SZ_D), Gv = OS(PL_G, SZ_V),
+	Gz = OS(PL_G, SZ_Z), Gy = OS(PL_G, SZ_Y),
 	Gm = OS(PL_G, SZ_M), Ga = OS(PL_G, SZ_AD),
-	M0 = OS(PL_M, SZ_0), Mb = OS(PL_M, SZ_B), Mw = OS(PL_M, SZ_W), Md = OS(PL_M, SZ_D), Mq = OS(PL_M, SZ_Q), Mt = OS(PL_M, SZ_T),
-	Mv = OS(PL_M, SZ_V), My = OS(PL_M, SZ_Y), Mp = OS(PL_M, SZ_P), Ma = OS(PL_M, SZ_A), Ms = OS(PL_M, SZ_S), Mdq = OS(PL_M, SZ_DQ),
-	Mqq = OS(PL_M, SZ_QQ), Mx = OS(PL_M, SZ_X), Menv = OS(PL_M, SZ_ENV), Mfpu = OS(PL_M, SZ_FPU), Mfxs = OS(PL_M, SZ_FXS),
+	M0 = OS(PL_M, SZ_0), Mb = OS(PL_M, SZ_B), Mw = OS(PL_M, SZ_W), Md = OS(PL_M, SZ_D),
+	Mq = OS(PL_M, SZ_Q), Mt = OS(PL_M, SZ_T),
+	Mv = OS(PL_M, SZ_V), My = OS(PL_M, SZ_Y), Mp = OS(PL_M, SZ_P), Ma = OS(PL_M, SZ_A),
+	Ms = OS(PL_M, SZ_S), Mdq = OS(PL_M, SZ_DQ),
+	Mqq = OS(PL_M, SZ_QQ), Mx = OS(PL_M, SZ_X), Menv = OS(PL_M, SZ_ENV), Mfpu = OS(PL_M, SZ_FPU),
+	Mfxs = OS(PL_M, SZ_FXS),
 	M64b = OS(PL_M, SZ_64B),
-	Rd = OS(PL_R, SZ_D), Rq = OS(PL_R, SZ_Q), Rv = OS(PL_R, SZ_V), Ry = OS(PL_R, SZ_Y), Rm = OS(PL_R, SZ_M),
+	Rd = OS(PL_R, SZ_D), Rq = OS(PL_R, SZ_Q), Rv = OS(PL_R, SZ_V), Ry = OS(PL_R, SZ_Y),
+	Rm = OS(PL_R, SZ_M),
 	Sw = OS(PL_S, SZ_W), Cm = OS(PL_C, SZ_M), Dm = OS(PL_D, SZ_M),
 	Zb = OS(PL_Z, SZ_B), Zv = OS(PL_Z, SZ_V),
-	AL = FIX(0, SZ_B), CL = FIX(1, SZ_B), AX = FIX(0, SZ_W), DX = FIX(2, SZ_W), rAX = FIX(0, SZ_V), zAX = FIX(0, SZ_Z),
-	ES = OS(PL_SEGFIX, SEG_ES), CS = OS(PL_SEGFIX, SEG_CS), SS = OS(PL_SEGFIX, SEG_SS), DS = OS(PL_SEGFIX, SEG_DS),
+	AL = FIX(0, SZ_B), CL = FIX(1, SZ_B), AX = FIX(0, SZ_W), DX = FIX(2, SZ_W), rAX = FIX(0, SZ_V),
+	zAX = FIX(0, SZ_Z),
+	ES = OS(PL_SEGFIX, SEG_ES), CS = OS(PL_SEGFIX, SEG_CS), SS = OS(PL_SEGFIX, SEG_SS),
+	DS = OS(PL_SEGFIX, SEG_DS),
 	FS = OS(PL_SEGFIX, SEG_FS), GS = OS(PL_SEGFIX, SEG_GS),
-	Ib = OS(PL_I, SZ_B), Iw = OS(PL_I, SZ_W), Iv = OS(PL_I, SZ_V), sIb = OS(PL_SI, SZ_B), Iz = OS(PL_SI, SZ_Z), I2b = OS(PL_I2, SZ_B),
+	Ib = OS(PL_I, SZ_B), Iw = OS(PL_I, SZ_W), Iv = OS(PL_I, SZ_V), sIb = OS(PL_SI, SZ_B),
+	Iz = OS(PL_SI, SZ_Z), I2b = OS(PL_I2, SZ_B),
 	I1 = OS(PL_ONE, SZ_B),
 	Jb = OS(PL_J, SZ_B), Jz = OS(PL_J, SZ_Z), Ap = OS(PL_AP, SZ_P),
 	Ob = OS(PL_O, SZ_B), Ov = OS(PL_O, SZ_V),
@@ -80,8 +90,10 @@ enum operand_spec {
 	By = OS(PL_BV, SZ_Y),
 	Hx = OS(PL_H, SZ_X), Hdq = OS(PL_H, SZ_DQ), Hqq = OS(PL_H, SZ_QQ), Lx = OS(PL_L, SZ_X),
 	Vx = OS(PL_V, SZ_X), Vdq = OS(PL_V, SZ_DQ), Vqq = OS(PL_V, SZ_QQ),
-	Wx = OS(PL_W, SZ_X), Wdq = OS(PL_W, SZ_DQ), Wqq = OS(PL_W, SZ_QQ), Whx = OS(PL_W, SZ_HX), Wqx = OS(PL_W, SZ_QX),
-	Wox = OS(PL_W, SZ_OX), Wss = OS(PL_W, SZ_SS), Wsd = OS(PL_W, SZ_SD), Wb = OS(PL_W, SZ_VB), Ww = OS(PL_W, SZ_VWD),
+	Wx = OS(PL_W, SZ_X), Wdq = OS(PL_W, SZ_DQ), Wqq = OS(PL_W, SZ_QQ), Whx = OS(PL_W, SZ_HX),
+	Wqx = OS(PL_W, SZ_QX),
+	Wox = OS(PL_W, SZ_OX), Wss = OS(PL_W, SZ_SS), Wsd = OS(PL_W, SZ_SD), Wb = OS(PL_W, SZ_VB),
+	Ww = OS(PL_W, SZ_VWD),
 	Wdd = OS(PL_W, SZ_DDUP),
 	Ux = OS(PL_U, SZ_X), Udq = OS(PL_U, SZ_DQ),
 	Pq = OS(PL_P, SZ_Q), Qq = OS(PL_Q, SZ_Q), Qd = OS(PL_Q, SZ_D), Nq = OS(PL_N, SZ_Q),

@@ -1,4 +1,5 @@
-/* The VM arena: struct vm in its first MiB, then the control block of the allocator, then what vm_alloc gave out. */
+/* The VM arena: struct vm in its first MiB, then the control block of the allocator, then what vm_alloc gave
+ * out. */
 #ifndef ENGINE_LIB_ARENA_H
 #define ENGINE_LIB_ARENA_H
 
@@ -14,6 +15,9 @@ struct arena {
 	struct main_loop *loop;
 };
 
-static inline struct arena *the_arena(void) { return (struct arena *)ARENA_HEAP; }
+static inline struct arena *the_arena(void)
+{
+	return (struct arena *)ARENA_HEAP;
+}
 
 #endif

@@ -78,7 +78,7 @@ static u64 arg_unsigned(va_list *ap, int longs)
 
 static const char *put_conv(struct line *l, const char *p, va_list *ap)
 {
-	struct numfmt f = { .base = 10 };
+	struct numfmt f = {.base = 10};
 	int longs = 0;
 	u64 v = 0;
 

@@ -1,6 +1,6 @@
 /*
- * The engine's main thread: epoll over the VM socket, irqfds and one timerfd that carries all loop timers. Any thread
- * may arm a timer: timerfd_settime wakes the epoll wait by itself.
+ * The engine's main thread: epoll over the VM socket, irqfds and one timerfd that carries all loop timers.
+ * Any thread may arm a timer: timerfd_settime wakes the epoll wait by itself.
  */
 #include <errno.h>
 #include <sys/epoll.h>
@@ -22,7 +22,7 @@ struct watch {
 
 struct main_loop {
 	int epoll, timerfd;
-	u32 lock; /* futex lock over the timers */
+	u32 lock;                  /* futex lock over the timers */
 	struct loop_timer *timers; /* by deadline */
 	struct watch watch[LOOP_FDS];
 };
@@ -35,7 +35,7 @@ static struct main_loop *the_loop(void)
 int loop_add(int fd, loop_fn *fn, void *arg)
 {
 	struct main_loop *l = the_loop();
-	struct epoll_event ev = { .events = EPOLLIN };
+	struct epoll_event ev = {.events = EPOLLIN};
 	struct watch *w = NULL;
 	long r = 0;
 
@@ -46,7 +46,7 @@ int loop_add(int fd, loop_fn *fn, void *arg)
 	r = sys_call(SYS_epoll_ctl, l->epoll, EPOLL_CTL_ADD, fd, &ev);
 	if (r < 0)
 		return (int)r;
-	*w = (struct watch){ fn, arg, w->generation + 1 };
+	*w = (struct watch){fn, arg, w->generation + 1};
 	return 0;
 }
 
@@ -64,7 +64,7 @@ void loop_del(int fd)
 static void timers_program(struct main_loop *l)
 {
 	u64 ns = l->timers ? MAX(l->timers->deadline, 1ull) : 0;
-	struct itimerspec its = { .it_value = { (time_t)(ns / 1000000000), (long)(ns % 1000000000) } };
+	struct itimerspec its = {.it_value = {(time_t)(ns / 1000000000), (long)(ns % 1000000000)}};
 
 	sys_call(SYS_timerfd_settime, l->timerfd, TFD_TIMER_ABSTIME, &its, 0);
 }

@@ -1,7 +1,7 @@
 /*
- * memcpy & co. without vector registers: the guest's are live in them while engine code runs. They also replace
- * glibc's in the static executable, so calls that the compiler makes are safe. String instructions are
- * fast for long runs (ERMS); short ones, the usual case, take overlapping word moves.
+ * memcpy & co. without vector registers: the guest's are live in them while engine code runs. They also
+ * replace glibc's in the static executable, so calls that the compiler makes are safe. String instructions
+ * are fast for long runs (ERMS); short ones, the usual case, take overlapping word moves.
  */
 #include "engine/lib/lib.h"
 

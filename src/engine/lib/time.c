@@ -1,6 +1,6 @@
 /*
- * Clocks. CLOCK_MONOTONIC by system call: the vDSO is unmapped with everything else above ENG_TOP. The rate of the
- * host's TSC is read from CPUID where it is told, but believed only if a short measurement agrees.
+ * Clocks. CLOCK_MONOTONIC by system call: the vDSO is unmapped with everything else above ENG_TOP. The rate
+ * of the host's TSC is read from CPUID where it is told, but believed only if a short measurement agrees.
  */
 #include <cpuid.h>
 #include <sys/syscall.h>
@@ -16,7 +16,7 @@ static struct {
 
 static u64 clock_ns(int clock)
 {
-	struct timespec ts = { 0 };
+	struct timespec ts = {0};
 
 	sys_call(SYS_clock_gettime, clock, &ts);
 	return (u64)ts.tv_sec * 1000000000ull + (u64)ts.tv_nsec;
@@ -36,11 +36,11 @@ struct sample {
 	u64 tsc, ns;
 };
 
-/* TSC and clock at one instant: of several tries the one with the shortest bracket, so a preemption between the
- * readings does not spoil it. */
+/* TSC and clock at one instant: of several tries the one with the shortest bracket, so a preemption between
+ * the readings does not spoil it. */
 static struct sample sample_take(void)
 {
-	struct sample best = { 0 };
+	struct sample best = {0};
 	u64 width = ~0ull;
 
 	for (int i = 0; i < 16; i++) {
@@ -50,7 +50,7 @@ static struct sample sample_take(void)
 
 		if (after - before < width) {
 			width = after - before;
-			best = (struct sample){ before + width / 2, ns };
+			best = (struct sample){before + width / 2, ns};
 		}
 	}
 	return best;
@@ -58,8 +58,8 @@ static struct sample sample_take(void)
 
 static u64 khz_measure(u64 period_ns)
 {
-	struct sample a = sample_take(), b = { 0 };
-	struct timespec ts = { .tv_nsec = (long)period_ns };
+	struct sample a = sample_take(), b = {0};
+	struct timespec ts = {.tv_nsec = (long)period_ns};
 
 	do {
 		sys_call(SYS_nanosleep, &ts, 0);
@@ -94,7 +94,7 @@ static bool khz_agree(u64 told, u64 measured)
 
 void eng_time_init(void)
 {
-	struct sample s = { 0 };
+	struct sample s = {0};
 	u64 told = khz_cpuid();
 
 	if (told && khz_agree(told, khz_measure(2000000)))
