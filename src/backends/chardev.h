@@ -1,14 +1,17 @@
 /*
- * A character device's two ends. The backend (terminal, socket, log) owns struct chardev; a device (UART, console port) attaches
- * a sink to it. Nothing here ever blocks: each direction says how much it took, and the other side says when to go on.
+ * A character device's two ends. The backend (terminal, socket, log) owns struct chardev; a device (UART,
+ * console port) attaches a sink to it. Nothing here ever blocks: each direction says how much it took, and
+ * the other side says when to go on.
  *
  *   device -> backend (any thread)         backend -> device (main thread, no backend lock held)
  *   chardev_write    bytes out             sink->input    bytes in; returns how many it took
  *   chardev_resume   room for input again  sink->drained  output has room again after a short write
- *                                          sink->resized  the terminal's size; sink->opened  a peer came or went
+ *                                          sink->resized  the terminal's size; sink->opened  a peer came or
+ * went
  *
- * Lock order: device mutex, then backend mutex. The sink's callbacks take the device mutex, so a backend calls them bare, and never
- * from within chardev_write or chardev_resume, which devices call with their mutex held.
+ * Lock order: device mutex, then backend mutex. The sink's callbacks take the device mutex, so a backend
+ * calls them bare, and never from within chardev_write or chardev_resume, which devices call with their mutex
+ * held.
  */
 #ifndef BACKENDS_CHARDEV_H
 #define BACKENDS_CHARDEV_H
@@ -55,7 +58,8 @@ static inline void chardev_detach(struct chardev *c)
 	if (c->ops->detached)
 		c->ops->detached(c);
 }
-/* Returns how many bytes were taken (0..n). After a short write sink->drained follows. A NULL chardev swallows all. */
+/* Returns how many bytes were taken (0..n). After a short write sink->drained follows. A NULL chardev
+ * swallows all. */
 static inline size_t chardev_write(struct chardev *c, const void *p, size_t n)
 {
 	return c ? c->ops->write(c, p, n) : n;

@@ -1,7 +1,8 @@
 /*
- * Chardevs on file descriptors. Output goes out at once when the descriptor takes it, else into a 64 KiB buffer that the main loop
- * empties; a full buffer is a short write. Input is read on the main loop; what the device does not take stays in a 4 KiB
- * buffer and nothing more is read (the descriptor leaves the loop: a hang-up would wake it for ever) until the device resumes.
+ * Chardevs on file descriptors. Output goes out at once when the descriptor takes it, else into a 64 KiB
+ * buffer that the main loop empties; a full buffer is a short write. Input is read on the main loop; what the
+ * device does not take stays in a 4 KiB buffer and nothing more is read (the descriptor leaves the loop: a
+ * hang-up would wake it for ever) until the device resumes.
  */
 #include "backends/chardev_fd.h"
 
@@ -166,7 +167,8 @@ static bool feed(struct chardev_fd *c)
 		pthread_mutex_lock(&c->lock);
 		c->resumed = false;
 		pthread_mutex_unlock(&c->lock);
-		size_t n = c->base.sink ? c->base.sink->input(c->base.dev, c->in_buf + c->in_at, c->in_count) : 0;
+		size_t n =
+		    c->base.sink ? c->base.sink->input(c->base.dev, c->in_buf + c->in_at, c->in_count) : 0;
 		c->in_at += n;
 		c->in_count -= n;
 		if (!c->in_count)

@@ -1,4 +1,5 @@
-/* Ring-buffer log of a chardev's output: `doppel console` shows it to who comes late. Lock order: the log's, then nothing. */
+/* Ring-buffer log of a chardev's output: `doppel console` shows it to who comes late. Lock order: the log's,
+ * then nothing. */
 #include "backends/chardev_log.h"
 
 #include <pthread.h>
@@ -64,8 +65,11 @@ static void log_destroy(struct chardev *c)
 	free(g);
 }
 
-static const struct chardev_ops log_ops = {
-	.write = log_write, .resume = log_resume, .attached = log_attached, .detached = log_detached, .destroy = log_destroy};
+static const struct chardev_ops log_ops = {.write = log_write,
+					   .resume = log_resume,
+					   .attached = log_attached,
+					   .detached = log_detached,
+					   .destroy = log_destroy};
 
 size_t chardev_log_read(struct chardev *log, u64 *pos, void *buf, size_t n)
 {

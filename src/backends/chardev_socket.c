@@ -1,6 +1,6 @@
 /*
- * UNIX stream socket as a chardev. While nobody is connected output vanishes; a second peer waits in the listen queue until the first
- * has gone. The device hears of a peer's coming and going (sink->opened).
+ * UNIX stream socket as a chardev. While nobody is connected output vanishes; a second peer waits in the
+ * listen queue until the first has gone. The device hears of a peer's coming and going (sink->opened).
  */
 #include "backends/chardev_socket.h"
 
@@ -106,8 +106,10 @@ static void socket_destroy(struct chardev *c)
 	free(s);
 }
 
-static const struct chardev_ops socket_ops = {
-	.write = chardev_fd_write, .resume = chardev_fd_resume, .attached = socket_attached, .destroy = socket_destroy};
+static const struct chardev_ops socket_ops = {.write = chardev_fd_write,
+					      .resume = chardev_fd_resume,
+					      .attached = socket_attached,
+					      .destroy = socket_destroy};
 
 /* A socket file whose owner died refuses connections; one that answers belongs to somebody. */
 static bool stale(const struct sockaddr_un *a)
@@ -134,7 +136,8 @@ static int bind_private(int fd, const struct sockaddr_un *a)
 static int open_listener(struct chardev_socket *s, const char *path, struct err *e)
 {
 	if (strlen(path) >= sizeof(s->addr.sun_path))
-		return err_set(e, ENAMETOOLONG, "%s: too long for a socket (at most %zu bytes)", path, sizeof(s->addr.sun_path) - 1);
+		return err_set(e, ENAMETOOLONG, "%s: too long for a socket (at most %zu bytes)", path,
+			       sizeof(s->addr.sun_path) - 1);
 	s->addr.sun_family = AF_UNIX;
 	memcpy(s->addr.sun_path, path, strlen(path) + 1);
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -154,7 +157,8 @@ static int open_listener(struct chardev_socket *s, const char *path, struct err 
 	return 0;
 }
 
-int chardev_socket_create(struct loop *l, const struct chardev_socket_config *c, struct chardev **out, struct err *e)
+int chardev_socket_create(struct loop *l, const struct chardev_socket_config *c, struct chardev **out,
+			  struct err *e)
 {
 	const char *name = c->path ? c->path : "socket";
 	struct chardev_socket *s = calloc(1, sizeof(*s));

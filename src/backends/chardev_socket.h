@@ -5,9 +5,10 @@
 #include "backends/chardev.h"
 
 struct chardev_socket_config {
-	const char *path;   /* created with mode 0600; a stale socket there is replaced; removed by destroy */
-	int fd;             /* instead of path: a connected stream socket to take over (path NULL) */
+	const char *path; /* created with mode 0600; a stale socket there is replaced; removed by destroy */
+	int fd;           /* instead of path: a connected stream socket to take over (path NULL) */
 };
-int chardev_socket_create(struct loop *l, const struct chardev_socket_config *c, struct chardev **out, struct err *e);
+int chardev_socket_create(struct loop *l, const struct chardev_socket_config *c, struct chardev **out,
+			  struct err *e);
 
 #endif

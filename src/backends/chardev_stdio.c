@@ -1,7 +1,8 @@
 /*
- * Standard input and output as a chardev. The descriptors are shared with other processes (a shell, a pipeline), so they are not made
- * non-blocking: a terminal or pipe is opened again through /proc, which gives a file description of our own; a socket is
- * written without waiting; what can be neither is asked by poll before each small write.
+ * Standard input and output as a chardev. The descriptors are shared with other processes (a shell, a
+ * pipeline), so they are not made non-blocking: a terminal or pipe is opened again through /proc, which gives
+ * a file description of our own; a socket is written without waiting; what can be neither is asked by poll
+ * before each small write.
  */
 #include "backends/chardev_stdio.h"
 
@@ -160,8 +161,10 @@ static void stdio_destroy(struct chardev *c)
 	free(s);
 }
 
-static const struct chardev_ops stdio_ops = {
-	.write = chardev_fd_write, .resume = chardev_fd_resume, .attached = stdio_attached, .destroy = stdio_destroy};
+static const struct chardev_ops stdio_ops = {.write = chardev_fd_write,
+					     .resume = chardev_fd_resume,
+					     .attached = stdio_attached,
+					     .destroy = stdio_destroy};
 
 static int connect_both(struct chardev_stdio *s, struct err *e)
 {
@@ -179,7 +182,8 @@ static int connect_both(struct chardev_stdio *s, struct err *e)
 	return r ? err_set(e, -r, "standard input: cannot watch: %s", strerror(-r)) : 0;
 }
 
-int chardev_stdio_create(struct loop *l, const struct chardev_stdio_config *c, struct chardev **out, struct err *e)
+int chardev_stdio_create(struct loop *l, const struct chardev_stdio_config *c, struct chardev **out,
+			 struct err *e)
 {
 	struct chardev_stdio *s = calloc(1, sizeof(*s));
 	if (!s)

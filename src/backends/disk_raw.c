@@ -1,10 +1,11 @@
 /*
- * Raw disk images: a file or block device whose bytes are the disk's. Requests go to an io_uring, whose completions wake the main loop
- * by an eventfd. Where io_uring is forbidden (many containers filter it) the same requests are done one by one when the
- * loop comes round: slower, same answers. DOPPEL_NO_URING=1 in the environment asks for that.
+ * Raw disk images: a file or block device whose bytes are the disk's. Requests go to an io_uring, whose
+ * completions wake the main loop by an eventfd. Where io_uring is forbidden (many containers filter it) the
+ * same requests are done one by one when the loop comes round: slower, same answers. DOPPEL_NO_URING=1 in the
+ * environment asks for that.
  *
- * Order: the disk promises none between requests in flight (Virtio 1.2, 5.2.6), so they run as the kernel likes. FLUSH covers what
- * was completed before it was submitted: fdatasync is enough.
+ * Order: the disk promises none between requests in flight (Virtio 1.2, 5.2.6), so they run as the kernel
+ * likes. FLUSH covers what was completed before it was submitted: fdatasync is enough.
  */
 #include <fcntl.h>
 #include <liburing.h>
@@ -29,8 +30,8 @@ struct disk_raw {
 	int event_fd;
 	bool uring;
 	struct io_uring ring;
-	unsigned in_ring;               /* requests the ring holds, at most RING_ENTRIES */
-	struct disk_req *head, **tail;  /* waiting for a place in the ring, or for the loop */
+	unsigned in_ring;              /* requests the ring holds, at most RING_ENTRIES */
+	struct disk_req *head, **tail; /* waiting for a place in the ring, or for the loop */
 };
 
 static void append(struct disk_raw *d, struct disk_req *r)
@@ -79,7 +80,8 @@ static bool advance(struct disk_req *r, u64 n)
 	return r->len == 0;
 }
 
-/* Neither punching nor ZERO_RANGE is known everywhere. A discard may be ignored; zeroes have to be written. */
+/* Neither punching nor ZERO_RANGE is known everywhere. A discard may be ignored; zeroes have to be written.
+ */
 static int write_zeroes_slowly(struct disk_raw *d, const struct disk_req *r)
 {
 	static const u8 zeroes[65536];
@@ -251,7 +253,7 @@ static void raw_destroy(struct disk *disk)
 }
 
 static const struct disk_ops raw_ops = {
-	.submit = raw_submit, .flush_queue = raw_flush_queue, .drain = raw_drain, .destroy = raw_destroy};
+    .submit = raw_submit, .flush_queue = raw_flush_queue, .drain = raw_drain, .destroy = raw_destroy};
 
 /* ---- opening ---- */
 static int lock_image(int fd, const char *path, bool read_only, struct err *e)
@@ -260,7 +262,10 @@ static int lock_image(int fd, const char *path, bool read_only, struct err *e)
 	if (fcntl(fd, F_OFD_SETLK, &l) == 0)
 		return 0;
 	if (errno == EAGAIN || errno == EACCES)
-		return err_set(e, EBUSY, "%s: another machine uses this disk (stop it, or attach the disk read-only to both)", path);
+		return err_set(
+		    e, EBUSY,
+		    "%s: another machine uses this disk (stop it, or attach the disk read-only to both)",
+		    path);
 	return err_set(e, errno, "%s: cannot lock: %s", path, strerror(errno));
 }
 
@@ -268,17 +273,21 @@ static int open_file(const char *path, bool read_only, int *out, struct err *e)
 {
 	int fd = open(path, (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK);
 	if (fd >= 0) {
-		fcntl(fd, F_SETFL, 0); /* O_NONBLOCK was for opening a FIFO; io_uring would give up instead of waiting */
+		fcntl(fd, F_SETFL,
+		      0); /* O_NONBLOCK was for opening a FIFO; io_uring would give up instead of waiting */
 		*out = fd;
 		return 0;
 	}
 	int n = errno;
 	if (n == ENOENT)
-		return err_set(e, n, "%s: no such disk image (check the path; `truncate -s 10G %s` makes an empty one)", path, path);
+		return err_set(
+		    e, n, "%s: no such disk image (check the path; `truncate -s 10G %s` makes an empty one)",
+		    path, path);
 	if (n == EISDIR)
 		return err_set(e, n, "%s: is a directory, not a disk image (--share shares folders)", path);
 	if ((n == EACCES || n == EROFS || n == EPERM) && !read_only)
-		return err_set(e, n, "%s: cannot be written: %s (add ,ro to attach it read-only)", path, strerror(n));
+		return err_set(e, n, "%s: cannot be written: %s (add ,ro to attach it read-only)", path,
+			       strerror(n));
 	return err_set(e, n, "%s: cannot open: %s", path, strerror(n));
 }
 
@@ -295,7 +304,8 @@ static int measure(struct disk_raw *d, const char *path, struct err *e)
 		if (ioctl(d->fd, BLKPBSZGET, &physical) == 0)
 			block = physical;
 	} else if (S_ISDIR(st.st_mode)) {
-		return err_set(e, EISDIR, "%s: is a directory, not a disk image (--share shares folders)", path);
+		return err_set(e, EISDIR, "%s: is a directory, not a disk image (--share shares folders)",
+			       path);
 	} else if (!S_ISREG(st.st_mode)) {
 		return err_set(e, EINVAL, "%s: neither a file nor a block device", path);
 	}

@@ -1,11 +1,12 @@
 /*
- * Motorola MC146818 real-time clock with 128 bytes of CMOS RAM (Motorola data sheet ADI-856; PC use of the RAM: IBM AT Technical
- * Reference, section 1, "CMOS RAM"). The clock is the host's wall clock plus an offset, in UTC; a guest that sets the
- * time moves the offset, so the registers are computed when they are read and nothing ticks while nobody listens.
+ * Motorola MC146818 real-time clock with 128 bytes of CMOS RAM (Motorola data sheet ADI-856; PC use of the
+ * RAM: IBM AT Technical Reference, section 1, "CMOS RAM"). The clock is the host's wall clock plus an offset,
+ * in UTC; a guest that sets the time moves the offset, so the registers are computed when they are read and
+ * nothing ticks while nobody listens.
  *
- * Flags are lazy as well: UF and AF follow from the seconds that passed since they were last looked at. A timer runs only while the
- * guest has asked for an interrupt (PIE, or UIE or AIE once a second). A tick that comes late is one tick: the interrupt is
- * level-like through IRQF, so a starved host never makes a burst.
+ * Flags are lazy as well: UF and AF follow from the seconds that passed since they were last looked at. A
+ * timer runs only while the guest has asked for an interrupt (PIE, or UIE or AIE once a second). A tick that
+ * comes late is one tick: the interrupt is level-like through IRQF, so a starved host never makes a burst.
  */
 #include "devices/cmos.h"
 
@@ -19,7 +20,23 @@
 #include <unistd.h>
 
 enum { CMOS_SIZE = 128, NS = 1000000000 };
-enum { R_SEC, R_SEC_ALARM, R_MIN, R_MIN_ALARM, R_HOUR, R_HOUR_ALARM, R_WDAY, R_MDAY, R_MONTH, R_YEAR, R_A, R_B, R_C, R_D, R_CENTURY = 0x32 };
+enum {
+	R_SEC,
+	R_SEC_ALARM,
+	R_MIN,
+	R_MIN_ALARM,
+	R_HOUR,
+	R_HOUR_ALARM,
+	R_WDAY,
+	R_MDAY,
+	R_MONTH,
+	R_YEAR,
+	R_A,
+	R_B,
+	R_C,
+	R_D,
+	R_CENTURY = 0x32
+};
 enum { A_UIP = 0x80, A_DV = 0x70, A_DV_RUN = 0x20, A_RS = 0x0f };
 enum { B_SET = 0x80, B_PIE = 0x40, B_AIE = 0x20, B_UIE = 0x10, B_BINARY = 0x04, B_24H = 0x02 };
 enum { C_IRQF = 0x80, C_PF = 0x40, C_AF = 0x20, C_UF = 0x10 };
@@ -35,10 +52,10 @@ struct cmos {
 	pthread_mutex_t lock;
 	u8 ram[CMOS_SIZE]; /* time registers are valid only while B_SET is on */
 	u8 index;
-	u8 c;             /* register C */
-	s64 offset_ns;    /* guest's time - host's time */
-	s64 seen_sec;     /* guest's second up to which UF and AF have been worked out */
-	int timer_fd;     /* periodic interrupt, or one tick per second */
+	u8 c;          /* register C */
+	s64 offset_ns; /* guest's time - host's time */
+	s64 seen_sec;  /* guest's second up to which UF and AF have been worked out */
+	int timer_fd;  /* periodic interrupt, or one tick per second */
 	bool irq_level;
 };
 
@@ -104,14 +121,15 @@ static void load_time(struct cmos *k)
 static void store_time(struct cmos *k)
 {
 	struct tm tm = {
-		.tm_sec = (int)decode(k, k->ram[R_SEC]),
-		.tm_min = (int)decode(k, k->ram[R_MIN]),
-		.tm_hour = (int)decode_hour(k, k->ram[R_HOUR]),
-		.tm_mday = (int)decode(k, k->ram[R_MDAY]),
-		.tm_mon = (int)decode(k, k->ram[R_MONTH]) - 1,
-		.tm_year = (int)(decode(k, k->ram[R_CENTURY]) * 100 + decode(k, k->ram[R_YEAR])) - 1900,
+	    .tm_sec = (int)decode(k, k->ram[R_SEC]),
+	    .tm_min = (int)decode(k, k->ram[R_MIN]),
+	    .tm_hour = (int)decode_hour(k, k->ram[R_HOUR]),
+	    .tm_mday = (int)decode(k, k->ram[R_MDAY]),
+	    .tm_mon = (int)decode(k, k->ram[R_MONTH]) - 1,
+	    .tm_year = (int)(decode(k, k->ram[R_CENTURY]) * 100 + decode(k, k->ram[R_YEAR])) - 1900,
 	};
-	s64 sec = MIN(MAX((s64)timegm(&tm), 0), SEC_MAX); /* nonsense in the registers must not overflow nanoseconds */
+	s64 sec = MIN(MAX((s64)timegm(&tm), 0),
+		      SEC_MAX); /* nonsense in the registers must not overflow nanoseconds */
 	k->offset_ns = sec * NS - (s64)k->config.now_ns(k->config.now_arg);
 	k->seen_sec = sec;
 }
@@ -119,7 +137,8 @@ static void store_time(struct cmos *k)
 /* ---- flags and the interrupt ---- */
 static void update_irq_locked(struct cmos *k)
 {
-	bool level = (k->c & k->ram[R_B] & (C_PF | C_AF | C_UF)) != 0; /* flag and enable bits have the same places */
+	bool level =
+	    (k->c & k->ram[R_B] & (C_PF | C_AF | C_UF)) != 0; /* flag and enable bits have the same places */
 	k->c = (k->c & ~C_IRQF) | (level ? C_IRQF : 0);
 	if (level == k->irq_level)
 		return;
@@ -140,7 +159,8 @@ static bool alarm_matches(const struct cmos *k, s64 sec)
 	       alarm_field(k->ram[R_HOUR_ALARM], encode_hour(k, day / 3600));
 }
 
-/* Works out UF and AF for the seconds since the last look. An alarm repeats daily, so one day's worth is enough. */
+/* Works out UF and AF for the seconds since the last look. An alarm repeats daily, so one day's worth is
+ * enough. */
 static void catch_up_locked(struct cmos *k)
 {
 	if (k->ram[R_B] & B_SET)
@@ -217,7 +237,8 @@ static u8 read_c(struct cmos *k)
 
 static bool is_time(u8 reg)
 {
-	return reg == R_SEC || reg == R_MIN || reg == R_HOUR || (reg >= R_WDAY && reg <= R_YEAR) || reg == R_CENTURY;
+	return reg == R_SEC || reg == R_MIN || reg == R_HOUR || (reg >= R_WDAY && reg <= R_YEAR) ||
+	       reg == R_CENTURY;
 }
 
 static u8 read_reg(struct cmos *k, u8 reg)
@@ -240,7 +261,7 @@ static void write_b(struct cmos *k, u8 v)
 	u8 old = k->ram[R_B];
 	catch_up_locked(k);
 	if (!(old & B_SET) && (v & B_SET))
-		load_time(k); /* freeze: the guest edits the registers */
+		load_time(k);                     /* freeze: the guest edits the registers */
 	k->ram[R_B] = v & B_SET ? v & ~B_UIE : v; /* SET clears UIE */
 	if ((old & B_SET) && !(v & B_SET))
 		store_time(k);
@@ -315,7 +336,8 @@ static void set_memory_size(struct cmos *k)
 	put_le(k->ram + 0x5b, 3, k->config.ram_above_4g / (64 * kib));
 }
 
-/* The chip has a battery: a reset clears the interrupt enables and flags (data sheet, RESET pin), nothing else. */
+/* The chip has a battery: a reset clears the interrupt enables and flags (data sheet, RESET pin), nothing
+ * else. */
 static void cmos_reset(struct device *d)
 {
 	struct cmos *k = container_of(d, struct cmos, dev);
@@ -359,8 +381,14 @@ int cmos_create(struct machine *m, const struct cmos_config *c, struct cmos **ou
 		r = -errno;
 		goto fail;
 	}
-	k->region = (struct region){.name = "cmos", .base = 0x70, .size = 2, .min_size = 1, .max_size = 1, .ops = &cmos_ops,
-				    .dev = k, .enabled = true};
+	k->region = (struct region){.name = "cmos",
+				    .base = 0x70,
+				    .size = 2,
+				    .min_size = 1,
+				    .max_size = 1,
+				    .ops = &cmos_ops,
+				    .dev = k,
+				    .enabled = true};
 	k->seen_sec = guest_sec(k);
 	set_memory_size(k);
 	cmos_reset(&k->dev);

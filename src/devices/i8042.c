@@ -1,8 +1,9 @@
 /*
- * 8042 keyboard controller (IBM PS/2 Hardware Interface Technical Reference, "Keyboard and Auxiliary Device Controller") with
- * nothing plugged in. A guest uses it to reset the machine (command FEh pulses the reset line) and to probe for
- * a keyboard; each controller command that has an answer gets one at once, so that a probe neither waits nor complains.
- * A keyboard that is not there answers nothing. Port 92h is the fast A20 gate and reset; A20 is never masked here.
+ * 8042 keyboard controller (IBM PS/2 Hardware Interface Technical Reference, "Keyboard and Auxiliary Device
+ * Controller") with nothing plugged in. A guest uses it to reset the machine (command FEh pulses the reset
+ * line) and to probe for a keyboard; each controller command that has an answer gets one at once, so that a
+ * probe neither waits nor complains. A keyboard that is not there answers nothing. Port 92h is the fast A20
+ * gate and reset; A20 is never masked here.
  */
 #include "devices/i8042.h"
 
@@ -115,9 +116,7 @@ static void data_aux_loop(struct i8042 *k, u8 cmd, u8 v)
 	reply(k, (u8)~v);
 }
 
-static void data_drop(struct i8042 *k, u8 cmd, u8 v)
-{
-}
+static void data_drop(struct i8042 *k, u8 cmd, u8 v) {}
 
 static const struct i8042_command {
 	u8 first, last;
@@ -125,22 +124,22 @@ static const struct i8042_command {
 	void (*data)(struct i8042 *k, u8 cmd, u8 v);
 	const char *name;
 } commands[] = {
-	{0x20, 0x3f, cmd_read_ram, NULL, "read RAM"},
-	{0x60, 0x7f, cmd_await, data_write_ram, "write RAM"},
-	{0xa7, 0xa7, cmd_disable_aux, NULL, "disable aux"},
-	{0xa8, 0xa8, cmd_enable_aux, NULL, "enable aux"},
-	{0xa9, 0xa9, cmd_test_aux, NULL, "test aux"},
-	{0xaa, 0xaa, cmd_self_test, NULL, "self test"},
-	{0xab, 0xab, cmd_test_ok, NULL, "test keyboard"},
-	{0xad, 0xad, cmd_disable_kbd, NULL, "disable keyboard"},
-	{0xae, 0xae, cmd_enable_kbd, NULL, "enable keyboard"},
-	{0xc0, 0xc0, cmd_test_ok, NULL, "read input port"},
-	{0xd0, 0xd0, cmd_read_out, NULL, "read output port"},
-	{0xd1, 0xd1, cmd_await, data_write_out, "write output port"},
-	{0xd2, 0xd2, cmd_await, data_echo, "write keyboard buffer"},
-	{0xd3, 0xd3, cmd_await, data_aux_loop, "write aux buffer"},
-	{0xd4, 0xd4, cmd_await, data_drop, "write to aux"},
-	{0xf0, 0xff, cmd_pulse, NULL, "pulse output"},
+    {0x20, 0x3f, cmd_read_ram, NULL, "read RAM"},
+    {0x60, 0x7f, cmd_await, data_write_ram, "write RAM"},
+    {0xa7, 0xa7, cmd_disable_aux, NULL, "disable aux"},
+    {0xa8, 0xa8, cmd_enable_aux, NULL, "enable aux"},
+    {0xa9, 0xa9, cmd_test_aux, NULL, "test aux"},
+    {0xaa, 0xaa, cmd_self_test, NULL, "self test"},
+    {0xab, 0xab, cmd_test_ok, NULL, "test keyboard"},
+    {0xad, 0xad, cmd_disable_kbd, NULL, "disable keyboard"},
+    {0xae, 0xae, cmd_enable_kbd, NULL, "enable keyboard"},
+    {0xc0, 0xc0, cmd_test_ok, NULL, "read input port"},
+    {0xd0, 0xd0, cmd_read_out, NULL, "read output port"},
+    {0xd1, 0xd1, cmd_await, data_write_out, "write output port"},
+    {0xd2, 0xd2, cmd_await, data_echo, "write keyboard buffer"},
+    {0xd3, 0xd3, cmd_await, data_aux_loop, "write aux buffer"},
+    {0xd4, 0xd4, cmd_await, data_drop, "write to aux"},
+    {0xf0, 0xff, cmd_pulse, NULL, "pulse output"},
 };
 
 static const struct i8042_command *find_command(u8 cmd)
@@ -243,11 +242,18 @@ static void i8042_destroy(struct device *d)
 	free(k);
 }
 
-static const struct device_class i8042_class = {.name = "i8042", .reset = i8042_reset, .destroy = i8042_destroy};
+static const struct device_class i8042_class = {
+    .name = "i8042", .reset = i8042_reset, .destroy = i8042_destroy};
 
 static struct region port_region(struct i8042 *k, const char *name, u16 port, const struct region_ops *ops)
 {
-	return (struct region){.name = name, .base = port, .size = 1, .min_size = 1, .max_size = 1, .ops = ops, .dev = k,
+	return (struct region){.name = name,
+			       .base = port,
+			       .size = 1,
+			       .min_size = 1,
+			       .max_size = 1,
+			       .ops = ops,
+			       .dev = k,
 			       .enabled = true};
 }
 

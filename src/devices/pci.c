@@ -1,7 +1,8 @@
 /*
- * PCI functions: configuration space type 0, BARs, capabilities (PCI Local Bus Specification 3.0, chapter 6). Every register is
- * bytes with a mask of writable bits, so that sizing a BAR, write-protection and partial writes need no code: a BAR's address
- * bits below its size are simply not writable. What writes cause (decoding, MSI-X) is looked at after the bytes have changed.
+ * PCI functions: configuration space type 0, BARs, capabilities (PCI Local Bus Specification 3.0, chapter 6).
+ * Every register is bytes with a mask of writable bits, so that sizing a BAR, write-protection and partial
+ * writes need no code: a BAR's address bits below its size are simply not writable. What writes cause
+ * (decoding, MSI-X) is looked at after the bytes have changed.
  */
 #include "devices/pci_int.h"
 
@@ -20,14 +21,16 @@ static const struct pci_reg {
 	u32 reset, writable;
 	const char *name;
 } header_regs[] = {
-	{PCI_COMMAND, 2, 0, PCI_COMMAND_IO | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER | PCI_COMMAND_PARITY | PCI_COMMAND_SERR |
-				    PCI_COMMAND_INTX_DISABLE, "Command"},
-	{PCI_STATUS, 2, 0, 0, "Status"},
-	{PCI_CACHE_LINE_SIZE, 1, 0, 0xff, "Cache Line Size"},
-	{PCI_LATENCY_TIMER, 1, 0, 0, "Latency Timer"},
-	{PCI_HEADER_TYPE, 1, PCI_HEADER_TYPE_NORMAL, 0, "Header Type"},
-	{PCI_INTERRUPT_LINE, 1, 0, 0xff, "Interrupt Line"},
-	{PCI_INTERRUPT_PIN, 1, 0, 0, "Interrupt Pin"},
+    {PCI_COMMAND, 2, 0,
+     PCI_COMMAND_IO | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER | PCI_COMMAND_PARITY | PCI_COMMAND_SERR |
+	 PCI_COMMAND_INTX_DISABLE,
+     "Command"},
+    {PCI_STATUS, 2, 0, 0, "Status"},
+    {PCI_CACHE_LINE_SIZE, 1, 0, 0xff, "Cache Line Size"},
+    {PCI_LATENCY_TIMER, 1, 0, 0, "Latency Timer"},
+    {PCI_HEADER_TYPE, 1, PCI_HEADER_TYPE_NORMAL, 0, "Header Type"},
+    {PCI_INTERRUPT_LINE, 1, 0, 0xff, "Interrupt Line"},
+    {PCI_INTERRUPT_PIN, 1, 0, 0, "Interrupt Pin"},
 };
 
 void pci_put(u8 *p, unsigned size, u32 v)
@@ -68,16 +71,20 @@ void pci_func_init(struct pci_func *f, struct machine *m, struct pci_host *h, co
 	pthread_mutex_init(&f->msix.lock, NULL);
 }
 
-void pci_func_add_bar(struct pci_func *f, unsigned bar, enum pci_bar_kind kind, u64 size, const char *name, u8 min, u8 max,
-		      const struct region_ops *rops, void *dev)
+void pci_func_add_bar(struct pci_func *f, unsigned bar, enum pci_bar_kind kind, u64 size, const char *name,
+		      u8 min, u8 max, const struct region_ops *rops, void *dev)
 {
 	assert(!f->plugged && bar < PCI_BARS - (kind == PCI_BAR_MEM64) && !(size & (size - 1)) && size >= 16);
 	struct pci_bar *b = &f->bar[bar];
 	b->kind = kind;
-	b->region = (struct region){.name = name, .size = size, .min_size = min, .max_size = max, .ops = rops, .dev = dev};
+	b->region = (struct region){
+	    .name = name, .size = size, .min_size = min, .max_size = max, .ops = rops, .dev = dev};
 	u64 mask = ~(size - 1);
 	pci_put(f->writable + bar_offset(bar), 4, (u32)mask);
-	pci_put(f->cfg + bar_offset(bar), 4, kind == PCI_BAR_IO ? BAR_IO : kind == PCI_BAR_MEM64 ? BAR_MEM64 : 0);
+	pci_put(f->cfg + bar_offset(bar), 4,
+		kind == PCI_BAR_IO      ? BAR_IO
+		: kind == PCI_BAR_MEM64 ? BAR_MEM64
+					: 0);
 	if (kind == PCI_BAR_MEM64)
 		pci_put(f->writable + bar_offset(bar + 1), 4, (u32)(mask >> 32));
 }
@@ -139,12 +146,14 @@ static u64 bar_address(const struct pci_func *f, unsigned bar)
 	return f->bar[bar].kind == PCI_BAR_MEM64 ? a | (u64)pci_get(p + 4, 4) << 32 : a;
 }
 
-/* A BAR at 0, or one whose end leaves the address space, is a guest sizing it or a guest gone wrong: not decoded. */
+/* A BAR at 0, or one whose end leaves the address space, is a guest sizing it or a guest gone wrong: not
+ * decoded. */
 static bool bar_decodes(const struct pci_func *f, unsigned bar, u64 addr)
 {
 	const struct pci_bar *b = &f->bar[bar];
 	u32 command = pci_get(f->cfg + PCI_COMMAND, 2);
-	if (b->kind == PCI_BAR_NONE || !(command & (b->kind == PCI_BAR_IO ? PCI_COMMAND_IO : PCI_COMMAND_MEMORY)))
+	if (b->kind == PCI_BAR_NONE ||
+	    !(command & (b->kind == PCI_BAR_IO ? PCI_COMMAND_IO : PCI_COMMAND_MEMORY)))
 		return false;
 	u64 limit = b->kind == PCI_BAR_IO ? 0x10000 : b->kind == PCI_BAR_MEM32 ? BIT64(32) : BIT64(52);
 	return addr && range_within(addr, b->region.size, limit);
@@ -165,8 +174,10 @@ static void map_bar(struct pci_func *f, unsigned bar, u64 addr)
 	b->region.base = addr;
 	b->region.enabled = true;
 	if (bus_add(bar_bus(f, b), &b->region)) {
-		b->region.enabled = false; /* the guest put it over something else: nobody answers, as with a bus conflict */
-		log_msg(LOG_DEBUG, "pci slot %u BAR %u: %#llx is taken", f->slot, bar, (unsigned long long)addr);
+		b->region.enabled =
+		    false; /* the guest put it over something else: nobody answers, as with a bus conflict */
+		log_msg(LOG_DEBUG, "pci slot %u BAR %u: %#llx is taken", f->slot, bar,
+			(unsigned long long)addr);
 		return;
 	}
 	b->mapped = true;
@@ -206,9 +217,11 @@ void pci_func_cfg_write_locked(struct pci_func *f, unsigned off, unsigned size, 
 		u8 mask = f->writable[off + i];
 		f->cfg[off + i] = (f->cfg[off + i] & ~mask) | ((v >> 8 * i) & mask);
 	}
-	if (touches(off, size, PCI_COMMAND, PCI_COMMAND + 2) || touches(off, size, PCI_BASE_ADDRESS_0, PCI_CARDBUS_CIS))
+	if (touches(off, size, PCI_COMMAND, PCI_COMMAND + 2) ||
+	    touches(off, size, PCI_BASE_ADDRESS_0, PCI_CARDBUS_CIS))
 		update_bars(f);
-	if (f->msix.count && touches(off, size, f->msix.cap + PCI_MSIX_FLAGS, f->msix.cap + PCI_MSIX_FLAGS + 2))
+	if (f->msix.count &&
+	    touches(off, size, f->msix.cap + PCI_MSIX_FLAGS, f->msix.cap + PCI_MSIX_FLAGS + 2))
 		pci_msix_control_written(f);
 	if (f->ops->cfg_written)
 		f->ops->cfg_written(f, off, size);

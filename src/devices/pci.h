@@ -1,14 +1,16 @@
 /*
  * PCI: one host bridge, one bus of 32 slots, functions with BARs, capabilities and MSI-X.
  *
- * A device embeds struct pci_func as its first member and builds it in this order: pci_func_init, pci_func_add_bar and
- * pci_func_add_cap and pci_msix_init as needed, pci_func_plug. BARs get addresses at plug time, as firmware would give them; the guest
- * may move them. A BAR's region is on its bus while the command register decodes it.
+ * A device embeds struct pci_func as its first member and builds it in this order: pci_func_init,
+ * pci_func_add_bar and pci_func_add_cap and pci_msix_init as needed, pci_func_plug. BARs get addresses at
+ * plug time, as firmware would give them; the guest may move them. A BAR's region is on its bus while the
+ * command register decodes it.
  *
- * INTx: pin A of slot s is wired to GSI PCI_INTX_GSI(s), level triggered, active high towards the interrupt controller; the DSDT's
- * _PRT says the same.
+ * INTx: pin A of slot s is wired to GSI PCI_INTX_GSI(s), level triggered, active high towards the interrupt
+ * controller; the DSDT's _PRT says the same.
  *
- * Lock order: host lock (configuration space), device mutex, then the function's MSI-X lock or the host's INTx lock.
+ * Lock order: host lock (configuration space), device mutex, then the function's MSI-X lock or the host's
+ * INTx lock.
  */
 #ifndef DEVICES_PCI_H
 #define DEVICES_PCI_H
@@ -19,16 +21,16 @@
 #include "devices/machine_if.h"
 
 enum { PCI_SLOTS = 32, PCI_BARS = 6, PCI_CFG_SIZE = 4096, PCI_MSIX_MAX = 64 };
-#define PCI_INTX_GSI(slot) (16u + ((slot) & 3))
+#define PCI_INTX_GSI(slot) (16u + ((slot)&3))
 
 struct pci_host;
 struct pci_host_config {
-	gpa_t ecam_base;                 /* 1 MiB per bus, bus 0 only */
-	u64 ecam_size;                   /* what MCFG declares; 0: no ECAM */
-	gpa_t mem32_base;                /* windows of _CRS that BARs are placed in */
+	gpa_t ecam_base;  /* 1 MiB per bus, bus 0 only */
+	u64 ecam_size;    /* what MCFG declares; 0: no ECAM */
+	gpa_t mem32_base; /* windows of _CRS that BARs are placed in */
 	u64 mem32_size;
 	gpa_t mem64_base;
-	u64 mem64_size;                  /* 0: 64-bit BARs are placed in mem32 */
+	u64 mem64_size; /* 0: 64-bit BARs are placed in mem32 */
 	u16 io_base;
 	u32 io_size;
 };
@@ -44,8 +46,9 @@ struct pci_bar {
 
 struct pci_func;
 struct pci_func_ops {
-	void (*bar_mapped)(struct pci_func *f, unsigned bar);         /* mapped or unmapped: look at f->bar[bar] */
-	void (*cfg_reading)(struct pci_func *f, unsigned off, unsigned size); /* about to be read: refresh f->cfg */
+	void (*bar_mapped)(struct pci_func *f, unsigned bar); /* mapped or unmapped: look at f->bar[bar] */
+	void (*cfg_reading)(struct pci_func *f, unsigned off,
+			    unsigned size); /* about to be read: refresh f->cfg */
 	void (*cfg_written)(struct pci_func *f, unsigned off, unsigned size);
 };
 
@@ -88,11 +91,13 @@ struct pci_id {
 void pci_func_init(struct pci_func *f, struct machine *m, struct pci_host *h, const struct pci_id *id,
 		   const struct pci_func_ops *ops);
 /* size: power of two, >= 16; min and max are the access sizes the handlers take. */
-void pci_func_add_bar(struct pci_func *f, unsigned bar, enum pci_bar_kind kind, u64 size, const char *name, u8 min, u8 max,
-		      const struct region_ops *rops, void *dev);
-/* len: bytes with the two header bytes. Returns the offset of the capability, filled with zeros, read-only. */
+void pci_func_add_bar(struct pci_func *f, unsigned bar, enum pci_bar_kind kind, u64 size, const char *name,
+		      u8 min, u8 max, const struct region_ops *rops, void *dev);
+/* len: bytes with the two header bytes. Returns the offset of the capability, filled with zeros, read-only.
+ */
 unsigned pci_func_add_cap(struct pci_func *f, u8 id, unsigned len);
-int pci_msix_init(struct pci_func *f, unsigned vectors, unsigned bar); /* the BAR holds table and PBA, nothing else */
+int pci_msix_init(struct pci_func *f, unsigned vectors,
+		  unsigned bar);                 /* the BAR holds table and PBA, nothing else */
 int pci_func_plug(struct pci_func *f, int slot); /* slot < 0: the next free one */
 void pci_func_unplug(struct pci_func *f);        /* frees what the function holds, not f itself */
 

@@ -1,8 +1,8 @@
 /*
- * The PCI host bridge: slot 0, and the two roads to configuration space: mechanism #1 (ports CF8h/CFCh, PCI Local Bus
- * Specification 3.0, 3.2.2.3.2) and ECAM (PCI Express Base Specification 4.0, 7.2.2). Port CF9h, the reset control register
- * (Intel ICH9 data sheet, 13.7.5), lies inside the address port and lives here as it does in a chipset: dword accesses at CF8h
- * are the address, byte accesses at CF9h the reset register.
+ * The PCI host bridge: slot 0, and the two roads to configuration space: mechanism #1 (ports CF8h/CFCh, PCI
+ * Local Bus Specification 3.0, 3.2.2.3.2) and ECAM (PCI Express Base Specification 4.0, 7.2.2). Port CF9h,
+ * the reset control register (Intel ICH9 data sheet, 13.7.5), lies inside the address port and lives here as
+ * it does in a chipset: dword accesses at CF8h are the address, byte accesses at CF9h the reset register.
  */
 #include "devices/pci_int.h"
 
@@ -71,10 +71,11 @@ void pci_host_release_slot(struct pci_host *h, struct pci_func *f)
 
 int pci_host_place_bar(struct pci_host *h, struct pci_bar *b)
 {
-	struct window *w = b->kind == PCI_BAR_IO				       ? &h->io
+	struct window *w = b->kind == PCI_BAR_IO                                       ? &h->io
 			   : b->kind == PCI_BAR_MEM64 && h->mem64.end != h->mem64.next ? &h->mem64
 										       : &h->mem32;
-	u64 align = MAX(b->region.size, b->kind == PCI_BAR_IO ? 16 : PAGE_SIZE); /* ioeventfds and traps work by page */
+	u64 align = MAX(b->region.size,
+			b->kind == PCI_BAR_IO ? 16 : PAGE_SIZE); /* ioeventfds and traps work by page */
 	u64 at = ALIGN_UP(w->next, align);
 	if (at < w->next || at > w->end || b->region.size > w->end - at)
 		return -ENOSPC;
@@ -207,7 +208,8 @@ static void pci_host_destroy(struct device *d)
 }
 
 static const struct pci_func_ops bridge_ops = {0};
-static const struct device_class pci_host_class = {.name = "pci-host", .reset = pci_host_reset, .destroy = pci_host_destroy};
+static const struct device_class pci_host_class = {
+    .name = "pci-host", .reset = pci_host_reset, .destroy = pci_host_destroy};
 
 static int add_regions(struct pci_host *h, struct machine *m)
 {
@@ -231,15 +233,23 @@ fail_address:
 	return r;
 }
 
-static struct region config_region(struct pci_host *h, const char *name, u64 base, u64 size, const struct region_ops *ops)
+static struct region config_region(struct pci_host *h, const char *name, u64 base, u64 size,
+				   const struct region_ops *ops)
 {
-	return (struct region){.name = name, .base = base, .size = size, .min_size = 1, .max_size = 4, .ops = ops, .dev = h,
+	return (struct region){.name = name,
+			       .base = base,
+			       .size = size,
+			       .min_size = 1,
+			       .max_size = 4,
+			       .ops = ops,
+			       .dev = h,
 			       .enabled = true};
 }
 
 int pci_host_create(struct machine *m, const struct pci_host_config *c, struct pci_host **out)
 {
-	static const struct pci_id id = {.vendor = HOST_VENDOR, .device = HOST_DEVICE, .class_code = CLASS_HOST_BRIDGE};
+	static const struct pci_id id = {
+	    .vendor = HOST_VENDOR, .device = HOST_DEVICE, .class_code = CLASS_HOST_BRIDGE};
 	struct pci_host *h = calloc(1, sizeof(*h));
 	if (!h)
 		return -ENOMEM;

@@ -9,7 +9,8 @@ u32 pci_func_cfg_read_locked(struct pci_func *f, unsigned off, unsigned size);
 void pci_func_cfg_write_locked(struct pci_func *f, unsigned off, unsigned size, u32 v);
 
 /* pci_host.c */
-int pci_host_claim_slot(struct pci_host *h, struct pci_func *f, int slot); /* sets f->slot; -ENOSPC or -EBUSY */
+int pci_host_claim_slot(struct pci_host *h, struct pci_func *f,
+			int slot); /* sets f->slot; -ENOSPC or -EBUSY */
 void pci_host_release_slot(struct pci_host *h, struct pci_func *f);
 int pci_host_place_bar(struct pci_host *h, struct pci_bar *b);
 void pci_host_lock(struct pci_host *h);

@@ -1,7 +1,8 @@
 /*
- * MSI-X (PCI Local Bus Specification 3.0, 6.8.2). Table and pending bit array share one BAR: the table at 0, the PBA in its upper half.
- * A vector that is unmasked owns a route (an eventfd that the interrupt controller listens to), so that firing it is one write
- * from any thread. Routes are made when a vector is first unmasked and changed when its address or data did.
+ * MSI-X (PCI Local Bus Specification 3.0, 6.8.2). Table and pending bit array share one BAR: the table at 0,
+ * the PBA in its upper half. A vector that is unmasked owns a route (an eventfd that the interrupt controller
+ * listens to), so that firing it is one write from any thread. Routes are made when a vector is first
+ * unmasked and changed when its address or data did.
  */
 #include <assert.h>
 #include <errno.h>
@@ -12,7 +13,7 @@
 #include "devices/pci_int.h"
 
 enum { BAR_SIZE = 4096, PBA_OFFSET = 2048 };
-_Static_assert(PCI_MSIX_MAX * PCI_MSIX_ENTRY_SIZE <= PBA_OFFSET, "table fits");
+_Static_assert(PCI_MSIX_MAX *PCI_MSIX_ENTRY_SIZE <= PBA_OFFSET, "table fits");
 
 static void deliver_locked(struct pci_func *f, struct pci_msix_vector *v)
 {
@@ -28,7 +29,8 @@ static bool open_locked(const struct pci_msix *x, const struct pci_msix_vector *
 	return x->enabled && !x->masked && !(v->control & PCI_MSIX_ENTRY_CTRL_MASKBIT);
 }
 
-/* Brings the route up to date with an open vector's address and data. Without a route, delivery goes by machine_msi. */
+/* Brings the route up to date with an open vector's address and data. Without a route, delivery goes by
+ * machine_msi. */
 static void route_locked(struct pci_func *f, struct pci_msix_vector *v)
 {
 	struct machine *m = f->dev.machine;

@@ -1,11 +1,12 @@
 /*
- * 16550A UART (National Semiconductor PC16550D data sheet, sections 6 and 8). Bytes take no time on the wire: a written byte goes
- * to the chardev at once, so THRE is clear only while the chardev has no room. That is the only flow control a guest sees,
- * and it is the right one: a slow terminal looks like a slow line, and no vCPU ever waits.
+ * 16550A UART (National Semiconductor PC16550D data sheet, sections 6 and 8). Bytes take no time on the wire:
+ * a written byte goes to the chardev at once, so THRE is clear only while the chardev has no room. That is
+ * the only flow control a guest sees, and it is the right one: a slow terminal looks like a slow line, and no
+ * vCPU ever waits.
  *
- * The receiver takes from the chardev what fits its FIFO (16 bytes, or 1) and asks for more when the guest has read it, so
- * input is never lost and overrun never happens except in loopback. The character timeout (four character times without
- * a read) is immediate: a line of infinite speed has character times of zero.
+ * The receiver takes from the chardev what fits its FIFO (16 bytes, or 1) and asks for more when the guest
+ * has read it, so input is never lost and overrun never happens except in loopback. The character timeout
+ * (four character times without a read) is immediate: a line of infinite speed has character times of zero.
  */
 #include "devices/uart.h"
 
@@ -18,12 +19,29 @@
 enum { FIFO_SIZE = 16 };
 
 enum { IER_RDA = 0x01, IER_THRE = 0x02, IER_LINE = 0x04, IER_MODEM = 0x08 };
-enum { IIR_NONE = 0x01, IIR_MODEM = 0x00, IIR_THRE = 0x02, IIR_RDA = 0x04, IIR_LINE = 0x06, IIR_TIMEOUT = 0x0c, IIR_FIFO = 0xc0 };
+enum {
+	IIR_NONE = 0x01,
+	IIR_MODEM = 0x00,
+	IIR_THRE = 0x02,
+	IIR_RDA = 0x04,
+	IIR_LINE = 0x06,
+	IIR_TIMEOUT = 0x0c,
+	IIR_FIFO = 0xc0
+};
 enum { FCR_ENABLE = 0x01, FCR_CLEAR_RX = 0x02, FCR_CLEAR_TX = 0x04 };
 enum { LCR_BREAK = 0x40, LCR_DLAB = 0x80 };
 enum { MCR_DTR = 0x01, MCR_RTS = 0x02, MCR_OUT1 = 0x04, MCR_OUT2 = 0x08, MCR_LOOP = 0x10 };
 enum { LSR_DR = 0x01, LSR_OE = 0x02, LSR_BI = 0x10, LSR_THRE = 0x20, LSR_TEMT = 0x40, LSR_ERRORS = 0x1e };
-enum { MSR_DCTS = 0x01, MSR_DDSR = 0x02, MSR_TERI = 0x04, MSR_DDCD = 0x08, MSR_CTS = 0x10, MSR_DSR = 0x20, MSR_RI = 0x40, MSR_DCD = 0x80 };
+enum {
+	MSR_DCTS = 0x01,
+	MSR_DDSR = 0x02,
+	MSR_TERI = 0x04,
+	MSR_DDCD = 0x08,
+	MSR_CTS = 0x10,
+	MSR_DSR = 0x20,
+	MSR_RI = 0x40,
+	MSR_DCD = 0x80
+};
 
 struct fifo {
 	u8 data[FIFO_SIZE];
@@ -38,7 +56,8 @@ struct uart {
 	pthread_mutex_t lock;
 	struct fifo rx, tx;
 	u8 ier, fcr, lcr, mcr, lsr_errors, msr, scr, dll, dlm;
-	bool thre_pending; /* the THRE interrupt condition: set when THR empties, cleared by its IIR read or a THR write */
+	bool thre_pending; /* the THRE interrupt condition: set when THR empties, cleared by its IIR read or a
+			      THR write */
 	bool irq_level;
 	bool starved; /* the chardev has input that did not fit */
 };
@@ -190,7 +209,8 @@ static u8 read_mcr(struct uart *u)
 	return u->mcr;
 }
 
-/* The modem lines: a connected, ready peer; in loopback the chip's own outputs. Deltas against what was read last. */
+/* The modem lines: a connected, ready peer; in loopback the chip's own outputs. Deltas against what was read
+ * last. */
 static void set_modem_lines(struct uart *u)
 {
 	u8 now = MSR_CTS | MSR_DSR | MSR_DCD;
@@ -234,23 +254,17 @@ static void write_scr(struct uart *u, u8 v)
 	u->scr = v;
 }
 
-static void write_nothing(struct uart *u, u8 v)
-{
-}
+static void write_nothing(struct uart *u, u8 v) {}
 
 static const struct uart_reg {
 	const char *name;
 	u8 (*read)(struct uart *u);
 	void (*write)(struct uart *u, u8 v);
 } uart_regs[8] = {
-	[0] = {"RBR/THR/DLL", read_rbr, write_thr},
-	[1] = {"IER/DLM", read_ier, write_ier},
-	[2] = {"IIR/FCR", read_iir, write_fcr},
-	[3] = {"LCR", read_lcr, write_lcr},
-	[4] = {"MCR", read_mcr, write_mcr},
-	[5] = {"LSR", read_lsr, write_nothing},
-	[6] = {"MSR", read_msr, write_nothing},
-	[7] = {"SCR", read_scr, write_scr},
+    [0] = {"RBR/THR/DLL", read_rbr, write_thr}, [1] = {"IER/DLM", read_ier, write_ier},
+    [2] = {"IIR/FCR", read_iir, write_fcr},     [3] = {"LCR", read_lcr, write_lcr},
+    [4] = {"MCR", read_mcr, write_mcr},         [5] = {"LSR", read_lsr, write_nothing},
+    [6] = {"MSR", read_msr, write_nothing},     [7] = {"SCR", read_scr, write_scr},
 };
 
 /* Room again: the backend goes on with what did not fit. */
@@ -345,8 +359,14 @@ int uart_create(struct machine *m, const struct uart_config *c, struct uart **ou
 	u->chardev = c->chardev;
 	u->gsi = c->gsi;
 	pthread_mutex_init(&u->lock, NULL);
-	u->region = (struct region){.name = "uart", .base = c->port, .size = ARRAY_SIZE(uart_regs), .min_size = 1, .max_size = 1,
-				    .ops = &uart_region_ops, .dev = u, .enabled = true};
+	u->region = (struct region){.name = "uart",
+				    .base = c->port,
+				    .size = ARRAY_SIZE(uart_regs),
+				    .min_size = 1,
+				    .max_size = 1,
+				    .ops = &uart_region_ops,
+				    .dev = u,
+				    .enabled = true};
 	uart_reset(&u->dev);
 	int r = bus_add(machine_pio(m), &u->region);
 	if (r) {

@@ -1,6 +1,6 @@
 /*
- * A virtio device's life as the driver drives it (Virtio 1.2, 2.1 and 3.1): status, features, queues, reset. Independent of the
- * transport and of the device.
+ * A virtio device's life as the driver drives it (Virtio 1.2, 2.1 and 3.1): status, features, queues, reset.
+ * Independent of the transport and of the device.
  */
 #include "devices/virtio.h"
 
@@ -10,8 +10,8 @@
 
 #include "base/base.h"
 
-void virtio_init(struct virtio *v, struct machine *m, const struct virtio_ops *ops, u64 features, unsigned n_queues,
-		 u16 queue_size)
+void virtio_init(struct virtio *v, struct machine *m, const struct virtio_ops *ops, u64 features,
+		 unsigned n_queues, u16 queue_size)
 {
 	assert(n_queues <= VIRTIO_QUEUES_MAX && queue_size <= VIRTQ_SIZE_MAX);
 	v->ops = ops;
@@ -58,7 +58,8 @@ void virtio_needs_reset_locked(struct virtio *v, const char *why)
 {
 	if (v->status & VIRTIO_CONFIG_S_NEEDS_RESET)
 		return; /* said once */
-	log_msg(LOG_WARN, "%s: the guest's driver broke the rules: %s (the device waits for a reset)", v->ops->name, why);
+	log_msg(LOG_WARN, "%s: the guest's driver broke the rules: %s (the device waits for a reset)",
+		v->ops->name, why);
 	v->status |= VIRTIO_CONFIG_S_NEEDS_RESET;
 	if (v->status & VIRTIO_CONFIG_S_DRIVER_OK)
 		v->transport->signal_config(v);

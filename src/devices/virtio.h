@@ -1,27 +1,31 @@
 /*
- * Virtio 1.2 devices (OASIS Virtual I/O Device Version 1.2): the ring, the device's side of the contract, the PCI transport.
+ * Virtio 1.2 devices (OASIS Virtual I/O Device Version 1.2): the ring, the device's side of the contract, the
+ * PCI transport.
  *
- * The ring. A queue is three tables in guest memory. The driver writes buffers as descriptors {address, length, flags, next}
- * into the descriptor table, puts the index of a chain's first descriptor into the available ring and counts its index up;
- * the device puts {head, bytes written} into the used ring and counts that index up. Indices run freely modulo 65536; slots
- * are index modulo queue size. A chain is device-readable descriptors first, then device-writable ones. A descriptor may
- * instead point at a table of descriptors (indirect), once. Each side tells the other when it wants to be woken: by flags, or
- * (EVENT_IDX) by the index at which it wants it.
+ * The ring. A queue is three tables in guest memory. The driver writes buffers as descriptors {address,
+ * length, flags, next} into the descriptor table, puts the index of a chain's first descriptor into the
+ * available ring and counts its index up; the device puts {head, bytes written} into the used ring and counts
+ * that index up. Indices run freely modulo 65536; slots are index modulo queue size. A chain is
+ * device-readable descriptors first, then device-writable ones. A descriptor may instead point at a table of
+ * descriptors (indirect), once. Each side tells the other when it wants to be woken: by flags, or (EVENT_IDX)
+ * by the index at which it wants it.
  *
- * Nothing in guest memory is trusted. virtio_ring.c is the only place that reads descriptors: it copies each one once, checks it,
- * and hands the device a struct virtq_chain of host pointers that lie inside guest RAM. A chain longer than the queue, or than
- * 2^32 - 1 bytes, a loop, an empty descriptor, a readable one after a writable one, an address outside RAM: all make
- * the queue broken; the device then needs a reset (DEVICE_NEEDS_RESET) and nothing more is taken from it. The bytes behind the
- * pointers may change at any moment: a device copies a header out once (chain_read) and checks the copy.
+ * Nothing in guest memory is trusted. virtio_ring.c is the only place that reads descriptors: it copies each
+ * one once, checks it, and hands the device a struct virtq_chain of host pointers that lie inside guest RAM.
+ * A chain longer than the queue, or than 2^32 - 1 bytes, a loop, an empty descriptor, a readable one after a
+ * writable one, an address outside RAM: all make the queue broken; the device then needs a reset
+ * (DEVICE_NEEDS_RESET) and nothing more is taken from it. The bytes behind the pointers may change at any
+ * moment: a device copies a header out once (chain_read) and checks the copy.
  *
- * What is written: after virtq_push every page the device wrote has been reported by guest_written, so the engine has dropped
- * translations of it and it counts as dirty.
+ * What is written: after virtq_push every page the device wrote has been reported by guest_written, so the
+ * engine has dropped translations of it and it counts as dirty.
  *
  * Contract for device code (struct virtio_ops):
  *   - every callback runs with v->lock held; notify runs on the main thread's loop, the others on any thread;
  *   - notify takes from the queue until virtq_pop says 0 and pushes results now or later;
- *   - reset forgets the queues; when work in flight still points into guest memory it returns false, and virtio_reset_done follows
- *     once the memory is quiet. Meanwhile the driver sees a device that is not yet reset (1.2, 2.4.2);
+ *   - reset forgets the queues; when work in flight still points into guest memory it returns false, and
+ * virtio_reset_done follows once the memory is quiet. Meanwhile the driver sees a device that is not yet
+ * reset (1.2, 2.4.2);
  *   - lengths and offsets of config accesses are inside the config the device declared.
  *
  * Lock order: PCI host lock, v->lock, backend locks, MSI-X lock.
@@ -43,7 +47,7 @@ enum { VIRTQ_SIZE_MAX = 256, VIRTIO_QUEUES_MAX = 32 };
 /* ---- the ring (virtio_ring.c); the caller holds the device's lock ---- */
 struct virtq {
 	struct machine *machine;
-	u16 size, size_max;       /* size: what the driver chose, a power of two <= size_max */
+	u16 size, size_max; /* size: what the driver chose, a power of two <= size_max */
 	bool enabled, broken;
 	bool event_idx;
 	gpa_t desc, avail, used;
@@ -51,15 +55,15 @@ struct virtq {
 	const void *desc_p;
 	const void *avail_p;
 	void *used_p;
-	u16 avail_next;           /* next slot of the available ring to look at */
-	u16 used_next;            /* next slot of the used ring to fill */
-	u16 signalled;            /* used index at the last interrupt decision */
+	u16 avail_next; /* next slot of the available ring to look at */
+	u16 used_next;  /* next slot of the used ring to fill */
+	u16 signalled;  /* used index at the last interrupt decision */
 	bool signalled_valid;
 };
 
 struct virtq_chain {
 	u16 head;
-	unsigned n_out, n_in;     /* iov[0..n_out) device reads, iov[n_out..n_out+n_in) device writes */
+	unsigned n_out, n_in; /* iov[0..n_out) device reads, iov[n_out..n_out+n_in) device writes */
 	u64 out_bytes, in_bytes;
 	struct iovec iov[VIRTQ_SIZE_MAX];
 	gpa_t gpa[VIRTQ_SIZE_MAX];
@@ -77,21 +81,24 @@ bool virtq_wants_interrupt(struct virtq *q); /* after pushes, once */
 void virtq_quiet(struct virtq *q);           /* the device is looking: no notifications wanted */
 bool virtq_listen(struct virtq *q);          /* notify me again; true: more came meanwhile, go on */
 
-/* Copies from the readable / to the writable part at byte offset off; false (and no copy) when it does not hold n bytes there. */
+/* Copies from the readable / to the writable part at byte offset off; false (and no copy) when it does not
+ * hold n bytes there. */
 bool chain_read(const struct virtq_chain *c, u64 off, void *buf, u64 n) __attribute__((warn_unused_result));
-bool chain_write(const struct virtq_chain *c, u64 off, const void *buf, u64 n) __attribute__((warn_unused_result));
-/* Cuts [off, off+n) out of a part into iov (room for VIRTQ_SIZE_MAX); number of entries, 0 when it is not all there. */
+bool chain_write(const struct virtq_chain *c, u64 off, const void *buf, u64 n)
+    __attribute__((warn_unused_result));
+/* Cuts [off, off+n) out of a part into iov (room for VIRTQ_SIZE_MAX); number of entries, 0 when it is not all
+ * there. */
 unsigned chain_slice(const struct virtq_chain *c, bool in, u64 off, u64 n, struct iovec *iov);
 
 /* ---- a device (virtio.c) ---- */
 struct virtio;
 struct virtio_ops {
 	const char *name;
-	u16 id;         /* VIRTIO_ID_* */
-	u32 pci_class;  /* 24 bits */
+	u16 id;        /* VIRTIO_ID_* */
+	u32 pci_class; /* 24 bits */
 	void (*notify)(struct virtio *v, unsigned queue);
-	void (*activate)(struct virtio *v);                     /* DRIVER_OK was set; may be NULL */
-	bool (*reset)(struct virtio *v);                        /* true: quiet now; may be NULL */
+	void (*activate)(struct virtio *v); /* DRIVER_OK was set; may be NULL */
+	bool (*reset)(struct virtio *v);    /* true: quiet now; may be NULL */
 	void (*config_written)(struct virtio *v, unsigned off, unsigned size); /* may be NULL */
 };
 struct virtio_transport_ops {
@@ -111,15 +118,15 @@ struct virtio {
 	u8 status;
 	bool resetting;
 	u8 generation;
-	u8 *config;              /* the device's configuration, little-endian; the device owns it */
+	u8 *config;                /* the device's configuration, little-endian; the device owns it */
 	const u8 *config_writable; /* mask; NULL: all read-only */
 	unsigned config_size;
 	unsigned n_queues;
 	struct virtq queue[VIRTIO_QUEUES_MAX];
 };
 /* VERSION_1, INDIRECT_DESC and EVENT_IDX are offered for every device. */
-void virtio_init(struct virtio *v, struct machine *m, const struct virtio_ops *ops, u64 features, unsigned n_queues,
-		 u16 queue_size);
+void virtio_init(struct virtio *v, struct machine *m, const struct virtio_ops *ops, u64 features,
+		 unsigned n_queues, u16 queue_size);
 void virtio_set_config(struct virtio *v, void *config, const u8 *writable, unsigned size);
 void virtio_fini(struct virtio *v);
 
@@ -129,7 +136,8 @@ static inline bool virtio_has(const struct virtio *v, unsigned feature)
 }
 static inline bool virtio_live(const struct virtio *v)
 {
-	return (v->status & (VIRTIO_CONFIG_S_DRIVER_OK | VIRTIO_CONFIG_S_NEEDS_RESET)) == VIRTIO_CONFIG_S_DRIVER_OK;
+	return (v->status & (VIRTIO_CONFIG_S_DRIVER_OK | VIRTIO_CONFIG_S_NEEDS_RESET)) ==
+	       VIRTIO_CONFIG_S_DRIVER_OK;
 }
 
 /* for devices; v->lock held */
@@ -147,10 +155,11 @@ void virtio_reset_locked(struct virtio *v);
 
 /* ---- on PCI (virtio_pci.c) ---- */
 struct virtio_pci;
-/* The transport is the struct device of the pair: cls is the device's class, whose handlers call these two. destroy may be called
- * with vp NULL. */
-int virtio_pci_create(struct virtio *v, struct pci_host *h, int slot, const struct device_class *cls, struct virtio_pci **out);
-void virtio_pci_reset(struct virtio_pci *vp);   /* main thread, vCPUs stopped, device quiet */
+/* The transport is the struct device of the pair: cls is the device's class, whose handlers call these two.
+ * destroy may be called with vp NULL. */
+int virtio_pci_create(struct virtio *v, struct pci_host *h, int slot, const struct device_class *cls,
+		      struct virtio_pci **out);
+void virtio_pci_reset(struct virtio_pci *vp); /* main thread, vCPUs stopped, device quiet */
 void virtio_pci_destroy(struct virtio_pci *vp);
 struct virtio *virtio_of_device(struct device *d);
 struct virtio_pci *virtio_pci_of_device(struct device *d);

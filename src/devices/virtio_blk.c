@@ -1,9 +1,10 @@
 /*
- * Block device (Virtio 1.2, 5.2). A request is a chain: header {type, sector}, data, one status byte. It is taken apart and checked on
- * the main thread, goes to the disk as host pointers into guest RAM, and is pushed when the disk has finished.
+ * Block device (Virtio 1.2, 5.2). A request is a chain: header {type, sector}, data, one status byte. It is
+ * taken apart and checked on the main thread, goes to the disk as host pointers into guest RAM, and is pushed
+ * when the disk has finished.
  *
- * A reset while requests are in flight waits for them: the disk may still be writing into guest memory. Until then the driver
- * reads a status other than 0 and waits.
+ * A reset while requests are in flight waits for them: the disk may still be writing into guest memory. Until
+ * then the driver reads a status other than 0 and waits.
  */
 #include "devices/virtio_blk.h"
 
@@ -91,7 +92,8 @@ static void disk_done(struct disk_req *dr, int result)
 	pthread_mutex_unlock(&b->v.lock);
 }
 
-/* ---- request types: each checks and fills r->disk; returns IN_FLIGHT to have it submitted, or the status to answer with ---- */
+/* ---- request types: each checks and fills r->disk; returns IN_FLIGHT to have it submitted, or the status to
+ * answer with ---- */
 enum { IN_FLIGHT = -1 };
 
 /* Data sits behind the header in the readable part, or before the status byte in the writable one. */
@@ -165,12 +167,12 @@ static const struct request_type {
 	int (*prepare)(struct virtio_blk *b, struct request *r);
 	const char *name;
 } request_types[] = {
-	{VIRTIO_BLK_T_IN, -1, do_read, "read"},
-	{VIRTIO_BLK_T_OUT, -1, do_write, "write"},
-	{VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_F_FLUSH, do_flush, "flush"},
-	{VIRTIO_BLK_T_GET_ID, -1, do_get_id, "get ID"},
-	{VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_F_DISCARD, do_discard, "discard"},
-	{VIRTIO_BLK_T_WRITE_ZEROES, VIRTIO_BLK_F_WRITE_ZEROES, do_write_zeroes, "write zeroes"},
+    {VIRTIO_BLK_T_IN, -1, do_read, "read"},
+    {VIRTIO_BLK_T_OUT, -1, do_write, "write"},
+    {VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_F_FLUSH, do_flush, "flush"},
+    {VIRTIO_BLK_T_GET_ID, -1, do_get_id, "get ID"},
+    {VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_F_DISCARD, do_discard, "discard"},
+    {VIRTIO_BLK_T_WRITE_ZEROES, VIRTIO_BLK_F_WRITE_ZEROES, do_write_zeroes, "write zeroes"},
 };
 
 static int prepare(struct virtio_blk *b, struct request *r)
@@ -208,7 +210,8 @@ static int take_one(struct virtio_blk *b)
 	if (!r)
 		return 0; /* out of memory: what is in flight will bring us back */
 	int got = virtq_pop(q, &r->chain);
-	if (got > 0 && r->chain.in_bytes && r->chain.out_bytes >= sizeof(struct virtio_blk_outhdr) && b->in_flight < q->size) {
+	if (got > 0 && r->chain.in_bytes && r->chain.out_bytes >= sizeof(struct virtio_blk_outhdr) &&
+	    b->in_flight < q->size) {
 		start(b, r);
 		return 1;
 	}
@@ -239,8 +242,11 @@ static bool blk_reset_queues(struct virtio *v)
 	return !blk_of(v)->in_flight;
 }
 
-static const struct virtio_ops blk_ops = {.name = "virtio-blk", .id = VIRTIO_ID_BLOCK, .pci_class = CLASS_SCSI_OTHER,
-					  .notify = blk_notify, .reset = blk_reset_queues};
+static const struct virtio_ops blk_ops = {.name = "virtio-blk",
+					  .id = VIRTIO_ID_BLOCK,
+					  .pci_class = CLASS_SCSI_OTHER,
+					  .notify = blk_notify,
+					  .reset = blk_reset_queues};
 
 /* ---- lifecycle ---- */
 static void blk_reset(struct device *d)
@@ -269,37 +275,40 @@ static void blk_destroy(struct device *d)
 	blk_free(b);
 }
 
-static const struct device_class blk_class = {.name = "virtio-blk", .reset = blk_reset, .destroy = blk_destroy};
+static const struct device_class blk_class = {
+    .name = "virtio-blk", .reset = blk_reset, .destroy = blk_destroy};
 
 static void fill_config(struct virtio_blk_config *c, const struct disk *d)
 {
 	*c = (struct virtio_blk_config){
-		.capacity = d->size / SECTOR,
-		.seg_max = SEG_MAX,
-		.blk_size = SECTOR,
-		.physical_block_exp = (u8)__builtin_ctz(d->block_size / SECTOR),
-		.min_io_size = (u16)MIN(d->block_size / SECTOR, 0xffff),
-		.num_queues = 1,
-		.max_discard_sectors = RANGE_SECTORS_MAX,
-		.max_discard_seg = 1,
-		.discard_sector_alignment = MAX(d->block_size / SECTOR, 1),
-		.max_write_zeroes_sectors = RANGE_SECTORS_MAX,
-		.max_write_zeroes_seg = 1,
-		.write_zeroes_may_unmap = 1,
+	    .capacity = d->size / SECTOR,
+	    .seg_max = SEG_MAX,
+	    .blk_size = SECTOR,
+	    .physical_block_exp = (u8)__builtin_ctz(d->block_size / SECTOR),
+	    .min_io_size = (u16)MIN(d->block_size / SECTOR, 0xffff),
+	    .num_queues = 1,
+	    .max_discard_sectors = RANGE_SECTORS_MAX,
+	    .max_discard_seg = 1,
+	    .discard_sector_alignment = MAX(d->block_size / SECTOR, 1),
+	    .max_write_zeroes_sectors = RANGE_SECTORS_MAX,
+	    .max_write_zeroes_seg = 1,
+	    .write_zeroes_may_unmap = 1,
 	};
 }
 
-int virtio_blk_create(struct machine *m, struct pci_host *h, const struct virtio_blk_options *c, struct virtio_blk **out)
+int virtio_blk_create(struct machine *m, struct pci_host *h, const struct virtio_blk_options *c,
+		      struct virtio_blk **out)
 {
 	struct virtio_blk *b = calloc(1, sizeof(*b));
 	if (!b)
 		return -ENOMEM;
-	u64 features = BIT64(VIRTIO_BLK_F_SEG_MAX) | BIT64(VIRTIO_BLK_F_BLK_SIZE) | BIT64(VIRTIO_BLK_F_TOPOLOGY) |
-		       BIT64(VIRTIO_BLK_F_FLUSH);
+	u64 features = BIT64(VIRTIO_BLK_F_SEG_MAX) | BIT64(VIRTIO_BLK_F_BLK_SIZE) |
+		       BIT64(VIRTIO_BLK_F_TOPOLOGY) | BIT64(VIRTIO_BLK_F_FLUSH);
 	if (c->disk->read_only)
 		features |= BIT64(VIRTIO_BLK_F_RO);
 	else
-		features |= BIT64(VIRTIO_BLK_F_WRITE_ZEROES) | (c->disk->can_discard ? BIT64(VIRTIO_BLK_F_DISCARD) : 0);
+		features |= BIT64(VIRTIO_BLK_F_WRITE_ZEROES) |
+			    (c->disk->can_discard ? BIT64(VIRTIO_BLK_F_DISCARD) : 0);
 	b->disk = c->disk;
 	if (c->serial)
 		memcpy(b->id, c->serial, strnlen(c->serial, ID_BYTES));

@@ -7,9 +7,10 @@
 struct disk;
 struct virtio_blk;
 struct virtio_blk_options {
-	struct disk *disk;   /* owned by the device from success on */
-	const char *serial;  /* up to 20 bytes, for GET_ID; NULL: none */
+	struct disk *disk;  /* owned by the device from success on */
+	const char *serial; /* up to 20 bytes, for GET_ID; NULL: none */
 };
-int virtio_blk_create(struct machine *m, struct pci_host *h, const struct virtio_blk_options *c, struct virtio_blk **out);
+int virtio_blk_create(struct machine *m, struct pci_host *h, const struct virtio_blk_options *c,
+		      struct virtio_blk **out);
 
 #endif

@@ -1,10 +1,12 @@
 /*
- * Console device (Virtio 1.2, 5.3): port 0 is a terminal, the others are named byte streams between host and guest. With MULTIPORT
- * a pair of control queues carries messages about ports. What the device has to tell about a port is a set of bits, not
- * a list of messages: it cannot grow however slowly the driver reads, and the latest state wins.
+ * Console device (Virtio 1.2, 5.3): port 0 is a terminal, the others are named byte streams between host and
+ * guest. With MULTIPORT a pair of control queues carries messages about ports. What the device has to tell
+ * about a port is a set of bits, not a list of messages: it cannot grow however slowly the driver reads, and
+ * the latest state wins.
  *
- * Flow control: a transmit chain that the chardev takes only in part stays where it is, with an offset, until the chardev has
- * drained; the guest sees a queue that does not move. Input stays with the chardev while the guest has no buffers.
+ * Flow control: a transmit chain that the chardev takes only in part stays where it is, with an offset, until
+ * the chardev has drained; the guest sees a queue that does not move. Input stays with the chardev while the
+ * guest has no buffers.
  */
 #include "devices/virtio_console.h"
 
@@ -29,10 +31,10 @@ struct port {
 	char name[NAME_MAX_BYTES];
 	bool console;
 	bool guest_open, host_open;
-	bool starved;  /* the chardev holds input that did not fit */
+	bool starved; /* the chardev holds input that did not fit */
 	u8 tell;
 	u16 cols, rows;
-	bool tx_busy;  /* tx is popped and partly written, up to tx_done */
+	bool tx_busy; /* tx is popped and partly written, up to tx_done */
 	u64 tx_done;
 	struct virtq_chain tx;
 };
@@ -76,7 +78,8 @@ struct message {
 static void build(const struct port *p, u8 what, struct message *m)
 {
 	struct virtio_console_control *h = &m->head;
-	const u16 size[2] = {p->rows, p->cols}; /* rows first: the order Linux has read since 2010, not 5.3.6.2's */
+	const u16 size[2] = {p->rows,
+			     p->cols}; /* rows first: the order Linux has read since 2010, not 5.3.6.2's */
 	h->id = p->id;
 	h->value = 1;
 	m->size = sizeof(*h);
@@ -103,7 +106,8 @@ static void build(const struct port *p, u8 what, struct message *m)
 	}
 }
 
-/* Sends one message: 1 sent, 0 no buffer, -EIO. A buffer that is too small is returned empty and the message dropped. */
+/* Sends one message: 1 sent, 0 no buffer, -EIO. A buffer that is too small is returned empty and the message
+ * dropped. */
 static int send_message(struct virtio_console *c, const struct message *m)
 {
 	struct virtq *q = &c->v.queue[Q_CONTROL_RX];
@@ -182,9 +186,9 @@ static const struct {
 	u16 event;
 	void (*run)(struct virtio_console *c, struct port *p, u16 value);
 } control_events[] = {
-	{VIRTIO_CONSOLE_DEVICE_READY, on_device_ready},
-	{VIRTIO_CONSOLE_PORT_READY, on_port_ready},
-	{VIRTIO_CONSOLE_PORT_OPEN, on_port_open},
+    {VIRTIO_CONSOLE_DEVICE_READY, on_device_ready},
+    {VIRTIO_CONSOLE_PORT_READY, on_port_ready},
+    {VIRTIO_CONSOLE_PORT_OPEN, on_port_open},
 };
 
 static void handle_control(struct virtio_console *c)
@@ -283,7 +287,8 @@ static void port_drained(void *dev)
 static bool accepts_input(const struct port *p)
 {
 	const struct virtio_console *c = p->con;
-	return virtio_live(&c->v) && c->v.queue[rx_queue(p->id)].enabled && (multiport(c) ? p->guest_open : p->id == 0);
+	return virtio_live(&c->v) && c->v.queue[rx_queue(p->id)].enabled &&
+	       (multiport(c) ? p->guest_open : p->id == 0);
 }
 
 static size_t feed_locked(struct port *p, const u8 *data, size_t n)
@@ -294,7 +299,8 @@ static size_t feed_locked(struct port *p, const u8 *data, size_t n)
 	int budget = VIRTIO_BUDGET;
 	while (taken < n) {
 		if (!budget--) {
-			virtio_again(&c->v, rx_queue(p->id)); /* and so to rx_notify, which asks for the rest */
+			virtio_again(&c->v,
+				     rx_queue(p->id)); /* and so to rx_notify, which asks for the rest */
 			break;
 		}
 		int got = virtq_pop(q, &c->chain);
@@ -368,7 +374,7 @@ static void port_opened(void *dev, bool open)
 }
 
 static const struct chardev_sink port_sink = {
-	.input = port_input, .drained = port_drained, .resized = port_resized, .opened = port_opened};
+    .input = port_input, .drained = port_drained, .resized = port_resized, .opened = port_opened};
 
 /* ---- the virtio side ---- */
 static void console_notify(struct virtio *v, unsigned queue)
@@ -404,13 +410,17 @@ static void console_config_written(struct virtio *v, unsigned off, unsigned size
 {
 	struct virtio_console *c = con_of(v);
 	u8 byte = (u8)c->space.emerg_wr;
-	if (off == offsetof(struct virtio_console_config, emerg_wr) && !chardev_write(c->port[0].chardev, &byte, 1))
+	if (off == offsetof(struct virtio_console_config, emerg_wr) &&
+	    !chardev_write(c->port[0].chardev, &byte, 1))
 		return; /* a full terminal loses it: nothing here may wait */
 }
 
-static const struct virtio_ops console_ops = {
-	.name = "virtio-console", .id = VIRTIO_ID_CONSOLE, .pci_class = CLASS_SERIAL_OTHER, .notify = console_notify,
-	.reset = console_reset_queues, .config_written = console_config_written};
+static const struct virtio_ops console_ops = {.name = "virtio-console",
+					      .id = VIRTIO_ID_CONSOLE,
+					      .pci_class = CLASS_SERIAL_OTHER,
+					      .notify = console_notify,
+					      .reset = console_reset_queues,
+					      .config_written = console_config_written};
 
 /* ---- lifecycle ---- */
 static void console_reset(struct device *d)
@@ -429,7 +439,7 @@ static void console_destroy(struct device *d)
 }
 
 static const struct device_class console_class = {
-	.name = "virtio-console", .reset = console_reset, .destroy = console_destroy};
+    .name = "virtio-console", .reset = console_reset, .destroy = console_destroy};
 
 static int set_up_port(struct virtio_console *c, unsigned id, const struct virtio_console_port_options *o)
 {
@@ -449,7 +459,7 @@ int virtio_console_create(struct machine *m, struct pci_host *h, const struct vi
 			  struct virtio_console **out)
 {
 	static const u8 writable[sizeof(struct virtio_console_config)] = {
-		[offsetof(struct virtio_console_config, emerg_wr)] = 0xff};
+	    [offsetof(struct virtio_console_config, emerg_wr)] = 0xff};
 	if (o->n_ports < 1 || o->n_ports > VIRTIO_CONSOLE_PORTS_MAX)
 		return -EINVAL;
 	struct virtio_console *c = calloc(1, sizeof(*c) + o->n_ports * sizeof(c->port[0]));
@@ -459,7 +469,8 @@ int virtio_console_create(struct machine *m, struct pci_host *h, const struct vi
 	c->n_ports = o->n_ports;
 	c->space.max_nr_ports = o->n_ports;
 	virtio_init(&c->v, m, &console_ops,
-		    BIT64(VIRTIO_CONSOLE_F_SIZE) | BIT64(VIRTIO_CONSOLE_F_MULTIPORT) | BIT64(VIRTIO_CONSOLE_F_EMERG_WRITE),
+		    BIT64(VIRTIO_CONSOLE_F_SIZE) | BIT64(VIRTIO_CONSOLE_F_MULTIPORT) |
+			BIT64(VIRTIO_CONSOLE_F_EMERG_WRITE),
 		    Q_PORT1 + 2 * (o->n_ports - 1), QUEUE_SIZE);
 	virtio_set_config(&c->v, &c->space, writable, sizeof(c->space));
 	for (unsigned i = 0; i < o->n_ports && !r; i++)

@@ -14,7 +14,8 @@ struct virtio_console_port_options {
 	bool console;            /* a terminal (hvc): has a size */
 };
 struct virtio_console_options {
-	unsigned n_ports; /* 1 .. VIRTIO_CONSOLE_PORTS_MAX; port 0 is all that a driver without MULTIPORT sees */
+	unsigned
+	    n_ports; /* 1 .. VIRTIO_CONSOLE_PORTS_MAX; port 0 is all that a driver without MULTIPORT sees */
 	struct virtio_console_port_options port[VIRTIO_CONSOLE_PORTS_MAX];
 };
 int virtio_console_create(struct machine *m, struct pci_host *h, const struct virtio_console_options *c,

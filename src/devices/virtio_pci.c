@@ -1,10 +1,11 @@
 /*
- * Virtio over PCI, modern only (Virtio 1.2, 4.1). BAR 0 holds the four structures, each in a page of its own: common, ISR, device
- * configuration, notifications (4 bytes apart per queue, so each queue has its own address and eventfd). BAR 2 is MSI-X: vector
- * per queue and one for configuration.
+ * Virtio over PCI, modern only (Virtio 1.2, 4.1). BAR 0 holds the four structures, each in a page of its own:
+ * common, ISR, device configuration, notifications (4 bytes apart per queue, so each queue has its own
+ * address and eventfd). BAR 2 is MSI-X: vector per queue and one for configuration.
  *
- * A notification is an eventfd: written by the KVM when the guest writes the queue's address (no exit of the vCPU), or by the
- * MMIO handler when the KVM could not take the address. The main loop listens and calls the device.
+ * A notification is an eventfd: written by the KVM when the guest writes the queue's address (no exit of the
+ * vCPU), or by the MMIO handler when the KVM could not take the address. The main loop listens and calls the
+ * device.
  */
 #include <errno.h>
 #include <linux/virtio_pci.h>
@@ -27,7 +28,7 @@ struct notifier {
 	struct virtio_pci *vp;
 	unsigned queue;
 	int fd;
-	bool armed;  /* the KVM watches addr */
+	bool armed; /* the KVM watches addr */
 	gpa_t addr;
 };
 
@@ -111,7 +112,8 @@ static void kick(struct virtio_pci *vp, unsigned queue)
 {
 	const u64 one = 1;
 	if (queue < vp->v->n_queues && write(vp->notifier[queue].fd, &one, sizeof(one)) != sizeof(one))
-		log_msg(LOG_DEBUG, "virtio: notification lost"); /* the counter is full: the loop has plenty to see already */
+		log_msg(LOG_DEBUG, "virtio: notification lost"); /* the counter is full: the loop has plenty
+								    to see already */
 }
 
 static void vp_kick(struct virtio *v, unsigned queue)
@@ -120,9 +122,10 @@ static void vp_kick(struct virtio *v, unsigned queue)
 }
 
 static const struct virtio_transport_ops transport_ops = {
-	.signal_queue = vp_signal_queue, .signal_config = vp_signal_config, .kick = vp_kick};
+    .signal_queue = vp_signal_queue, .signal_config = vp_signal_config, .kick = vp_kick};
 
-/* Lets the KVM watch the notification addresses of the queues in use, as the BAR and the device's state are now. */
+/* Lets the KVM watch the notification addresses of the queues in use, as the BAR and the device's state are
+ * now. */
 static void arm_notifiers_locked(struct virtio_pci *vp)
 {
 	struct machine *m = vp->func.dev.machine;
@@ -340,19 +343,19 @@ static const struct common_reg {
 	void (*set)(struct virtio_pci *vp, u32 x);
 	const char *name;
 } common_regs[] = {
-	{VIRTIO_PCI_COMMON_DFSELECT, 4, get_device_select, set_device_select, "device_feature_select"},
-	{VIRTIO_PCI_COMMON_DF, 4, get_device_feature, NULL, "device_feature"},
-	{VIRTIO_PCI_COMMON_GFSELECT, 4, get_driver_select, set_driver_select, "driver_feature_select"},
-	{VIRTIO_PCI_COMMON_GF, 4, get_driver_feature, set_driver_feature, "driver_feature"},
-	{VIRTIO_PCI_COMMON_MSIX, 2, get_config_vector, set_config_vector, "config_msix_vector"},
-	{VIRTIO_PCI_COMMON_NUMQ, 2, get_num_queues, NULL, "num_queues"},
-	{VIRTIO_PCI_COMMON_STATUS, 1, get_status, set_status, "device_status"},
-	{VIRTIO_PCI_COMMON_CFGGENERATION, 1, get_generation, NULL, "config_generation"},
-	{VIRTIO_PCI_COMMON_Q_SELECT, 2, get_queue_select, set_queue_select, "queue_select"},
-	{VIRTIO_PCI_COMMON_Q_SIZE, 2, get_queue_size, set_queue_size, "queue_size"},
-	{VIRTIO_PCI_COMMON_Q_MSIX, 2, get_queue_vector, set_queue_vector, "queue_msix_vector"},
-	{VIRTIO_PCI_COMMON_Q_ENABLE, 2, get_queue_enable, set_queue_enable, "queue_enable"},
-	{VIRTIO_PCI_COMMON_Q_NOFF, 2, get_notify_off, NULL, "queue_notify_off"},
+    {VIRTIO_PCI_COMMON_DFSELECT, 4, get_device_select, set_device_select, "device_feature_select"},
+    {VIRTIO_PCI_COMMON_DF, 4, get_device_feature, NULL, "device_feature"},
+    {VIRTIO_PCI_COMMON_GFSELECT, 4, get_driver_select, set_driver_select, "driver_feature_select"},
+    {VIRTIO_PCI_COMMON_GF, 4, get_driver_feature, set_driver_feature, "driver_feature"},
+    {VIRTIO_PCI_COMMON_MSIX, 2, get_config_vector, set_config_vector, "config_msix_vector"},
+    {VIRTIO_PCI_COMMON_NUMQ, 2, get_num_queues, NULL, "num_queues"},
+    {VIRTIO_PCI_COMMON_STATUS, 1, get_status, set_status, "device_status"},
+    {VIRTIO_PCI_COMMON_CFGGENERATION, 1, get_generation, NULL, "config_generation"},
+    {VIRTIO_PCI_COMMON_Q_SELECT, 2, get_queue_select, set_queue_select, "queue_select"},
+    {VIRTIO_PCI_COMMON_Q_SIZE, 2, get_queue_size, set_queue_size, "queue_size"},
+    {VIRTIO_PCI_COMMON_Q_MSIX, 2, get_queue_vector, set_queue_vector, "queue_msix_vector"},
+    {VIRTIO_PCI_COMMON_Q_ENABLE, 2, get_queue_enable, set_queue_enable, "queue_enable"},
+    {VIRTIO_PCI_COMMON_Q_NOFF, 2, get_notify_off, NULL, "queue_notify_off"},
 };
 enum { ADDRESSES = VIRTIO_PCI_COMMON_Q_DESCLO, ADDRESSES_END = VIRTIO_PCI_COMMON_Q_USEDHI + 4 };
 
@@ -448,7 +451,8 @@ static void vp_write(void *dev, u64 offset, unsigned size, u64 value)
 
 static const struct region_ops vp_region_ops = {.read = vp_read, .write = vp_write};
 
-/* ---- the window in configuration space (4.1.4.9): BAR 0 for whoever cannot reach it by memory accesses ---- */
+/* ---- the window in configuration space (4.1.4.9): BAR 0 for whoever cannot reach it by memory accesses ----
+ */
 enum { CAP_BAR = 4, CAP_OFFSET = 8, CAP_LENGTH = 12, CAP_DATA = 16, CAP_MULTIPLIER = 16 };
 
 static bool window_target(struct virtio_pci *vp, unsigned off, unsigned size, u32 *at, u32 *len)
@@ -481,18 +485,18 @@ static void vp_cfg_written(struct pci_func *f, unsigned off, unsigned size)
 }
 
 static const struct pci_func_ops vp_func_ops = {
-	.bar_mapped = vp_bar_mapped, .cfg_reading = vp_cfg_reading, .cfg_written = vp_cfg_written};
+    .bar_mapped = vp_bar_mapped, .cfg_reading = vp_cfg_reading, .cfg_written = vp_cfg_written};
 
 /* ---- lifecycle ---- */
 static const struct virtio_area {
 	u8 type, len;
 	u32 offset, length;
 } areas[] = {
-	{VIRTIO_PCI_CAP_COMMON_CFG, 16, COMMON, ADDRESSES_END},
-	{VIRTIO_PCI_CAP_ISR_CFG, 16, ISR, 1},
-	{VIRTIO_PCI_CAP_DEVICE_CFG, 16, DEVICE, AREA},
-	{VIRTIO_PCI_CAP_NOTIFY_CFG, 20, NOTIFY, AREA},
-	{VIRTIO_PCI_CAP_PCI_CFG, 20, 0, 0},
+    {VIRTIO_PCI_CAP_COMMON_CFG, 16, COMMON, ADDRESSES_END},
+    {VIRTIO_PCI_CAP_ISR_CFG, 16, ISR, 1},
+    {VIRTIO_PCI_CAP_DEVICE_CFG, 16, DEVICE, AREA},
+    {VIRTIO_PCI_CAP_NOTIFY_CFG, 20, NOTIFY, AREA},
+    {VIRTIO_PCI_CAP_PCI_CFG, 20, 0, 0},
 };
 
 static void add_capabilities(struct virtio_pci *vp)
@@ -535,13 +539,17 @@ static int open_notifiers(struct virtio_pci *vp)
 	return 0;
 }
 
-int virtio_pci_create(struct virtio *v, struct pci_host *h, int slot, const struct device_class *cls, struct virtio_pci **out)
+int virtio_pci_create(struct virtio *v, struct pci_host *h, int slot, const struct device_class *cls,
+		      struct virtio_pci **out)
 {
 	struct virtio_pci *vp = calloc(1, sizeof(*vp));
 	if (!vp)
 		return -ENOMEM;
-	const struct pci_id id = {.vendor = VIRTIO_VENDOR, .device = VIRTIO_DEVICE_BASE + v->ops->id, .subvendor = VIRTIO_VENDOR,
-				  .subdevice = VIRTIO_DEVICE_BASE + v->ops->id, .class_code = v->ops->pci_class,
+	const struct pci_id id = {.vendor = VIRTIO_VENDOR,
+				  .device = VIRTIO_DEVICE_BASE + v->ops->id,
+				  .subvendor = VIRTIO_VENDOR,
+				  .subdevice = VIRTIO_DEVICE_BASE + v->ops->id,
+				  .class_code = v->ops->pci_class,
 				  .revision = VIRTIO_REVISION};
 	for (unsigned i = 0; i < VIRTIO_QUEUES_MAX; i++)
 		vp->notifier[i].fd = -1;
@@ -550,7 +558,8 @@ int virtio_pci_create(struct virtio *v, struct pci_host *h, int slot, const stru
 	v->transport_data = vp;
 	vp->func.dev.cls = cls;
 	pci_func_init(&vp->func, v->machine, h, &id, &vp_func_ops);
-	pci_func_add_bar(&vp->func, BAR_VIRTIO, PCI_BAR_MEM32, BAR_BYTES, v->ops->name, 1, 4, &vp_region_ops, vp);
+	pci_func_add_bar(&vp->func, BAR_VIRTIO, PCI_BAR_MEM32, BAR_BYTES, v->ops->name, 1, 4, &vp_region_ops,
+			 vp);
 	add_capabilities(vp);
 	forget_driver_state(vp);
 	int r = pci_msix_init(&vp->func, v->n_queues + 1, BAR_MSIX);

@@ -1,9 +1,10 @@
 /*
- * Split virtqueues (Virtio 1.2, 2.7): the only code that reads descriptors. See virtio.h for the ring and the rules.
+ * Split virtqueues (Virtio 1.2, 2.7): the only code that reads descriptors. See virtio.h for the ring and the
+ * rules.
  *
- * Barriers pair with the driver's: its avail->idx store is a release, ours an acquire load; our used->idx store is a release. The
- * two "publish mine, then look at yours" steps (interrupt decision, listen) need a full barrier on both sides (2.7.7.1,
- * 2.7.10.1).
+ * Barriers pair with the driver's: its avail->idx store is a release, ours an acquire load; our used->idx
+ * store is a release. The two "publish mine, then look at yours" steps (interrupt decision, listen) need a
+ * full barrier on both sides (2.7.7.1, 2.7.10.1).
  */
 #include <errno.h>
 #include <linux/virtio_ring.h>
@@ -130,7 +131,8 @@ static int walk(struct virtq *q, struct virtq_chain *c)
 	struct table t = {.p = q->desc_p, .n = q->size};
 	bool indirect = false;
 	u32 i = c->head;
-	/* Each round adds a segment or enters the one indirect table: a loop runs into one of the two limits. */
+	/* Each round adds a segment or enters the one indirect table: a loop runs into one of the two limits.
+	 */
 	for (;;) {
 		if (i >= t.n)
 			return -EIO;

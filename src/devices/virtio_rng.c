@@ -53,7 +53,7 @@ static void rng_notify(struct virtio *v, unsigned queue)
 }
 
 static const struct virtio_ops rng_ops = {
-	.name = "virtio-rng", .id = VIRTIO_ID_RNG, .pci_class = CLASS_OTHER, .notify = rng_notify};
+    .name = "virtio-rng", .id = VIRTIO_ID_RNG, .pci_class = CLASS_OTHER, .notify = rng_notify};
 
 static void rng_reset(struct device *d)
 {
@@ -68,7 +68,8 @@ static void rng_destroy(struct device *d)
 	free(r);
 }
 
-static const struct device_class rng_class = {.name = "virtio-rng", .reset = rng_reset, .destroy = rng_destroy};
+static const struct device_class rng_class = {
+    .name = "virtio-rng", .reset = rng_reset, .destroy = rng_destroy};
 
 int virtio_rng_create(struct machine *m, struct pci_host *h, struct virtio_rng **out)
 {

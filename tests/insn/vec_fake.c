@@ -1,6 +1,6 @@
 /*
- * The rest of the engine as the vector unit sees it, for the differential test: guest linear addresses are host addresses,
- * four pages with fixed rights; raising unwinds to the test.
+ * The rest of the engine as the vector unit sees it, for the differential test: guest linear addresses are
+ * host addresses, four pages with fixed rights; raising unwinds to the test.
  */
 #include <stdarg.h>
 #include <stdio.h>
@@ -8,6 +8,7 @@
 #include "tests/insn/vec_test.h"
 
 struct vec_outcome vec_ours;
+bool vec_leave_once;
 
 /* Vector state is live: nothing of libc. */
 void *memcpy(void *restrict d, const void *restrict s, size_t n)
@@ -26,9 +27,18 @@ void *memset(void *d, int c, size_t n)
 	return ret;
 }
 
-void eng_lock(u32 *word) { *word = 1; }
-void eng_unlock(u32 *word) { *word = 0; }
-void cpu_update_mode(struct vcpu *cpu) { (void)cpu; }
+void eng_lock(u32 *word)
+{
+	*word = 1;
+}
+void eng_unlock(u32 *word)
+{
+	*word = 0;
+}
+void cpu_update_mode(struct vcpu *cpu)
+{
+	(void)cpu;
+}
 
 _Noreturn void eng_panic(const char *fmt, ...)
 {
@@ -52,9 +62,18 @@ static _Noreturn void raise_with(struct vcpu *cpu, unsigned vector, u32 err, u64
 	__builtin_longjmp(cpu->unwind, 1);
 }
 
-_Noreturn void cpu_raise(struct vcpu *cpu, unsigned vector) { raise_with(cpu, vector, 0, 0); }
-_Noreturn void cpu_raise_err(struct vcpu *cpu, unsigned vector, u32 err) { raise_with(cpu, vector, err, 0); }
-_Noreturn void cpu_raise_gp(struct vcpu *cpu, u32 err) { raise_with(cpu, EXC_GP, err, 0); }
+_Noreturn void cpu_raise(struct vcpu *cpu, unsigned vector)
+{
+	raise_with(cpu, vector, 0, 0);
+}
+_Noreturn void cpu_raise_err(struct vcpu *cpu, unsigned vector, u32 err)
+{
+	raise_with(cpu, vector, err, 0);
+}
+_Noreturn void cpu_raise_gp(struct vcpu *cpu, u32 err)
+{
+	raise_with(cpu, EXC_GP, err, 0);
+}
 
 static void check_byte(struct vcpu *cpu, gva_t a, bool write)
 {
@@ -94,6 +113,10 @@ void mmu_read_slow(struct vcpu *cpu, gva_t a, void *buf, unsigned size, enum mmu
 void mmu_write_slow(struct vcpu *cpu, gva_t a, const void *buf, unsigned size, enum mmu_idx idx)
 {
 	mmu_probe(cpu, a, size, ACC_WRITE, idx);
+	if (vec_leave_once) { /* as a write to a device: out, and the instruction starts again */
+		vec_leave_once = false;
+		raise_with(cpu, RESTART, 0, 0);
+	}
 	memcpy((void *)a, buf, size);
 }
 
@@ -102,4 +125,7 @@ gva_t iop_ea_slow(struct vcpu *cpu, const struct iop *op, unsigned size, bool wr
 	return iop_ea_offset(cpu, op);
 }
 
-void interp_stop_after(struct vcpu *cpu, const struct iop *op) { exit(1); }
+void interp_stop_after(struct vcpu *cpu, const struct iop *op)
+{
+	exit(1);
+}

@@ -1,8 +1,9 @@
 /*
- * Differential test of vector and x87 instructions: random short programs run on the host CPU itself and through
- * vec_compile(); registers, flags, vector state, memory and faults must agree.
+ * Differential test of vector and x87 instructions: random short programs run on the host CPU itself and
+ * through vec_compile(); registers, flags, vector state, memory and faults must agree.
  *
- * The host side enters and leaves its program by signals: the handler sets, and reads, the whole machine context.
+ * The host side enters and leaves its program by signals: the handler sets, and reads, the whole machine
+ * context.
  */
 #include <signal.h>
 #include <stdio.h>
@@ -13,12 +14,13 @@
 #include "engine/lib/lib.h"
 #include "tests/insn/vec_test.h"
 
-#define CODE  (ARENA + 0x4000000)
+#define CODE      (ARENA + 0x4000000)
 #define USER32_CS 0x23 /* of Linux */
 #define USER_DS   0x2b
-#define OWN_START 0x400000ull /* the test's own text, heap and stubs: a stray address hits them on the host side */
-#define OWN_END   0x90000000ull
-#define STEPS 3u
+#define OWN_START                                                                                            \
+	0x400000ull /* the test's own text, heap and stubs: a stray address hits them on the host side */
+#define OWN_END         0x90000000ull
+#define STEPS           3u
 #define GPR_RFLAGS_KEPT (FL_ARITH | FL_DF)
 
 static struct vcpu cpu __attribute__((aligned(64)));
@@ -32,8 +34,8 @@ static struct {
 	struct vec_outcome out;
 } host;
 
-static const int greg_of[16] = { REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
-				 REG_R8, REG_R9, REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15 };
+static const int greg_of[16] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
+				REG_R8,  REG_R9,  REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15};
 
 /* ---- random ---- */
 static u64 seed, current;
@@ -87,13 +89,13 @@ static void leave_host(ucontext_t *uc)
 	host.rip = (u64)r[REG_RIP];
 	host.rflags = (u64)r[REG_EFL];
 	memcpy(&host.xs, fp, XSAVE_SIZE);
-	host.out = (struct vec_outcome){ .vector = (unsigned)r[REG_TRAPNO], .error = (u32)r[REG_ERR] };
+	host.out = (struct vec_outcome){.vector = (unsigned)r[REG_TRAPNO], .error = (u32)r[REG_ERR]};
 	if (host.out.vector == EXC_SS)
 		host.out.vector = EXC_GP; /* the fakes know no stack segment */
 	if (host.out.vector == EXC_PF && (s64)r[REG_CR2] < 0)
 		host.out.error &= ~PF_P; /* the host kernel's half */
 	if (host.out.vector == 3)
-		host.out = (struct vec_outcome){ .vector = NO_FAULT };
+		host.out = (struct vec_outcome){.vector = NO_FAULT};
 	else if (host.out.vector == EXC_PF)
 		host.out.cr2 = (u64)r[REG_CR2];
 	else
@@ -137,23 +139,37 @@ static void h_ud(struct vcpu *c, const struct iop *op)
 
 static __attribute__((noinline)) void run_ours(const struct iop *ops)
 {
-	vec_ours = (struct vec_outcome){ .vector = NO_FAULT };
+	u64 start = cpu.rip;
+
+	vec_ours = (struct vec_outcome){.vector = NO_FAULT};
 	vec_state(&cpu)->fcs = 0; /* as the host's 64-bit XRSTOR leaves them */
 	vec_state(&cpu)->fds = 0;
 	host.phase = PH_OURS;
 	vcpu_fpu_load(&cpu);
-	if (!__builtin_setjmp(cpu.unwind))
-		ops->fn(&cpu, ops);
+	__builtin_setjmp(cpu.unwind);
+	if (vec_ours.vector == NO_FAULT || vec_ours.vector == RESTART) {
+		const struct iop *op = ops;
+
+		for (u64 at = start; at != cpu.rip; at += op++->len)
+			;
+		vec_ours.vector = NO_FAULT;
+		op->fn(&cpu, op);
+	}
 	vcpu_fpu_save(&cpu);
 	host.phase = PH_NONE;
 }
 
 static void fill_op(const struct insn *in, struct iop *op)
 {
-	*op = (struct iop){ .len = in->len, .desc = in->desc, .asize = in->adsize, .seg = in->mem.seg,
-			    .base = in->mem.rip_relative ? IOP_BASE_RIP : in->mem.base, .index = in->mem.index,
-			    .shift = in->mem.scale ? (u8)__builtin_ctz(in->mem.scale) : 0,
-			    .disp = in->mem.disp + (in->mem.rip_relative ? in->len : 0), .size = in->opsize };
+	*op = (struct iop){.len = in->len,
+			   .desc = in->desc,
+			   .asize = in->adsize,
+			   .seg = in->mem.seg,
+			   .base = in->mem.rip_relative ? IOP_BASE_RIP : in->mem.base,
+			   .index = in->mem.index,
+			   .shift = in->mem.scale ? (u8)__builtin_ctz(in->mem.scale) : 0,
+			   .disp = in->mem.disp + (in->mem.rip_relative ? in->len : 0),
+			   .size = in->opsize};
 	for (unsigned i = 0; i < in->nops; i++)
 		if (in->op[i].kind == OPK_MEM)
 			return;
@@ -163,7 +179,7 @@ static void fill_op(const struct insn *in, struct iop *op)
 /* ---- programs ---- */
 static unsigned put_modrm(u8 *p)
 {
-	static const u8 bases[] = { 3, 5, 6, 7 }; /* rbx rbp rsi rdi, or r11 r13 r14 r15 */
+	static const u8 bases[] = {3, 5, 6, 7}; /* rbx rbp rsi rdi, or r11 r13 r14 r15 */
 	s32 disp = (s32)below(PAGE_SIZE * 2 + 1200) - (s32)PAGE_SIZE - 600;
 	u8 reg = (u8)(below(8) << 3);
 	unsigned n = 0;
@@ -184,7 +200,7 @@ static unsigned put_modrm(u8 *p)
 
 static unsigned random_insn(u8 *p)
 {
-	static const u8 prefix[] = { 0, 0x66, 0xf3, 0xf2 };
+	static const u8 prefix[] = {0, 0x66, 0xf3, 0xf2};
 	unsigned n = 0, kind = below(10);
 	u8 map = (u8)(1 + below(3));
 
@@ -228,7 +244,8 @@ static bool wanted(const struct insn *in)
 	       in->desc->cls == IC_AVX;
 }
 
-static const int special_float[] = { 0x3f800000, 0x7f800000, 0x7fc00000, 0x7f800001, 0x00000001, (int)0x80000000u };
+static const int special_float[] = {0x3f800000, 0x7f800000, 0x7fc00000,
+				    0x7f800001, 0x00000001, (int)0x80000000u};
 
 static void random_bytes(u8 *p, unsigned n)
 {
@@ -238,7 +255,8 @@ static void random_bytes(u8 *p, unsigned n)
 		if (chance(25))
 			v = (u64)(s64)(s32)(below(400) - 200);
 		else if (chance(15))
-			v = (u64)(u32)special_float[below(6)] << (chance(50) ? 32 : 0) | (chance(50) ? (u32)rnd() : 0);
+			v = (u64)(u32)special_float[below(6)] << (chance(50) ? 32 : 0) |
+			    (chance(50) ? (u32)rnd() : 0);
 		else if (chance(10))
 			v = below(64) | (u64)below(64) << 32;
 		else if (chance(20))
@@ -263,7 +281,8 @@ static void random_state(bool unmasked)
 		memcpy(xs->fx.st[i] + 8, &e, 2);
 	}
 	xs->fx.fcw = (u16)(0x37f & ~(below(4) << 8)) | (u16)(below(4) << 10);
-	xs->fx.mxcsr = MXCSR_DEFAULT | below(4) << 13 | (chance(20) ? 0x8040 & (u32)rnd() : 0) | (chance(20) ? below(64) : 0);
+	xs->fx.mxcsr = MXCSR_DEFAULT | below(4) << 13 | (chance(20) ? 0x8040 & (u32)rnd() : 0) |
+		       (chance(20) ? below(64) : 0);
 	xs->fx.mxcsr |= chance(3) ? BIT(17) & vec_state(&cpu)->mxcsr_mask : 0;
 	if (unmasked) {
 		xs->fx.fcw &= ~(u16)below(64);
@@ -384,10 +403,10 @@ static bool compare(const struct insn *in, unsigned steps)
 	int at = 0;
 	u64 rip = host.rip - (host.out.vector == NO_FAULT);
 
-#define SAME(what, a, b)                                                                                         \
-	if ((u64)(a) != (u64)(b)) {                                                                              \
-		printf("  %s: host %llx ours %llx\n", what, (u64)(a), (u64)(b));                                 \
-		same = false;                                                                                    \
+#define SAME(what, a, b)                                                                                     \
+	if ((u64)(a) != (u64)(b)) {                                                                          \
+		printf("  %s: host %llx ours %llx\n", what, (u64)(a), (u64)(b));                             \
+		same = false;                                                                                \
 	}
 	SAME("fault", host.out.vector, vec_ours.vector);
 	SAME("error", host.out.error, vec_ours.error);
@@ -417,7 +436,8 @@ static bool compare(const struct insn *in, unsigned steps)
 	SAME("memory at", at, -1);
 	if (at >= 0)
 		for (int i = at & ~15; i < (at & ~15) + 32; i++)
-			printf("%s%02x/%02x", i & 15 ? " " : "\n    ", memory_host[i], ((u8 *)ARENA)[PAGE_SIZE + i]);
+			printf("%s%02x/%02x", i & 15 ? " " : "\n    ", memory_host[i],
+			       ((u8 *)ARENA)[PAGE_SIZE + i]);
 	return same;
 }
 
@@ -427,10 +447,11 @@ static unsigned generate(struct insn *in)
 	unsigned steps = 1 + below(STEPS), len = 0;
 
 	for (unsigned i = 0; i < steps;) {
-		u8 bytes[24] = { 0 };
+		u8 bytes[24] = {0};
 
 		random_insn(bytes);
-		if (insn_decode(bytes, 15, mode32 ? INSN_MODE_32 : INSN_MODE_64, &in[i]) != INSN_OK || !wanted(&in[i]))
+		if (insn_decode(bytes, 15, mode32 ? INSN_MODE_32 : INSN_MODE_64, &in[i]) != INSN_OK ||
+		    !wanted(&in[i]))
 			continue;
 		if (in[i].mem.seg == SEG_FS || in[i].mem.seg == SEG_GS || in[i].mem.rip_relative)
 			continue;
@@ -448,6 +469,7 @@ static void load_ours(void)
 	cpu.rflags = host.rflags;
 	memcpy(cpu.xsave, &host.xs, XSAVE_SIZE);
 	cpu.vm = chance(20) ? (struct vm *)1 : NULL;
+	vec_leave_once = chance(30);
 	for (unsigned p = 0; p < ARENA_PAGES; p++) {
 		gva_t a = ARENA + p * PAGE_SIZE;
 		struct tlb_entry *e = &cpu.tlb.e[MMU_USER][tlb_index(a)];
@@ -492,7 +514,7 @@ static bool run_test(u64 start)
 {
 	bool full = false;
 	struct insn in[STEPS];
-	struct iop ops[STEPS + 1] = { 0 };
+	struct iop ops[STEPS + 1] = {0};
 	unsigned steps = 0;
 	bool ok = false;
 
@@ -509,7 +531,8 @@ static bool run_test(u64 start)
 		prepare_area(&in[i]);
 	memcpy(memory_start, (u8 *)ARENA + PAGE_SIZE, 2 * PAGE_SIZE);
 	for (unsigned i = 0; i < steps; i++)
-		if (in[i].id == INSN_XSAVE || in[i].id == INSN_XRSTOR || in[i].id == INSN_XSAVEC || in[i].id == INSN_XSAVEOPT)
+		if (in[i].id == INSN_XSAVE || in[i].id == INSN_XRSTOR || in[i].id == INSN_XSAVEC ||
+		    in[i].id == INSN_XSAVEOPT)
 			host.gpr[R_AX] &= 7, host.gpr[R_DX] = 0;
 	if (chance(5))
 		host.rflags |= FL_AC;
@@ -533,7 +556,8 @@ static bool run_test(u64 start)
 	memcpy(memory_host, (u8 *)ARENA + PAGE_SIZE, 2 * PAGE_SIZE);
 	memcpy((u8 *)ARENA + PAGE_SIZE, memory_start, 2 * PAGE_SIZE);
 	run_ours(ops);
-	ok = (vec_ours.vector == EXC_PF && vec_ours.cr2 >= OWN_START && vec_ours.cr2 < OWN_END) || compare(in, steps);
+	ok = (vec_ours.vector == EXC_PF && vec_ours.cr2 >= OWN_START && vec_ours.cr2 < OWN_END) ||
+	     compare(in, steps);
 	if (!ok)
 		print_program(start, in, steps);
 	return ok;
@@ -541,16 +565,16 @@ static bool run_test(u64 start)
 
 static void set_up(void)
 {
-	struct sigaction sa = { .sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_ONSTACK };
-	static const int signals[] = { SIGTRAP, SIGSEGV, SIGBUS, SIGFPE, SIGILL };
+	struct sigaction sa = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_ONSTACK};
+	static const int signals[] = {SIGTRAP, SIGSEGV, SIGBUS, SIGFPE, SIGILL};
 	u16 ds = USER_DS;
-	stack_t ss = { .ss_size = 65536, .ss_sp = malloc(65536) };
+	stack_t ss = {.ss_size = 65536, .ss_sp = malloc(65536)};
 
 	if (stub_init() != 0 ||
 	    mmap((void *)ARENA, ARENA_PAGES * PAGE_SIZE, PROT_READ | PROT_WRITE,
 		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED ||
-	    mmap((void *)CODE, PAGE_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED,
-		 -1, 0) == MAP_FAILED) {
+	    mmap((void *)CODE, PAGE_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC,
+		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED) {
 		puts("cannot map");
 		exit(1);
 	}
@@ -564,8 +588,17 @@ static void set_up(void)
 	for (unsigned i = 0; i < ARRAY_SIZE(signals); i++)
 		sigaction(signals[i], &sa, NULL);
 	memset(cpu.feature_bits, 0xff, sizeof(cpu.feature_bits));
-	cpu.mode = (struct cpu_mode){ .code = INSN_MODE_64, .stack = 8, .cpl = 3, .pe = true, .lma = true, .long64 = true,
-				      .fpu_ok = true, .sse_ok = true, .avx_ok = true, .flat = true, .mmu_idx = MMU_USER };
+	cpu.mode = (struct cpu_mode){.code = INSN_MODE_64,
+				     .stack = 8,
+				     .cpl = 3,
+				     .pe = true,
+				     .lma = true,
+				     .long64 = true,
+				     .fpu_ok = true,
+				     .sse_ok = true,
+				     .avx_ok = true,
+				     .flat = true,
+				     .mmu_idx = MMU_USER};
 	cpu.cr0 = 0x80050033;
 	cpu.cr4 = BIT(9) | BIT(10) | BIT(18);
 	cpu.xcr0 = cpu.xcr0_supported = xstate_supported();
@@ -617,21 +650,21 @@ static const struct {
 	u32 cr0, cr4, xcr0;
 	unsigned vector;
 } unavailable[] = {
-	{ { 0xd9, 0xe8 }, false, true, true, BIT(2), BIT(9) | BIT(18), 7, EXC_NM },           /* fld1, EM */
-	{ { 0xd9, 0xe8 }, false, true, true, BIT(3), BIT(9) | BIT(18), 7, EXC_NM },           /* fld1, TS */
-	{ { 0x0f, 0xfc, 0xc1 }, false, true, true, BIT(2), BIT(9), 7, EXC_UD },               /* paddb mm, EM */
-	{ { 0x0f, 0xfc, 0xc1 }, false, true, true, BIT(3), BIT(9), 7, EXC_NM },               /* paddb mm, TS */
-	{ { 0x0f, 0x58, 0xc1 }, true, false, true, BIT(2), BIT(9), 7, EXC_UD },               /* addps, EM */
-	{ { 0x0f, 0x58, 0xc1 }, true, false, true, 0, 0, 7, EXC_UD },                         /* addps, !OSFXSR */
-	{ { 0x0f, 0x58, 0xc1 }, true, false, true, BIT(3), BIT(9), 7, EXC_NM },               /* addps, TS */
-	{ { 0xc5, 0xf0, 0x58, 0xc1 }, true, true, false, BIT(3), BIT(18), 7, EXC_NM },        /* vaddps, TS */
-	{ { 0xc5, 0xf0, 0x58, 0xc1 }, true, true, false, BIT(3), 0, 7, EXC_UD },              /* ... !OSXSAVE */
-	{ { 0xc5, 0xf0, 0x58, 0xc1 }, true, true, false, BIT(3), BIT(18), 3, EXC_UD },        /* ... no AVX state */
-	{ { 0x9b }, false, true, true, BIT(1) | BIT(3), BIT(9), 7, EXC_NM },                  /* fwait, MP and TS */
-	{ { 0x9b }, false, true, true, BIT(3), BIT(9), 7, NO_FAULT },                         /* fwait, TS */
-	{ { 0x0f, 0xae, 0x03 }, false, true, true, BIT(3), BIT(9), 7, EXC_NM },               /* fxsave, TS */
-	{ { 0x0f, 0xae, 0x23 }, true, true, true, 0, BIT(9), 7, EXC_UD },                     /* xsave, !OSXSAVE */
-	{ { 0x0f, 0xae, 0x23 }, true, true, true, BIT(3), BIT(18), 7, EXC_NM },               /* xsave, TS */
+    {{0xd9, 0xe8}, false, true, true, BIT(2), BIT(9) | BIT(18), 7, EXC_NM},    /* fld1, EM */
+    {{0xd9, 0xe8}, false, true, true, BIT(3), BIT(9) | BIT(18), 7, EXC_NM},    /* fld1, TS */
+    {{0x0f, 0xfc, 0xc1}, false, true, true, BIT(2), BIT(9), 7, EXC_UD},        /* paddb mm, EM */
+    {{0x0f, 0xfc, 0xc1}, false, true, true, BIT(3), BIT(9), 7, EXC_NM},        /* paddb mm, TS */
+    {{0x0f, 0x58, 0xc1}, true, false, true, BIT(2), BIT(9), 7, EXC_UD},        /* addps, EM */
+    {{0x0f, 0x58, 0xc1}, true, false, true, 0, 0, 7, EXC_UD},                  /* addps, !OSFXSR */
+    {{0x0f, 0x58, 0xc1}, true, false, true, BIT(3), BIT(9), 7, EXC_NM},        /* addps, TS */
+    {{0xc5, 0xf0, 0x58, 0xc1}, true, true, false, BIT(3), BIT(18), 7, EXC_NM}, /* vaddps, TS */
+    {{0xc5, 0xf0, 0x58, 0xc1}, true, true, false, BIT(3), 0, 7, EXC_UD},       /* ... !OSXSAVE */
+    {{0xc5, 0xf0, 0x58, 0xc1}, true, true, false, BIT(3), BIT(18), 3, EXC_UD}, /* ... no AVX state */
+    {{0x9b}, false, true, true, BIT(1) | BIT(3), BIT(9), 7, EXC_NM},           /* fwait, MP and TS */
+    {{0x9b}, false, true, true, BIT(3), BIT(9), 7, NO_FAULT},                  /* fwait, TS */
+    {{0x0f, 0xae, 0x03}, false, true, true, BIT(3), BIT(9), 7, EXC_NM},        /* fxsave, TS */
+    {{0x0f, 0xae, 0x23}, true, true, true, 0, BIT(9), 7, EXC_UD},              /* xsave, !OSXSAVE */
+    {{0x0f, 0xae, 0x23}, true, true, true, BIT(3), BIT(18), 7, EXC_NM},        /* xsave, TS */
 };
 
 static unsigned check_unavailable(void)
@@ -642,8 +675,8 @@ static unsigned check_unavailable(void)
 	saved = cpu;
 	for (unsigned i = 0; i < ARRAY_SIZE(unavailable); i++) {
 		struct insn in;
-		struct iop ops[2] = { 0 };
-		u8 bytes[16] = { 0 };
+		struct iop ops[2] = {0};
+		u8 bytes[16] = {0};
 
 		memcpy(bytes, unavailable[i].bytes, 5);
 		cpu.mode.fpu_ok = unavailable[i].fpu;
@@ -659,7 +692,8 @@ static unsigned check_unavailable(void)
 		eng_assert(vec_compile(&cpu, &in, &ops[0]));
 		run_ours(ops);
 		if (vec_ours.vector != unavailable[i].vector) {
-			printf("availability %u: vector %u, not %u\n", i, vec_ours.vector, unavailable[i].vector);
+			printf("availability %u: vector %u, not %u\n", i, vec_ours.vector,
+			       unavailable[i].vector);
 			bad++;
 		}
 	}

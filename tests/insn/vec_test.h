@@ -25,6 +25,9 @@ struct vec_outcome {
 
 #define NO_FAULT 256u
 
+#define RESTART 257u
+
 extern struct vec_outcome vec_ours;
+extern bool vec_leave_once;
 
 #endif

@@ -7,9 +7,14 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-const struct pci_host_config fake_pci_config = {
-	.ecam_base = 0xe0000000, .ecam_size = 0x100000, .mem32_base = 0xd0000000, .mem32_size = 0x10000000,
-	.mem64_base = 0x800000000ull, .mem64_size = 0x100000000ull, .io_base = 0xc000, .io_size = 0x1000};
+const struct pci_host_config fake_pci_config = {.ecam_base = 0xe0000000,
+						.ecam_size = 0x100000,
+						.mem32_base = 0xd0000000,
+						.mem32_size = 0x10000000,
+						.mem64_base = 0x800000000ull,
+						.mem64_size = 0x100000000ull,
+						.io_base = 0xc000,
+						.io_size = 0x1000};
 
 static void fake_written(void *arg, gpa_t a, u64 n)
 {
@@ -242,7 +247,8 @@ u64 fake_msis(struct machine *m, u32 data)
 {
 	u64 n = 0;
 	for (int i = 0; i < FAKE_ROUTES; i++)
-		if (m->route[i].used && m->route[i].data == data && read(m->route[i].route->eventfd, &n, 8) == 8)
+		if (m->route[i].used && m->route[i].data == data &&
+		    read(m->route[i].route->eventfd, &n, 8) == 8)
 			return n;
 	return 0;
 }

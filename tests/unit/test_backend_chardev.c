@@ -58,7 +58,7 @@ static void dev_opened(void *arg, bool open)
 }
 
 static const struct chardev_sink sink = {
-	.input = dev_input, .drained = dev_drained, .resized = dev_resized, .opened = dev_opened};
+    .input = dev_input, .drained = dev_drained, .resized = dev_resized, .opened = dev_opened};
 
 static void on_escape(void *arg, u8 key)
 {
@@ -107,8 +107,13 @@ static struct chardev *stdio(struct dev *d, int in, int out, bool raw)
 {
 	struct chardev *c;
 	struct err e = {0};
-	const struct chardev_stdio_config cfg = {
-		.in = in, .out = out, .raw = raw, .escape = 1, .on_escape = on_escape, .on_end = on_end, .arg = d};
+	const struct chardev_stdio_config cfg = {.in = in,
+						 .out = out,
+						 .raw = raw,
+						 .escape = 1,
+						 .on_escape = on_escape,
+						 .on_end = on_end,
+						 .arg = d};
 	assert_int_equal(chardev_stdio_create(d->m->loop, &cfg, &c, &e), 0);
 	chardev_attach(c, &sink, d);
 	return c;
@@ -159,7 +164,8 @@ static void full_output(void **state)
 	for (size_t i = 0; i < sizeof(data); i++)
 		data[i] = (u8)(i * 7 + i / 251);
 	size_t sent = chardev_write(c, data, sizeof(data));
-	assert_true(sent >= 65536 && sent < sizeof(data)); /* the pipe and the buffer are full, and nobody waited */
+	assert_true(sent >= 65536 &&
+		    sent < sizeof(data)); /* the pipe and the buffer are full, and nobody waited */
 	assert_int_equal(chardev_write(c, data, 1), 0);
 	size_t got = 0;
 	fcntl(out[0], F_SETFL, O_NONBLOCK);
@@ -281,7 +287,8 @@ static void sockets(void **state)
 	struct stat st;
 	close(mkstemp(path));
 	const struct chardev_socket_config cfg = {.path = path};
-	assert_int_equal(chardev_socket_create(d->m->loop, &cfg, &c, &e), -EADDRINUSE); /* a plain file is not ours to replace */
+	assert_int_equal(chardev_socket_create(d->m->loop, &cfg, &c, &e),
+			 -EADDRINUSE); /* a plain file is not ours to replace */
 	unlink(path);
 	e.text[0] = 0;
 	assert_int_equal(chardev_socket_create(d->m->loop, &cfg, &c, &e), 0);
@@ -298,7 +305,8 @@ static void sockets(void **state)
 	assert_int_equal(write(b, "second", 6), 6);
 	assert_int_equal(write(a, "first", 5), 5);
 	expect_input(d, 5);
-	assert_int_equal(chardev_socket_create(d->m->loop, &cfg, &c2, &e), -EADDRINUSE); /* alive: not stale */
+	assert_int_equal(chardev_socket_create(d->m->loop, &cfg, &c2, &e),
+			 -EADDRINUSE); /* alive: not stale */
 	close(a);
 	expect_input(d, 11);
 	assert_memory_equal(d->in, "firstsecond", 11);
@@ -364,13 +372,13 @@ int main(void)
 {
 	signal(SIGPIPE, SIG_IGN);
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(pipes, setup, teardown),
-		cmocka_unit_test_setup_teardown(full_output, setup, teardown),
-		cmocka_unit_test_setup_teardown(files, setup, teardown),
-		cmocka_unit_test_setup_teardown(null_device, setup, teardown),
-		cmocka_unit_test_setup_teardown(terminal, setup, teardown),
-		cmocka_unit_test_setup_teardown(sockets, setup, teardown),
-		cmocka_unit_test_setup_teardown(log_ring, setup, teardown),
+	    cmocka_unit_test_setup_teardown(pipes, setup, teardown),
+	    cmocka_unit_test_setup_teardown(full_output, setup, teardown),
+	    cmocka_unit_test_setup_teardown(files, setup, teardown),
+	    cmocka_unit_test_setup_teardown(null_device, setup, teardown),
+	    cmocka_unit_test_setup_teardown(terminal, setup, teardown),
+	    cmocka_unit_test_setup_teardown(sockets, setup, teardown),
+	    cmocka_unit_test_setup_teardown(log_ring, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

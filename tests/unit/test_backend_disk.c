@@ -55,10 +55,10 @@ static void refusals(void **state)
 		int want;
 		const char *text;
 	} t[] = {
-		{missing, false, -ENOENT, "no such disk image"},
-		{f->dir, false, -EISDIR, "is a directory"},
-		{f->dir, true, -EISDIR, "is a directory"},
-		{"/dev/null", true, -EINVAL, "neither a file nor a block device"},
+	    {missing, false, -ENOENT, "no such disk image"},
+	    {f->dir, false, -EISDIR, "is a directory"},
+	    {f->dir, true, -EISDIR, "is a directory"},
+	    {"/dev/null", true, -EINVAL, "neither a file nor a block device"},
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(t); i++) {
 		struct err e = {0};
@@ -111,7 +111,8 @@ static int run(struct disk *d, struct io *io, enum disk_op op, u64 off, u64 len)
 	io->done = false;
 	io->iov[0] = (struct iovec){io->data, len / 2};
 	io->iov[1] = (struct iovec){io->data + len / 2, len - len / 2};
-	io->r = (struct disk_req){.op = op, .offset = off, .len = len, .iov = io->iov, .n_iov = 2, .done = io_done};
+	io->r = (struct disk_req){
+	    .op = op, .offset = off, .len = len, .iov = io->iov, .n_iov = 2, .done = io_done};
 	int r = disk_submit(d, &io->r);
 	if (r)
 		return r;
@@ -176,7 +177,12 @@ static void deep_queue(void **state)
 		io->done = false;
 		memset(io->data, (int)i, 512);
 		io->iov[0] = (struct iovec){io->data, 512};
-		io->r = (struct disk_req){.op = DISK_WRITE, .offset = 512 * i, .len = 512, .iov = io->iov, .n_iov = 1, .done = io_done};
+		io->r = (struct disk_req){.op = DISK_WRITE,
+					  .offset = 512 * i,
+					  .len = 512,
+					  .iov = io->iov,
+					  .n_iov = 1,
+					  .done = io_done};
 		assert_int_equal(disk_submit(d, &io->r), 0);
 		assert_false(io->done);
 	}
@@ -195,10 +201,10 @@ static void deep_queue(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(refusals, setup, teardown),
-		cmocka_unit_test_setup_teardown(locking, setup, teardown),
-		cmocka_unit_test_setup_teardown(transfers, setup, teardown),
-		cmocka_unit_test_setup_teardown(deep_queue, setup, teardown),
+	    cmocka_unit_test_setup_teardown(refusals, setup, teardown),
+	    cmocka_unit_test_setup_teardown(locking, setup, teardown),
+	    cmocka_unit_test_setup_teardown(transfers, setup, teardown),
+	    cmocka_unit_test_setup_teardown(deep_queue, setup, teardown),
 	};
 	int failed = cmocka_run_group_tests_name("disk", tests, NULL, NULL);
 	setenv("DOPPEL_NO_URING", "1", 1);

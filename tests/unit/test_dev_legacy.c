@@ -37,11 +37,10 @@ static void sink_resume(struct chardev *c)
 	container_of(c, struct sink, base)->resumes++;
 }
 
-static void sink_attached(struct chardev *c)
-{
-}
+static void sink_attached(struct chardev *c) {}
 
-static const struct chardev_ops sink_ops = {.write = sink_write, .resume = sink_resume, .attached = sink_attached};
+static const struct chardev_ops sink_ops = {
+    .write = sink_write, .resume = sink_resume, .attached = sink_attached};
 
 struct fixture {
 	struct machine *m;
@@ -260,7 +259,7 @@ static void make_cmos(struct machine *m)
 {
 	struct cmos *c;
 	const struct cmos_config cfg = {
-		.ram_below_4g = 0xc0000000, .ram_above_4g = 0x40000000, .gsi = 8, .now_ns = now_ns};
+	    .ram_below_4g = 0xc0000000, .ram_above_4g = 0x40000000, .gsi = 8, .now_ns = now_ns};
 	test_now = 1709210096ull * 1000000000; /* 2024-02-29 12:34:56 UTC, a Thursday */
 	assert_int_equal(cmos_create(m, &cfg, &c), 0);
 }
@@ -270,7 +269,8 @@ static void cmos_time(void **state)
 	struct fixture *f = *state;
 	struct machine *m = f->m;
 	make_cmos(m);
-	static const u8 bcd[][2] = {{0, 0x56}, {2, 0x34}, {4, 0x12}, {6, 5}, {7, 0x29}, {8, 2}, {9, 0x24}, {0x32, 0x20}};
+	static const u8 bcd[][2] = {{0, 0x56}, {2, 0x34}, {4, 0x12}, {6, 5},
+				    {7, 0x29}, {8, 2},    {9, 0x24}, {0x32, 0x20}};
 	for (size_t i = 0; i < ARRAY_SIZE(bcd); i++)
 		assert_int_equal(cmos_get(m, bcd[i][0]), bcd[i][1]);
 	cmos_put(m, 0x0b, 0x06); /* binary, 24 h */
@@ -290,7 +290,8 @@ static void cmos_set_time(void **state)
 	struct machine *m = f->m;
 	make_cmos(m);
 	cmos_put(m, 0x0b, 0x82);
-	static const u8 set[][2] = {{0, 0x01}, {2, 0x02}, {4, 0x23}, {7, 0x31}, {8, 0x12}, {9, 0x99}, {0x32, 0x19}};
+	static const u8 set[][2] = {{0, 0x01}, {2, 0x02}, {4, 0x23},   {7, 0x31},
+				    {8, 0x12}, {9, 0x99}, {0x32, 0x19}};
 	for (size_t i = 0; i < ARRAY_SIZE(set); i++)
 		cmos_put(m, set[i][0], set[i][1]);
 	test_now += 5000000000ull;
@@ -378,18 +379,18 @@ static void cmos_interrupts(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(uart_identity, uart_setup, teardown),
-		cmocka_unit_test_setup_teardown(uart_output, uart_setup, teardown),
-		cmocka_unit_test_setup_teardown(uart_backpressure, uart_setup, teardown),
-		cmocka_unit_test_setup_teardown(uart_input, uart_setup, teardown),
-		cmocka_unit_test_setup_teardown(uart_loopback, uart_setup, teardown),
-		cmocka_unit_test_setup_teardown(debug_exit_status, plain_setup, teardown),
-		cmocka_unit_test_setup_teardown(keyboard_controller, plain_setup, teardown),
-		cmocka_unit_test_setup_teardown(cmos_time, plain_setup, teardown),
-		cmocka_unit_test_setup_teardown(cmos_set_time, plain_setup, teardown),
-		cmocka_unit_test_setup_teardown(cmos_memory, plain_setup, teardown),
-		cmocka_unit_test_setup_teardown(cmos_flags, plain_setup, teardown),
-		cmocka_unit_test_setup_teardown(cmos_interrupts, plain_setup, teardown),
+	    cmocka_unit_test_setup_teardown(uart_identity, uart_setup, teardown),
+	    cmocka_unit_test_setup_teardown(uart_output, uart_setup, teardown),
+	    cmocka_unit_test_setup_teardown(uart_backpressure, uart_setup, teardown),
+	    cmocka_unit_test_setup_teardown(uart_input, uart_setup, teardown),
+	    cmocka_unit_test_setup_teardown(uart_loopback, uart_setup, teardown),
+	    cmocka_unit_test_setup_teardown(debug_exit_status, plain_setup, teardown),
+	    cmocka_unit_test_setup_teardown(keyboard_controller, plain_setup, teardown),
+	    cmocka_unit_test_setup_teardown(cmos_time, plain_setup, teardown),
+	    cmocka_unit_test_setup_teardown(cmos_set_time, plain_setup, teardown),
+	    cmocka_unit_test_setup_teardown(cmos_memory, plain_setup, teardown),
+	    cmocka_unit_test_setup_teardown(cmos_flags, plain_setup, teardown),
+	    cmocka_unit_test_setup_teardown(cmos_interrupts, plain_setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

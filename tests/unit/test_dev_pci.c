@@ -38,9 +38,7 @@ static u64 toy_read(void *dev, u64 off, unsigned size)
 	return 0x1000 + off;
 }
 
-static void toy_write(void *dev, u64 off, unsigned size, u64 v)
-{
-}
+static void toy_write(void *dev, u64 off, unsigned size, u64 v) {}
 
 static const struct region_ops toy_region = {.read = toy_read, .write = toy_write};
 static const struct pci_func_ops toy_ops = {0};
@@ -61,7 +59,8 @@ static const struct device_class toy_class = {.name = "toy", .reset = toy_reset,
 
 static struct toy *plug(struct machine *m, int slot)
 {
-	static const struct pci_id id = {.vendor = 0x1234, .device = 0x5678, .class_code = 0xff0000, .revision = 3};
+	static const struct pci_id id = {
+	    .vendor = 0x1234, .device = 0x5678, .class_code = 0xff0000, .revision = 3};
 	struct toy *t = calloc(1, sizeof(*t));
 	pci_func_init(&t->f, m, host, &id, &toy_ops);
 	t->f.dev.cls = &toy_class;
@@ -216,12 +215,12 @@ static void slots_run_out(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(bridge, setup, teardown),
-		cmocka_unit_test_setup_teardown(reset_register, setup, teardown),
-		cmocka_unit_test_setup_teardown(bars, setup, teardown),
-		cmocka_unit_test_setup_teardown(msix, setup, teardown),
-		cmocka_unit_test_setup_teardown(intx, setup, teardown),
-		cmocka_unit_test_setup_teardown(slots_run_out, setup, teardown),
+	    cmocka_unit_test_setup_teardown(bridge, setup, teardown),
+	    cmocka_unit_test_setup_teardown(reset_register, setup, teardown),
+	    cmocka_unit_test_setup_teardown(bars, setup, teardown),
+	    cmocka_unit_test_setup_teardown(msix, setup, teardown),
+	    cmocka_unit_test_setup_teardown(intx, setup, teardown),
+	    cmocka_unit_test_setup_teardown(slots_run_out, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -53,7 +53,8 @@ static void sink_attached(struct chardev *c)
 	c->sink->opened(c->dev, true);
 }
 
-static const struct chardev_ops sink_ops = {.write = sink_write, .resume = sink_resume, .attached = sink_attached};
+static const struct chardev_ops sink_ops = {
+    .write = sink_write, .resume = sink_resume, .attached = sink_attached};
 
 static int setup(void **state)
 {
@@ -193,7 +194,8 @@ static void config_window(void **state)
 	struct fixture *f = *state;
 	struct drv *d = rng(f);
 	unsigned c = cfg_read(f->m, 1, PCI_CAPABILITY_LIST, 1);
-	while (cfg_read(f->m, 1, c, 1) != PCI_CAP_ID_VNDR || cfg_read(f->m, 1, c + 3, 1) != VIRTIO_PCI_CAP_PCI_CFG)
+	while (cfg_read(f->m, 1, c, 1) != PCI_CAP_ID_VNDR ||
+	       cfg_read(f->m, 1, c + 3, 1) != VIRTIO_PCI_CAP_PCI_CFG)
 		c = cfg_read(f->m, 1, c + 1, 1);
 	cfg_write(f->m, 1, PCI_COMMAND, 2, 0);
 	cfg_write(f->m, 1, c + 4, 1, 0);
@@ -201,7 +203,8 @@ static void config_window(void **state)
 	cfg_write(f->m, 1, c + 12, 4, 1);
 	cfg_write(f->m, 1, c + 16, 1, 3);
 	assert_int_equal(cfg_read(f->m, 1, c + 16, 1), 3);
-	static const u32 bad[][3] = {{0, 0, 3}, {0, 0x4000, 1}, {0, 0xffffffff, 4}, {2, 0, 4}, {0, 1, 2}, {0, 0, 0xffffffff}};
+	static const u32 bad[][3] = {{0, 0, 3}, {0, 0x4000, 1}, {0, 0xffffffff, 4},
+				     {2, 0, 4}, {0, 1, 2},      {0, 0, 0xffffffff}};
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
 		cfg_write(f->m, 1, c + 4, 1, bad[i][0]);
 		cfg_write(f->m, 1, c + 8, 4, bad[i][1]);
@@ -262,7 +265,8 @@ static u8 request(struct fixture *f, u32 type, u64 sector, gpa_t data, u32 len, 
 	struct seg s[4] = {{h, 16, false}};
 	unsigned n = 1;
 	if (len > 1024) /* in two pieces, oddly cut */
-		s[n++] = (struct seg){data, 1000, data_in}, s[n++] = (struct seg){data + 1000, len - 1000, data_in};
+		s[n++] = (struct seg){data, 1000, data_in},
+		s[n++] = (struct seg){data + 1000, len - 1000, data_in};
 	else if (len)
 		s[n++] = (struct seg){data, len, data_in};
 	s[n++] = (struct seg){h + 32, 1, true};
@@ -299,7 +303,8 @@ static void blk_transfers(void **state)
 	memset(p, 0, 32);
 	assert_int_equal(request(f, VIRTIO_BLK_T_GET_ID, 0, a, 20, true, NULL), VIRTIO_BLK_S_OK);
 	assert_string_equal((char *)p, "serial-0");
-	assert_int_equal(request(f, VIRTIO_BLK_T_IN, DISK_BYTES / 512 - 1, a, 512, true, NULL), VIRTIO_BLK_S_OK);
+	assert_int_equal(request(f, VIRTIO_BLK_T_IN, DISK_BYTES / 512 - 1, a, 512, true, NULL),
+			 VIRTIO_BLK_S_OK);
 }
 
 static void blk_ranges(void **state)
@@ -341,10 +346,13 @@ static void blk_refusals(void **state)
 	gpa_t a = drv_alloc(d, 4096);
 	assert_true(d->features & BIT64(VIRTIO_BLK_F_RO));
 	assert_int_equal(request(f, VIRTIO_BLK_T_OUT, 0, a, 512, false, NULL), VIRTIO_BLK_S_IOERR);
-	assert_int_equal(request(f, VIRTIO_BLK_T_IN, DISK_BYTES / 512, a, 512, true, NULL), VIRTIO_BLK_S_IOERR);
-	assert_int_equal(request(f, VIRTIO_BLK_T_IN, DISK_BYTES / 512 - 1, a, 1024, true, NULL), VIRTIO_BLK_S_IOERR);
+	assert_int_equal(request(f, VIRTIO_BLK_T_IN, DISK_BYTES / 512, a, 512, true, NULL),
+			 VIRTIO_BLK_S_IOERR);
+	assert_int_equal(request(f, VIRTIO_BLK_T_IN, DISK_BYTES / 512 - 1, a, 1024, true, NULL),
+			 VIRTIO_BLK_S_IOERR);
 	assert_int_equal(request(f, VIRTIO_BLK_T_IN, UINT64_MAX, a, 512, true, NULL), VIRTIO_BLK_S_IOERR);
-	assert_int_equal(request(f, VIRTIO_BLK_T_IN, UINT64_MAX / 512, a, 512, true, NULL), VIRTIO_BLK_S_IOERR);
+	assert_int_equal(request(f, VIRTIO_BLK_T_IN, UINT64_MAX / 512, a, 512, true, NULL),
+			 VIRTIO_BLK_S_IOERR);
 	assert_int_equal(request(f, VIRTIO_BLK_T_IN, 0, a, 100, true, NULL), VIRTIO_BLK_S_IOERR);
 	assert_int_equal(request(f, VIRTIO_BLK_T_IN, 0, 0, 0, true, NULL), VIRTIO_BLK_S_IOERR);
 	assert_int_equal(request(f, 0x1234, 0, a, 512, true, NULL), VIRTIO_BLK_S_UNSUPP);
@@ -361,7 +369,8 @@ static bool reset_done(void *arg)
 	return drv_status(arg) == 0;
 }
 
-/* A reset with requests in flight: status 0 only when the memory is quiet; nothing is written to the used ring after it. */
+/* A reset with requests in flight: status 0 only when the memory is quiet; nothing is written to the used
+ * ring after it. */
 static void blk_reset_in_flight(void **state)
 {
 	struct fixture *f = *state;
@@ -369,7 +378,8 @@ static void blk_reset_in_flight(void **state)
 	for (int round = 0; round < 20; round++) {
 		drv_start(d, ~0ull, 1, 64, true);
 		gpa_t h = drv_alloc(d, 64), a = drv_alloc(d, 8192);
-		*(struct virtio_blk_outhdr *)drv_ptr(d, h) = (struct virtio_blk_outhdr){.type = VIRTIO_BLK_T_IN};
+		*(struct virtio_blk_outhdr *)drv_ptr(d, h) =
+		    (struct virtio_blk_outhdr){.type = VIRTIO_BLK_T_IN};
 		const struct seg s[] = {{h, 16, false}, {a, 8192, true}, {h + 32, 1, true}};
 		for (int i = 0; i < 20; i++)
 			drv_add(d, 0, s, 3);
@@ -413,8 +423,9 @@ static struct drv *console(struct fixture *f)
 {
 	struct virtio_console *c;
 	const struct virtio_console_options o = {
-		.n_ports = 2,
-		.port = {{.chardev = &f->s[0].base, .console = true}, {.chardev = &f->s[1].base, .name = "org.example.0"}}};
+	    .n_ports = 2,
+	    .port = {{.chardev = &f->s[0].base, .console = true},
+		     {.chardev = &f->s[1].base, .name = "org.example.0"}}};
 	assert_int_equal(virtio_console_create(f->m, f->host, &o, &c), 0);
 	drv_find(&f->d, f->m, 1);
 	return &f->d;
@@ -435,7 +446,8 @@ static void control(struct fixture *f, u32 id, u16 event, u16 value)
 {
 	struct drv *d = &f->d;
 	gpa_t a = drv_alloc(d, sizeof(struct virtio_console_control));
-	*(struct virtio_console_control *)drv_ptr(d, a) = (struct virtio_console_control){.id = id, .event = event, .value = value};
+	*(struct virtio_console_control *)drv_ptr(d, a) =
+	    (struct virtio_console_control){.id = id, .event = event, .value = value};
 	const struct seg s = {a, sizeof(struct virtio_console_control), false};
 	drv_add(d, 3, &s, 1);
 	drv_kick(d, 3);
@@ -575,18 +587,18 @@ static void console_ports(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(rng_fills, setup, teardown),
-		cmocka_unit_test_setup_teardown(negotiation, setup, teardown),
-		cmocka_unit_test_setup_teardown(broken_queue, setup, teardown),
-		cmocka_unit_test_setup_teardown(config_window, setup, teardown),
-		cmocka_unit_test_setup_teardown(blk_transfers, setup, teardown),
-		cmocka_unit_test_setup_teardown(blk_ranges, setup, teardown),
-		cmocka_unit_test_setup_teardown(blk_refusals, setup, teardown),
-		cmocka_unit_test_setup_teardown(blk_reset_in_flight, setup, teardown),
-		cmocka_unit_test_setup_teardown(blk_overcommit, setup, teardown),
-		cmocka_unit_test_setup_teardown(console_single, setup, teardown),
-		cmocka_unit_test_setup_teardown(console_backpressure, setup, teardown),
-		cmocka_unit_test_setup_teardown(console_ports, setup, teardown),
+	    cmocka_unit_test_setup_teardown(rng_fills, setup, teardown),
+	    cmocka_unit_test_setup_teardown(negotiation, setup, teardown),
+	    cmocka_unit_test_setup_teardown(broken_queue, setup, teardown),
+	    cmocka_unit_test_setup_teardown(config_window, setup, teardown),
+	    cmocka_unit_test_setup_teardown(blk_transfers, setup, teardown),
+	    cmocka_unit_test_setup_teardown(blk_ranges, setup, teardown),
+	    cmocka_unit_test_setup_teardown(blk_refusals, setup, teardown),
+	    cmocka_unit_test_setup_teardown(blk_reset_in_flight, setup, teardown),
+	    cmocka_unit_test_setup_teardown(blk_overcommit, setup, teardown),
+	    cmocka_unit_test_setup_teardown(console_single, setup, teardown),
+	    cmocka_unit_test_setup_teardown(console_backpressure, setup, teardown),
+	    cmocka_unit_test_setup_teardown(console_ports, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -129,8 +129,9 @@ static void indirect_chain(void **state)
 {
 	struct ring *r = *state;
 	for (int i = 0; i < SIZE; i++)
-		*indirect(r, i) = (struct vring_desc){BUF + 16 * i, 16, (i < SIZE - 1 ? VRING_DESC_F_NEXT : 0) | (i >= 2 ? VRING_DESC_F_WRITE : 0),
-						      i + 1};
+		*indirect(r, i) = (struct vring_desc){
+		    BUF + 16 * i, 16,
+		    (i < SIZE - 1 ? VRING_DESC_F_NEXT : 0) | (i >= 2 ? VRING_DESC_F_WRITE : 0), i + 1};
 	*desc(r, 7) = (struct vring_desc){INDIRECT, SIZE * 16, VRING_DESC_F_INDIRECT, 0};
 	offer(r, 7);
 	assert_int_equal(virtq_pop(&r->q, &r->c), 1);
@@ -188,17 +189,17 @@ static void bad_tables(void **state)
 		u16 size;
 		int want;
 	} t[] = {
-		{DESC, AVAIL, USED, 0, -EINVAL},
-		{DESC, AVAIL, USED, 3, -EINVAL},
-		{DESC, AVAIL, USED, 16, -EINVAL},
-		{DESC + 8, AVAIL, USED, 8, -EINVAL},
-		{DESC, AVAIL + 1, USED, 8, -EINVAL},
-		{DESC, AVAIL, USED + 2, 8, -EINVAL},
-		{FAKE_RAM, AVAIL, USED, 8, -EFAULT},
-		{FAKE_RAM - 16, AVAIL, USED, 8, -EFAULT},
-		{DESC, 0xfffffffffffffff0ull, USED, 8, -EFAULT},
-		{DESC, AVAIL, FAKE_RAM - 4, 8, -EFAULT},
-		{DESC, AVAIL, FAKE_HIGH + FAKE_HIGH_RAM - 4, 8, -EFAULT},
+	    {DESC, AVAIL, USED, 0, -EINVAL},
+	    {DESC, AVAIL, USED, 3, -EINVAL},
+	    {DESC, AVAIL, USED, 16, -EINVAL},
+	    {DESC + 8, AVAIL, USED, 8, -EINVAL},
+	    {DESC, AVAIL + 1, USED, 8, -EINVAL},
+	    {DESC, AVAIL, USED + 2, 8, -EINVAL},
+	    {FAKE_RAM, AVAIL, USED, 8, -EFAULT},
+	    {FAKE_RAM - 16, AVAIL, USED, 8, -EFAULT},
+	    {DESC, 0xfffffffffffffff0ull, USED, 8, -EFAULT},
+	    {DESC, AVAIL, FAKE_RAM - 4, 8, -EFAULT},
+	    {DESC, AVAIL, FAKE_HIGH + FAKE_HIGH_RAM - 4, 8, -EFAULT},
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(t); i++) {
 		virtq_reset(&r->q);
@@ -212,40 +213,48 @@ static void bad_tables(void **state)
 	}
 }
 
-/* Each: up to three descriptors of the table (0 offered) and two of an indirect one; all must break the queue. */
+/* Each: up to three descriptors of the table (0 offered) and two of an indirect one; all must break the
+ * queue. */
 static const struct hostile {
 	const char *name;
 	struct vring_desc d[3], ind[2];
 	u16 head;
 	u16 extra; /* added to the available index */
 } hostile[] = {
-	{.name = "head outside the table", .head = SIZE},
-	{.name = "head far outside", .head = 0xffff},
-	{.name = "loop to itself", .d = {{BUF, 1, VRING_DESC_F_NEXT, 0}}},
-	{.name = "loop of two", .d = {{BUF, 1, VRING_DESC_F_NEXT, 1}, {BUF, 1, VRING_DESC_F_NEXT, 0}}},
-	{.name = "next outside", .d = {{BUF, 1, VRING_DESC_F_NEXT, SIZE}}},
-	{.name = "empty descriptor", .d = {{BUF, 0, 0, 0}}},
-	{.name = "readable after writable", .d = {{BUF, 1, VRING_DESC_F_WRITE | VRING_DESC_F_NEXT, 1}, {BUF, 1, 0, 0}}},
-	{.name = "outside RAM", .d = {{FAKE_RAM, 1, 0, 0}}},
-	{.name = "end outside RAM", .d = {{FAKE_RAM - 1, 2, 0, 0}}},
-	{.name = "address wraps", .d = {{UINT64_MAX, 2, 0, 0}}},
-	{.name = "longest length", .d = {{BUF, 0xffffffff, 0, 0}}},
-	{.name = "more available than the queue holds", .d = {{BUF, 1, 0, 0}}, .extra = SIZE},
-	{.name = "indirect and next", .d = {{INDIRECT, 16, VRING_DESC_F_INDIRECT | VRING_DESC_F_NEXT, 1}, {BUF, 1, 0, 0}},
-	 .ind = {{BUF, 1, 0, 0}}},
-	{.name = "empty indirect table", .d = {{INDIRECT, 0, VRING_DESC_F_INDIRECT, 0}}},
-	{.name = "odd indirect table", .d = {{INDIRECT, 24, VRING_DESC_F_INDIRECT, 0}}, .ind = {{BUF, 1, 0, 0}}},
-	{.name = "indirect table longer than the queue", .d = {{INDIRECT, 16 * (SIZE + 1), VRING_DESC_F_INDIRECT, 0}},
-	 .ind = {{BUF, 1, 0, 0}}},
-	{.name = "indirect table outside RAM", .d = {{FAKE_RAM - 16, 32, VRING_DESC_F_INDIRECT, 0}}},
-	{.name = "nested indirect", .d = {{INDIRECT, 32, VRING_DESC_F_INDIRECT, 0}},
-	 .ind = {{INDIRECT, 32, VRING_DESC_F_INDIRECT, 0}}},
-	{.name = "next outside the indirect table", .d = {{INDIRECT, 16, VRING_DESC_F_INDIRECT, 0}},
-	 .ind = {{BUF, 1, VRING_DESC_F_NEXT, 1}}},
-	{.name = "loop in the indirect table", .d = {{INDIRECT, 32, VRING_DESC_F_INDIRECT, 0}},
-	 .ind = {{BUF, 1, VRING_DESC_F_NEXT, 1}, {BUF, 1, VRING_DESC_F_NEXT, 0}}},
-	{.name = "loop through an indirect tail", .d = {{BUF, 1, VRING_DESC_F_NEXT, 1}, {INDIRECT, 32, VRING_DESC_F_INDIRECT, 0}},
-	 .ind = {{BUF, 1, VRING_DESC_F_NEXT, 0}}},
+    {.name = "head outside the table", .head = SIZE},
+    {.name = "head far outside", .head = 0xffff},
+    {.name = "loop to itself", .d = {{BUF, 1, VRING_DESC_F_NEXT, 0}}},
+    {.name = "loop of two", .d = {{BUF, 1, VRING_DESC_F_NEXT, 1}, {BUF, 1, VRING_DESC_F_NEXT, 0}}},
+    {.name = "next outside", .d = {{BUF, 1, VRING_DESC_F_NEXT, SIZE}}},
+    {.name = "empty descriptor", .d = {{BUF, 0, 0, 0}}},
+    {.name = "readable after writable",
+     .d = {{BUF, 1, VRING_DESC_F_WRITE | VRING_DESC_F_NEXT, 1}, {BUF, 1, 0, 0}}},
+    {.name = "outside RAM", .d = {{FAKE_RAM, 1, 0, 0}}},
+    {.name = "end outside RAM", .d = {{FAKE_RAM - 1, 2, 0, 0}}},
+    {.name = "address wraps", .d = {{UINT64_MAX, 2, 0, 0}}},
+    {.name = "longest length", .d = {{BUF, 0xffffffff, 0, 0}}},
+    {.name = "more available than the queue holds", .d = {{BUF, 1, 0, 0}}, .extra = SIZE},
+    {.name = "indirect and next",
+     .d = {{INDIRECT, 16, VRING_DESC_F_INDIRECT | VRING_DESC_F_NEXT, 1}, {BUF, 1, 0, 0}},
+     .ind = {{BUF, 1, 0, 0}}},
+    {.name = "empty indirect table", .d = {{INDIRECT, 0, VRING_DESC_F_INDIRECT, 0}}},
+    {.name = "odd indirect table", .d = {{INDIRECT, 24, VRING_DESC_F_INDIRECT, 0}}, .ind = {{BUF, 1, 0, 0}}},
+    {.name = "indirect table longer than the queue",
+     .d = {{INDIRECT, 16 * (SIZE + 1), VRING_DESC_F_INDIRECT, 0}},
+     .ind = {{BUF, 1, 0, 0}}},
+    {.name = "indirect table outside RAM", .d = {{FAKE_RAM - 16, 32, VRING_DESC_F_INDIRECT, 0}}},
+    {.name = "nested indirect",
+     .d = {{INDIRECT, 32, VRING_DESC_F_INDIRECT, 0}},
+     .ind = {{INDIRECT, 32, VRING_DESC_F_INDIRECT, 0}}},
+    {.name = "next outside the indirect table",
+     .d = {{INDIRECT, 16, VRING_DESC_F_INDIRECT, 0}},
+     .ind = {{BUF, 1, VRING_DESC_F_NEXT, 1}}},
+    {.name = "loop in the indirect table",
+     .d = {{INDIRECT, 32, VRING_DESC_F_INDIRECT, 0}},
+     .ind = {{BUF, 1, VRING_DESC_F_NEXT, 1}, {BUF, 1, VRING_DESC_F_NEXT, 0}}},
+    {.name = "loop through an indirect tail",
+     .d = {{BUF, 1, VRING_DESC_F_NEXT, 1}, {INDIRECT, 32, VRING_DESC_F_INDIRECT, 0}},
+     .ind = {{BUF, 1, VRING_DESC_F_NEXT, 0}}},
 };
 
 static void hostile_drivers(void **state)
@@ -285,13 +294,13 @@ static void total_bytes(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(plain_chain, setup, teardown),
-		cmocka_unit_test_setup_teardown(indirect_chain, setup, teardown),
-		cmocka_unit_test_setup_teardown(many_rounds, setup, teardown),
-		cmocka_unit_test_setup_teardown(event_index, setup, teardown),
-		cmocka_unit_test_setup_teardown(bad_tables, setup, teardown),
-		cmocka_unit_test_setup_teardown(hostile_drivers, setup, teardown),
-		cmocka_unit_test_setup_teardown(total_bytes, setup, teardown),
+	    cmocka_unit_test_setup_teardown(plain_chain, setup, teardown),
+	    cmocka_unit_test_setup_teardown(indirect_chain, setup, teardown),
+	    cmocka_unit_test_setup_teardown(many_rounds, setup, teardown),
+	    cmocka_unit_test_setup_teardown(event_index, setup, teardown),
+	    cmocka_unit_test_setup_teardown(bad_tables, setup, teardown),
+	    cmocka_unit_test_setup_teardown(hostile_drivers, setup, teardown),
+	    cmocka_unit_test_setup_teardown(total_bytes, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -154,9 +154,11 @@ u16 drv_add(struct drv *d, unsigned q, const struct seg *s, unsigned n)
 	for (unsigned i = 0; i < n; i++) {
 		u16 at = x->next_desc;
 		x->next_desc = (at + 1) % x->size;
-		*drv_desc(d, q, at) = (struct vring_desc){
-			.addr = s[i].addr, .len = s[i].len, .next = x->next_desc,
-			.flags = (s[i].in ? VRING_DESC_F_WRITE : 0) | (i + 1 < n ? VRING_DESC_F_NEXT : 0)};
+		*drv_desc(d, q, at) = (struct vring_desc){.addr = s[i].addr,
+							  .len = s[i].len,
+							  .next = x->next_desc,
+							  .flags = (s[i].in ? VRING_DESC_F_WRITE : 0) |
+								   (i + 1 < n ? VRING_DESC_F_NEXT : 0)};
 	}
 	drv_publish(d, q, head);
 	return head;

@@ -30,7 +30,8 @@ struct seg {
 	bool in;
 };
 
-void drv_find(struct drv *d, struct machine *m, unsigned slot); /* reads BARs and capabilities, enables memory decoding */
+void drv_find(struct drv *d, struct machine *m,
+	      unsigned slot); /* reads BARs and capabilities, enables memory decoding */
 void drv_start(struct drv *d, u64 features, unsigned n_queues, u16 size, bool msix);
 void drv_begin(struct drv *d, u64 features); /* up to FEATURES_OK */
 void drv_queue_setup(struct drv *d, unsigned q, u16 size, bool msix);
@@ -40,7 +41,8 @@ void drv_set_status(struct drv *d, u8 bits);
 gpa_t drv_alloc(struct drv *d, u64 n);
 void *drv_ptr(struct drv *d, gpa_t a);
 struct vring_desc *drv_desc(struct drv *d, unsigned q, unsigned i);
-u16 drv_add(struct drv *d, unsigned q, const struct seg *s, unsigned n); /* one chain, made available; returns the head */
+u16 drv_add(struct drv *d, unsigned q, const struct seg *s,
+	    unsigned n); /* one chain, made available; returns the head */
 void drv_publish(struct drv *d, unsigned q, u16 head);
 void drv_kick(struct drv *d, unsigned q);
 /* the next used element; false: none */

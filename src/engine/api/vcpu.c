@@ -136,7 +136,7 @@ static s64 set_sregs(struct api_call *c)
 	cpu->efer = s->efer;
 	cpu->apic_base = s->apic_base;
 	if (cpu->lapic)
-		lapic_set_tpr(cpu, (u8)(s->cr8 & 15) << 4);
+		lapic_set_tpr(cpu, (u8)(s->cr8 & 15));
 	mmu_update_paging(cpu, old_cr0, old_cr4, old_efer);
 	mmu_set_cr3(cpu, s->cr3, false);
 	if (s->cr0 & BIT64(31) && s->cr4 & BIT64(5) && !(s->efer & BIT64(10)))

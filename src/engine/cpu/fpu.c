@@ -41,7 +41,10 @@ struct vec_state *vec_state(struct vcpu *cpu)
 	if (!vs)
 		eng_panic("no memory for the vector state of vCPU %u", cpu->id);
 	/* May be called with the guest's state live: put it by. */
-	__asm__ volatile("xsave64 %0" : "+m"(vs->bounce[2048]) : "a"(XS_X87 | XS_SSE | XS_AVX), "d"(0) : "memory");
+	__asm__ volatile("xsave64 %0"
+			 : "+m"(vs->bounce[2048])
+			 : "a"(XS_X87 | XS_SSE | XS_AVX), "d"(0)
+			 : "memory");
 	probe_host(vs);
 	__asm__ volatile("xrstor64 %0" : : "m"(vs->bounce[2048]), "a"(XS_X87 | XS_SSE), "d"(0) : "memory");
 	vs->fwait = stub_get(STUB_WORD_FWAIT);
@@ -50,8 +53,8 @@ struct vec_state *vec_state(struct vcpu *cpu)
 	return vs;
 }
 
-/* All user components are loaded, those the guest does not have with their initial values, so that nothing of the
- * host is in the registers (AMX tiles: never touched by the engine). */
+/* All user components are loaded, those the guest does not have with their initial values, so that nothing of
+ * the host is in the registers (AMX tiles: never touched by the engine). */
 #define HOST_COMPONENTS 0x2ffu
 
 void vcpu_fpu_load(struct vcpu *cpu)

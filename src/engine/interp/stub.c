@@ -1,7 +1,8 @@
 /*
- * The store of host stubs. Two views of one memfd: written through ENG_CODE_RW, executed through ENG_CODE_RX. A
- * stub appears with one aligned 8-byte store and its address is handed out only after that, on a line the core may
- * have fetched before only as bytes not yet jumped to; so no other synchronisation is needed than the lock.
+ * The store of host stubs. Two views of one memfd: written through ENG_CODE_RW, executed through ENG_CODE_RX.
+ * A stub appears with one aligned 8-byte store and its address is handed out only after that, on a line the
+ * core may have fetched before only as bytes not yet jumped to; so no other synchronisation is needed than
+ * the lock.
  */
 #include <errno.h>
 #include <sys/mman.h>

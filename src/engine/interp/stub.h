@@ -1,10 +1,10 @@
 /*
- * Host stubs: one data instruction of the guest, re-encoded so that it runs on the host, and a RET. Shared by all
- * vCPUs, never changed once made. A stub finds its memory operand at [rsi], its general registers in rax
+ * Host stubs: one data instruction of the guest, re-encoded so that it runs on the host, and a RET. Shared by
+ * all vCPUs, never changed once made. A stub finds its memory operand at [rsi], its general registers in rax
  * (ModRM.reg) and rcx (ModRM.rm).
  *
- * Every re-encoded instruction is at most 7 bytes (prefix, REX, 0F 3A, opcode, ModRM, imm8), so a stub is one 8-byte word
- * and the word itself is its key.
+ * Every re-encoded instruction is at most 7 bytes (prefix, REX, 0F 3A, opcode, ModRM, imm8), so a stub is one
+ * 8-byte word and the word itself is its key.
  */
 #ifndef ENGINE_INTERP_STUB_H
 #define ENGINE_INTERP_STUB_H
@@ -44,7 +44,10 @@ static inline void stub_run(const void *stub, const void *mem)
 
 static inline u64 stub_run_gpr(const void *stub, const void *mem, u64 rax, u64 rcx)
 {
-	__asm__ volatile("call *%[stub]" : "+a"(rax), "+c"(rcx) : [stub] "r"(stub), "S"(mem) : "memory", "cc");
+	__asm__ volatile("call *%[stub]"
+			 : "+a"(rax), "+c"(rcx)
+			 : [stub] "r"(stub), "S"(mem)
+			 : "memory", "cc");
 	return rax;
 }
 
@@ -54,7 +57,9 @@ static inline u64 stub_run_flags(const void *stub, const void *mem)
 	u64 flags;
 
 	__asm__ volatile("call *%[stub]\n\tpushfq\n\tpop %[flags]"
-			 : [flags] "=&r"(flags) : [stub] "r"(stub), "S"(mem) : "memory", "cc");
+			 : [flags] "=&r"(flags)
+			 : [stub] "r"(stub), "S"(mem)
+			 : "memory", "cc");
 	return flags;
 }
 

@@ -8,7 +8,7 @@
 /* ModRM.reg is the general register: map 0F opcodes; everywhere else it is ModRM.rm. */
 static bool gpr_in_reg_field(const struct insn *in)
 {
-	static const u8 opcodes[] = { 0x2c, 0x2d, 0x50, 0xc5, 0xd7 };
+	static const u8 opcodes[] = {0x2c, 0x2d, 0x50, 0xc5, 0xd7};
 
 	for (unsigned i = 0; in->map == 1 && i < sizeof(opcodes); i++)
 		if (in->opcode == opcodes[i])
@@ -32,7 +32,8 @@ static bool w_is_integer_size(const struct insn *in)
 	if (in->map == 1)
 		return in->opcode == 0x6e || in->opcode == 0x2a || in->opcode == 0x2c || in->opcode == 0x2d ||
 		       (in->opcode == 0x7e && in->pp <= 1);
-	return in->map == 3 && (in->opcode == 0x16 || in->opcode == 0x22 || (in->opcode >= 0x60 && in->opcode <= 0x63));
+	return in->map == 3 &&
+	       (in->opcode == 0x16 || in->opcode == 0x22 || (in->opcode >= 0x60 && in->opcode <= 0x63));
 }
 
 static unsigned put_vex(u8 *b, const struct insn *in, u8 rex, bool mode64)
@@ -48,7 +49,7 @@ static unsigned put_vex(u8 *b, const struct insn *in, u8 rex, bool mode64)
 
 static unsigned put_legacy(u8 *b, const struct insn *in, u8 rex)
 {
-	static const u8 mandatory[4] = { 0, 0x66, 0xf3, 0xf2 };
+	static const u8 mandatory[4] = {0, 0x66, 0xf3, 0xf2};
 	unsigned n = 0;
 
 	if (in->map && in->pp)
@@ -87,7 +88,7 @@ static u8 stub_modrm(const struct insn *in, u8 *rex)
 
 u64 stub_encode(const struct insn *in, bool mode64)
 {
-	u8 b[16] = { 0xc3 };
+	u8 b[16] = {0xc3};
 	u8 rex = mode64 ? in->rex & 15 : in->rex & 8;
 	u8 modrm = 0;
 	unsigned n = 0;

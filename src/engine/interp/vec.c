@@ -1,14 +1,14 @@
 /*
  * Compiles vector and x87 instructions for the interpreter: they execute themselves on the host CPU, on the
- * guest's live registers, in a stub (stub.h). Here: what may run, plain shapes. x87: vec_x87.c; FXSAVE and XSAVE:
- * vec_state.c; gathers and masked moves: vec_mask.c.
+ * guest's live registers, in a stub (stub.h). Here: what may run, plain shapes. x87: vec_x87.c; FXSAVE and
+ * XSAVE: vec_state.c; gathers and masked moves: vec_mask.c.
  */
 #include "engine/interp/vec_int.h"
 #include "engine/lib/lib.h"
 
-#define CR0_MP BIT(1)
-#define CR0_EM BIT(2)
-#define CR0_TS BIT(3)
+#define CR0_MP   BIT(1)
+#define CR0_EM   BIT(2)
+#define CR0_TS   BIT(3)
 #define MXCSR_MM BIT(17)
 
 /* ---- unavailable: decided when it runs, the block key holds only that it is ---- */
@@ -49,8 +49,8 @@ static void h_load(struct vcpu *cpu, const struct iop *op)
 	NEXT(cpu, op);
 }
 
-/* Operand not aligned to its size: #GP(0), but for loads with AMD's MXCSR.MM, which are then subject to #AC (APM 1 4.3.2).
- * Moves that say "aligned" always fault. */
+/* Operand not aligned to its size: #GP(0), but for loads with AMD's MXCSR.MM, which are then subject to #AC
+ * (APM 1 4.3.2). Moves that say "aligned" always fault. */
 static __attribute__((noinline)) void misaligned(struct vcpu *cpu, const struct iop *op, gva_t a)
 {
 	u32 mxcsr = 0;
@@ -87,7 +87,7 @@ static void h_store(struct vcpu *cpu, const struct iop *op)
 
 	vec_check_align(cpu, a, (u32)op->imm);
 	store_to(cpu, op, a);
-	NEXT_STORE(cpu, op);
+	NEXT(cpu, op);
 }
 
 static void h_store_aligned(struct vcpu *cpu, const struct iop *op)
@@ -97,7 +97,7 @@ static void h_store_aligned(struct vcpu *cpu, const struct iop *op)
 	if (unlikely(a & (op->size - 1)))
 		cpu_raise_gp(cpu, 0);
 	store_to(cpu, op, a);
-	NEXT_STORE(cpu, op);
+	NEXT(cpu, op);
 }
 
 /* MMX with memory: a pending x87 exception comes before any fault of the access. */
@@ -129,7 +129,7 @@ static void h_mmx_load(struct vcpu *cpu, const struct iop *op)
 static void h_mmx_store(struct vcpu *cpu, const struct iop *op)
 {
 	store_to(cpu, op, mmx_ea(cpu, op, true));
-	NEXT_STORE(cpu, op);
+	NEXT(cpu, op);
 }
 
 /* ---- with general registers or flags ---- */
@@ -244,15 +244,18 @@ static bool writes_flags(const struct insn *in)
 	return in->desc->flags_written || in->desc->flags_undef;
 }
 
-/* MMX instructions that work on XMM registers too, or were made with SSE's floating point, follow SSE's rules. */
+/* MMX instructions that work on XMM registers too, or were made with SSE's floating point, follow SSE's
+ * rules. */
 static enum vec_unavail unavail_rules(const struct insn *in)
 {
 	if (in->prefixes & PFX_VEX)
 		return VU_AVX;
 	if (in->desc->cls == IC_X87)
 		return VU_X87;
-	return uses_kind(in, OPK_XMM) || uses_kind(in, OPK_YMM) || !(uses_kind(in, OPK_MMX) || in->id == INSN_EMMS)
-		       ? VU_SSE : VU_MMX;
+	return uses_kind(in, OPK_XMM) || uses_kind(in, OPK_YMM) ||
+		       !(uses_kind(in, OPK_MMX) || in->id == INSN_EMMS)
+		   ? VU_SSE
+		   : VU_MMX;
 }
 
 static bool available(const struct vcpu *cpu, enum vec_unavail rules)
@@ -332,22 +335,27 @@ static bool compile_plain(struct vcpu *cpu, const struct insn *in, struct iop *o
 }
 
 /*
- * Stubs that found no room: the word travels in op->ptr, the handler in the high half of op->imm (the text lies below 4 GiB),
- * and the stub is written out before each run. Only a guest that runs a million distinct encodings comes here.
+ * Stubs that found no room: the word travels in op->ptr, the handler in the high half of op->imm (the text
+ * lies below 4 GiB), and the stub is written out before each run. Only a guest that runs a million distinct
+ * encodings comes here.
  */
-static void h_end(struct vcpu *cpu, const struct iop *op)
-{
-}
+static void h_end(struct vcpu *cpu, const struct iop *op) {}
 
-static void h_spilled(struct vcpu *cpu, const struct iop *op)
+static __attribute__((noinline)) void run_spilled(struct vcpu *cpu, const struct iop *op)
 {
-	struct iop one[2] = { *op, { .fn = h_end } };
-	const struct iop *next = op + 1;
+	struct iop one[2] = {*op, {.fn = h_end}};
 
 	one[0].fn = (iop_fn *)(op->imm >> 32);
 	one[0].ptr = stub_scratch(cpu, (u64)op->ptr);
 	one[0].imm = (u32)op->imm;
 	one[0].fn(cpu, one);
+}
+
+static void h_spilled(struct vcpu *cpu, const struct iop *op)
+{
+	const struct iop *next = op + 1;
+
+	run_spilled(cpu, op); /* RIP is behind the instruction now */
 	next->fn(cpu, next);
 }
 
@@ -374,8 +382,8 @@ bool vec_compile(struct vcpu *cpu, const struct insn *in, struct iop *op)
 		return false;
 	if (rules == VU_AVX && (!cpu->mode.pe || cpu->mode.vm86))
 		return false;
-	if (in->map == 3 && (in->opcode == 0x16 || in->opcode == 0x22) && (in->prefixes & PFX_VEX) && (in->rex & 8) &&
-	    cpu->mode.code != INSN_MODE_64)
+	if (in->map == 3 && (in->opcode == 0x16 || in->opcode == 0x22) && (in->prefixes & PFX_VEX) &&
+	    (in->rex & 8) && cpu->mode.code != INSN_MODE_64)
 		return false; /* VPEXTRQ, VPINSRQ: AMD does not ignore W here */
 	vec_state(cpu);
 	if (vec_compile_state(cpu, in, op)) /* they have rules of their own */

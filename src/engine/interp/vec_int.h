@@ -6,10 +6,6 @@
 #include "engine/interp/interp.h"
 #include "engine/interp/stub.h"
 
-#ifndef NEXT_STORE
-#define NEXT_STORE(cpu, op) NEXT(cpu, op)
-#endif
-
 static inline struct vec_state *vs_of(const struct vcpu *cpu)
 {
 	return cpu->vecexec;
@@ -22,7 +18,7 @@ enum {
 	AUX_VL,      /* bytes of the vector */
 	AUX_ELEM,    /* bytes of an element */
 	AUX_INDEX_SIZE,
-	AUX_ALIGNED = AUX_ELEM, /* #GP(0) unless aligned to its size */
+	AUX_ALIGNED = AUX_ELEM,        /* #GP(0) unless aligned to its size */
 	AUX_MASK = AUX_INDEX_SIZE + 1, /* mask register */
 };
 
@@ -33,7 +29,8 @@ enum vec_unavail { VU_X87, VU_MMX, VU_SSE, VU_AVX };
 void vec_raise_ac(struct vcpu *cpu, gva_t a);
 static inline void vec_check_align(struct vcpu *cpu, gva_t a, unsigned align)
 {
-	if (unlikely((cpu->rflags & FL_AC) && (a & (align - 1)) && cpu->mode.cpl == 3 && (cpu->cr0 & BIT(18))))
+	if (unlikely((cpu->rflags & FL_AC) && (a & (align - 1)) && cpu->mode.cpl == 3 &&
+		     (cpu->cr0 & BIT(18))))
 		vec_raise_ac(cpu, a);
 }
 
@@ -58,7 +55,8 @@ static inline void *vec_read(struct vcpu *cpu, gva_t a, unsigned size)
 /* Runs the store through the bounce buffer. */
 void vec_store_slow(struct vcpu *cpu, const struct iop *op, gva_t a);
 
-/* Any size, not crossing checked: copies between guest memory and a buffer; write: probed before the first byte. */
+/* Any size, not crossing checked: copies between guest memory and a buffer; write: probed before the first
+ * byte. */
 void vec_copy_in(struct vcpu *cpu, gva_t a, void *buf, unsigned size);
 void vec_copy_out(struct vcpu *cpu, gva_t a, const void *buf, unsigned size);
 
@@ -70,7 +68,8 @@ void vec_mmx_get(struct vcpu *cpu, unsigned reg, void *to); /* 8 bytes */
 
 /* Compilers of the groups; false: not one of theirs. */
 bool vec_compile_x87(struct vcpu *cpu, const struct insn *in, struct iop *op);
-bool vec_compile_state(struct vcpu *cpu, const struct insn *in, struct iop *op);  /* FXSAVE, XSAVE, LDMXCSR ... */
+bool vec_compile_state(struct vcpu *cpu, const struct insn *in,
+		       struct iop *op); /* FXSAVE, XSAVE, LDMXCSR ... */
 bool vec_compile_masked(struct vcpu *cpu, const struct insn *in, struct iop *op); /* gathers, masked moves */
 
 #endif

@@ -1,6 +1,7 @@
 /*
- * Vector instructions that access memory element by element: gathers, masked moves. Elements the mask leaves out do not fault;
- * a gather that faults has done the elements before, and says so in its mask register (SDM 2C VPGATHERDD).
+ * Vector instructions that access memory element by element: gathers, masked moves. Elements the mask leaves
+ * out do not fault; a gather that faults has done the elements before, and says so in its mask register (SDM
+ * 2C VPGATHERDD).
  */
 #include "engine/interp/vec_int.h"
 #include "engine/lib/lib.h"
@@ -17,7 +18,7 @@ static bool element_on(const u8 *mask, unsigned elem, unsigned i)
 static __attribute__((noinline)) void mask_load(struct vcpu *cpu, const struct iop *op)
 {
 	unsigned n = op->aux[AUX_VL], elem = op->aux[AUX_ELEM];
-	u8 mask[VEC_MAX], value[VEC_MAX] = { 0 };
+	u8 mask[VEC_MAX], value[VEC_MAX] = {0};
 	gva_t a = 0;
 	void *p = NULL;
 
@@ -90,8 +91,8 @@ static __attribute__((noinline)) void maskmovdqu(struct vcpu *cpu, const struct 
 	store_masked(cpu, op, mask, value);
 }
 
-/* MASKMOVQ: the same with MMX registers. Reading them waits for a pending x87 exception and enters MMX mode, as the
- * instruction does. */
+/* MASKMOVQ: the same with MMX registers. Reading them waits for a pending x87 exception and enters MMX mode,
+ * as the instruction does. */
 static __attribute__((noinline)) void maskmovq(struct vcpu *cpu, const struct iop *op)
 {
 	u8 mask[8], value[8];
@@ -123,8 +124,10 @@ static gva_t gather_ea(struct vcpu *cpu, const struct iop *op, const u8 *index, 
  */
 static __attribute__((noinline)) void gather(struct vcpu *cpu, const struct iop *op)
 {
-	unsigned elem = op->aux[AUX_ELEM], isize = op->aux[AUX_INDEX_SIZE], n = op->aux[AUX_VL] / MAX(elem, isize);
-	u8 value[VEC_MAX] __attribute__((aligned(8))), mask[VEC_MAX], index[VEC_MAX] __attribute__((aligned(8)));
+	unsigned elem = op->aux[AUX_ELEM], isize = op->aux[AUX_INDEX_SIZE],
+		 n = op->aux[AUX_VL] / MAX(elem, isize);
+	u8 value[VEC_MAX] __attribute__((aligned(8))), mask[VEC_MAX],
+	    index[VEC_MAX] __attribute__((aligned(8)));
 
 	vec_reg_get(cpu, op->dst, value);
 	vec_reg_get(cpu, op->aux[AUX_MASK], mask);
@@ -153,8 +156,8 @@ static __attribute__((noinline)) void gather(struct vcpu *cpu, const struct iop 
 }
 
 /*
- * Handlers proper: the work above has locals whose address is passed on, which would keep NEXT from being a tail
- * call.
+ * Handlers proper: the work above has locals whose address is passed on, which would keep NEXT from being a
+ * tail call.
  */
 static void h_mask_load(struct vcpu *cpu, const struct iop *op)
 {
@@ -165,19 +168,19 @@ static void h_mask_load(struct vcpu *cpu, const struct iop *op)
 static void h_mask_store(struct vcpu *cpu, const struct iop *op)
 {
 	mask_store(cpu, op);
-	NEXT_STORE(cpu, op);
+	NEXT(cpu, op);
 }
 
 static void h_maskmovdqu(struct vcpu *cpu, const struct iop *op)
 {
 	maskmovdqu(cpu, op);
-	NEXT_STORE(cpu, op);
+	NEXT(cpu, op);
 }
 
 static void h_maskmovq(struct vcpu *cpu, const struct iop *op)
 {
 	maskmovq(cpu, op);
-	NEXT_STORE(cpu, op);
+	NEXT(cpu, op);
 }
 
 static void h_gather(struct vcpu *cpu, const struct iop *op)
@@ -191,8 +194,8 @@ static const struct {
 	u16 id;
 	u8 elem, index; /* bytes */
 } gathers[] = {
-	{ INSN_PGATHERDD, 4, 4 }, { INSN_PGATHERDQ, 8, 4 }, { INSN_PGATHERQD, 4, 8 }, { INSN_PGATHERQQ, 8, 8 },
-	{ INSN_GATHERDPS, 4, 4 }, { INSN_GATHERDPD, 8, 4 }, { INSN_GATHERQPS, 4, 8 }, { INSN_GATHERQPD, 8, 8 },
+    {INSN_PGATHERDD, 4, 4}, {INSN_PGATHERDQ, 8, 4}, {INSN_PGATHERQD, 4, 8}, {INSN_PGATHERQQ, 8, 8},
+    {INSN_GATHERDPS, 4, 4}, {INSN_GATHERDPD, 8, 4}, {INSN_GATHERQPS, 4, 8}, {INSN_GATHERQPD, 8, 8},
 };
 
 static u8 vex_register(const struct vcpu *cpu, u8 vvvv)
@@ -221,7 +224,8 @@ static bool compile_maskmov(struct vcpu *cpu, const struct insn *in, struct iop 
 {
 	bool q = in->id == INSN_MASKMOVPD || (in->id == INSN_PMASKMOVQ);
 
-	if (in->id != INSN_MASKMOVPS && in->id != INSN_MASKMOVPD && in->id != INSN_PMASKMOVD && in->id != INSN_PMASKMOVQ)
+	if (in->id != INSN_MASKMOVPS && in->id != INSN_MASKMOVPD && in->id != INSN_PMASKMOVD &&
+	    in->id != INSN_PMASKMOVQ)
 		return false;
 	op->aux[AUX_ELEM] = q ? 8 : 4;
 	op->aux[AUX_MASK] = vex_register(cpu, in->vvvv);

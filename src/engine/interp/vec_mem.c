@@ -65,8 +65,12 @@ void vec_copy_out(struct vcpu *cpu, gva_t a, const void *buf, unsigned size)
 /* [V]MOVDQU between [rsi] and a register. */
 static void reg_move(struct vcpu *cpu, unsigned reg, bool store, const void *mem)
 {
-	struct insn in = { .map = 1, .opcode = store ? 0x7f : 0x6f, .pp = 2, .modrm_off = 3,
-			   .modrm = (u8)((reg & 7) << 3 | 6), .rex = reg & 8 ? 4 : 0 };
+	struct insn in = {.map = 1,
+			  .opcode = store ? 0x7f : 0x6f,
+			  .pp = 2,
+			  .modrm_off = 3,
+			  .modrm = (u8)((reg & 7) << 3 | 6),
+			  .rex = reg & 8 ? 4 : 0};
 	u64 word = 0;
 	void *stub = NULL;
 
@@ -91,7 +95,7 @@ void vec_reg_set(struct vcpu *cpu, unsigned reg, const void *from)
 
 void vec_mmx_get(struct vcpu *cpu, unsigned reg, void *to)
 {
-	struct insn in = { .map = 1, .opcode = 0x7f, .modrm_off = 2, .modrm = (u8)(reg << 3 | 6) };
+	struct insn in = {.map = 1, .opcode = 0x7f, .modrm_off = 2, .modrm = (u8)(reg << 3 | 6)};
 	u64 word = stub_encode(&in, true);
 	void *stub = stub_get(word);
 
@@ -99,8 +103,9 @@ void vec_mmx_get(struct vcpu *cpu, unsigned reg, void *to)
 }
 
 /*
- * The stub has pushed nothing and the handler holds nothing, so the thread can go on as if the handler had called cpu_raise(). An
- * unmasked SIMD exception without CR4.OSXMMEXCPT is #UD (SDM 3A 2.5). CR0.NE = 0: #MF all the same, there is no FERR# pin.
+ * The stub has pushed nothing and the handler holds nothing, so the thread can go on as if the handler had
+ * called cpu_raise(). An unmasked SIMD exception without CR4.OSXMMEXCPT is #UD (SDM 3A 2.5). CR0.NE = 0: #MF
+ * all the same, there is no FERR# pin.
  */
 bool vec_handle_sigfpe(struct vcpu *cpu, ucontext_t *uc)
 {

@@ -1,17 +1,18 @@
 /*
- * Instructions that move whole state: FXSAVE, FXRSTOR, the XSAVE family, LDMXCSR, STMXCSR. The host does the work on
- * a private area limited to the guest's components; what may be stored, and what must fault, is decided here
- * (SDM 1 10.5, 13.7 - 13.12). AVX is the only extended component and the first, so the compacted layout is the standard one.
+ * Instructions that move whole state: FXSAVE, FXRSTOR, the XSAVE family, LDMXCSR, STMXCSR. The host does the
+ * work on a private area limited to the guest's components; what may be stored, and what must fault, is
+ * decided here (SDM 1 10.5, 13.7 - 13.12). AVX is the only extended component and the first, so the compacted
+ * layout is the standard one.
  */
 #include "engine/interp/vec_int.h"
 #include "engine/lib/lib.h"
 
-#define CR0_EM BIT(2)
-#define CR0_TS BIT(3)
-#define CR4_OSFXSR  BIT(9)
-#define CR4_OSXSAVE BIT(18)
+#define CR0_EM        BIT(2)
+#define CR0_TS        BIT(3)
+#define CR4_OSFXSR    BIT(9)
+#define CR4_OSXSAVE   BIT(18)
 #define XCOMP_COMPACT BIT64(63)
-#define FSW_ES BIT(7)
+#define FSW_ES        BIT(7)
 
 enum save_kind { SK_XSAVE, SK_XSAVEOPT, SK_XSAVEC };
 
@@ -65,7 +66,8 @@ static gva_t aligned_area(struct vcpu *cpu, const struct iop *op, unsigned size,
 	gva_t a = iop_ea(cpu, op, size, write);
 
 	if (a & (align - 1)) {
-		if (align == 16) /* #AC or #GP: SDM leaves it open, AMD has #AC for FXSAVE and FXRSTOR if not on 4 bytes */
+		if (align == 16) /* #AC or #GP: SDM leaves it open, AMD has #AC for FXSAVE and FXRSTOR if not
+				    on 4 bytes */
 			vec_check_align(cpu, a, 4);
 		cpu_raise_gp(cpu, 0);
 	}
@@ -142,7 +144,7 @@ static void store_components(struct vcpu *cpu, gva_t a, const struct xsave_area 
 static __attribute__((noinline)) void do_xsave(struct vcpu *cpu, const struct iop *op)
 {
 	struct xsave_area *xs = &vs_of(cpu)->xs;
-	u64 rfbm = check_xsave(cpu, op), parts = rfbm, header[2] = { 0, rfbm | XCOMP_COMPACT };
+	u64 rfbm = check_xsave(cpu, op), parts = rfbm, header[2] = {0, rfbm | XCOMP_COMPACT};
 	unsigned kind = op->aux[AUX_ELEM], size = area_size(rfbm);
 	bool mxcsr = false;
 	gva_t a = aligned_area(cpu, op, size, 64, true);
@@ -184,7 +186,8 @@ static void check_header(struct vcpu *cpu, const struct iop *op, const struct xs
 		cpu_raise_gp(cpu, 0);
 }
 
-/* Outside 64-bit mode registers 8-15 keep their values: they are put where the host instruction will take them from. */
+/* Outside 64-bit mode registers 8-15 keep their values: they are put where the host instruction will take
+ * them from. */
 static void keep_high_registers(struct xsave_area *xs, struct xsave_area *live, u64 rfbm)
 {
 	host_xsave(live, XS_SSE | XS_AVX);
@@ -281,11 +284,12 @@ static __attribute__((noinline)) void do_stmxcsr(struct vcpu *cpu, const struct 
 	mmu_write32(cpu, a, v);
 }
 
-/* Handlers proper: the work above has locals whose address is taken, which would keep NEXT from being a tail call. */
+/* Handlers proper: the work above has locals whose address is taken, which would keep NEXT from being a tail
+ * call. */
 static void h_fxsave(struct vcpu *cpu, const struct iop *op)
 {
 	do_fxsave(cpu, op);
-	NEXT_STORE(cpu, op);
+	NEXT(cpu, op);
 }
 
 static void h_fxrstor(struct vcpu *cpu, const struct iop *op)
@@ -297,7 +301,7 @@ static void h_fxrstor(struct vcpu *cpu, const struct iop *op)
 static void h_xsave(struct vcpu *cpu, const struct iop *op)
 {
 	do_xsave(cpu, op);
-	NEXT_STORE(cpu, op);
+	NEXT(cpu, op);
 }
 
 static void h_xrstor(struct vcpu *cpu, const struct iop *op)
@@ -315,7 +319,7 @@ static void h_ldmxcsr(struct vcpu *cpu, const struct iop *op)
 static void h_stmxcsr(struct vcpu *cpu, const struct iop *op)
 {
 	do_stmxcsr(cpu, op);
-	NEXT_STORE(cpu, op);
+	NEXT(cpu, op);
 }
 
 static const struct {
@@ -323,16 +327,11 @@ static const struct {
 	u8 kind;
 	iop_fn *fn;
 } handlers[] = {
-	{ INSN_FXSAVE, 0, h_fxsave },
-	{ INSN_FXRSTOR, 0, h_fxrstor },
-	{ INSN_XSAVE, SK_XSAVE, h_xsave },
-	{ INSN_XSAVEOPT, SK_XSAVEOPT, h_xsave },
-	{ INSN_XSAVEC, SK_XSAVEC, h_xsave },
-	{ INSN_XSAVES, SK_XSAVEC, h_xsave },
-	{ INSN_XRSTOR, 0, h_xrstor },
-	{ INSN_XRSTORS, 0, h_xrstor },
-	{ INSN_LDMXCSR, 0, h_ldmxcsr },
-	{ INSN_STMXCSR, 0, h_stmxcsr },
+    {INSN_FXSAVE, 0, h_fxsave},        {INSN_FXRSTOR, 0, h_fxrstor},
+    {INSN_XSAVE, SK_XSAVE, h_xsave},   {INSN_XSAVEOPT, SK_XSAVEOPT, h_xsave},
+    {INSN_XSAVEC, SK_XSAVEC, h_xsave}, {INSN_XSAVES, SK_XSAVEC, h_xsave},
+    {INSN_XRSTOR, 0, h_xrstor},        {INSN_XRSTORS, 0, h_xrstor},
+    {INSN_LDMXCSR, 0, h_ldmxcsr},      {INSN_STMXCSR, 0, h_stmxcsr},
 };
 
 bool vec_compile_state(struct vcpu *cpu, const struct insn *in, struct iop *op)
@@ -344,7 +343,8 @@ bool vec_compile_state(struct vcpu *cpu, const struct insn *in, struct iop *op)
 			continue;
 		op->fn = handlers[i].fn;
 		op->aux[AUX_ELEM] = handlers[i].kind;
-		op->aux[AUX_VL] = mxcsr ? (in->prefixes & PFX_VEX) != 0 : is64(cpu) && (in->rex & 8); /* 64-bit pointers */
+		op->aux[AUX_VL] =
+		    mxcsr ? (in->prefixes & PFX_VEX) != 0 : is64(cpu) && (in->rex & 8); /* 64-bit pointers */
 		op->aux[AUX_INDEX] = in->id == INSN_XRSTORS;
 		return true;
 	}

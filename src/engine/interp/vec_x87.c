@@ -1,6 +1,7 @@
 /*
- * x87 on the host's x87. The instruction, data pointer and opcode of the last non-control instruction are the guest's, kept in
- * vec_state (SDM 1 8.1.8), written after the stub has run: an instruction that raises #MF leaves the old ones.
+ * x87 on the host's x87. The instruction, data pointer and opcode of the last non-control instruction are the
+ * guest's, kept in vec_state (SDM 1 8.1.8), written after the stub has run: an instruction that raises #MF
+ * leaves the old ones.
  */
 #include "engine/interp/vec_int.h"
 #include "engine/lib/lib.h"
@@ -68,14 +69,37 @@ static bool result_withheld(void)
 	return fsw & ~fcw & (FSW_IE | FSW_OE | FSW_UE);
 }
 
+/*
+ * A write that must leave to the VMM unwinds and the instruction is started again, but these stores change
+ * the x87 state (they pop, FNSAVE resets). So while the write is under way the old state is in the registers.
+ */
+#define OLD_STATE 1024 /* in the bounce buffer */
+#define NEW_STATE 1536
+
+static void remember_state(struct vcpu *cpu)
+{
+	__asm__ volatile("fxsave64 %0" : "=m"(*(struct fx_area *)(vs_of(cpu)->bounce + OLD_STATE)));
+}
+
+static void write_result(struct vcpu *cpu, gva_t a, const void *result, unsigned size)
+{
+	struct fx_area *old = (struct fx_area *)(vs_of(cpu)->bounce + OLD_STATE);
+	struct fx_area *new = (struct fx_area *)(vs_of(cpu)->bounce + NEW_STATE);
+
+	__asm__ volatile("fxsave64 %0\n\tfxrstor64 %1" : "=m"(*new) : "m"(*old));
+	vec_copy_out(cpu, a, result, size);
+	__asm__ volatile("fxrstor64 %0" : : "m"(*new));
+}
+
 static void store_slow(struct vcpu *cpu, const struct iop *op, gva_t a)
 {
 	u8 *bounce = vs_of(cpu)->bounce;
 
 	mmu_probe(cpu, a, op->size, ACC_WRITE, cpu->mode.mmu_idx);
+	remember_state(cpu);
 	stub_run(op->ptr, bounce);
 	if (!result_withheld())
-		mmu_write_slow(cpu, a, bounce, op->size, cpu->mode.mmu_idx);
+		write_result(cpu, a, bounce, op->size);
 }
 
 static void h_store(struct vcpu *cpu, const struct iop *op)
@@ -89,14 +113,15 @@ static void h_store(struct vcpu *cpu, const struct iop *op)
 	else
 		store_slow(cpu, op, a);
 	track_data(cpu, op, offset);
-	NEXT_STORE(cpu, op);
+	NEXT(cpu, op);
 }
 
 /* FCMOVcc reads, FCOMI & co. write RFLAGS. */
 static void h_fcmov(struct vcpu *cpu, const struct iop *op)
 {
 	__asm__ volatile("push %[flags]\n\tpopfq\n\tcall *%[stub]"
-			 : : [flags] "r"((cpu->rflags & FL_ARITH) | FL_ONE | FL_IF), [stub] "r"(op->ptr)
+			 :
+			 : [flags] "r"((cpu->rflags & FL_ARITH) | FL_ONE | FL_IF), [stub] "r"(op->ptr)
 			 : "memory", "cc");
 	track(cpu, op);
 	NEXT(cpu, op);
@@ -108,7 +133,9 @@ static void h_fcomi(struct vcpu *cpu, const struct iop *op)
 	u64 flags = (cpu->rflags & FL_ARITH) | FL_ONE | FL_IF;
 
 	__asm__ volatile("push %[flags]\n\tpopfq\n\tcall *%[stub]\n\tpushfq\n\tpop %[flags]"
-			 : [flags] "+r"(flags) : [stub] "r"(op->ptr) : "memory", "cc");
+			 : [flags] "+r"(flags)
+			 : [stub] "r"(op->ptr)
+			 : "memory", "cc");
 	cpu->rflags = (cpu->rflags & ~(u64)FL_ARITH) | (flags & FL_ARITH);
 	track(cpu, op);
 	NEXT(cpu, op);
@@ -167,12 +194,12 @@ static void h_store_word(struct vcpu *cpu, const struct iop *op)
 		stub_run(op->ptr, p);
 	else
 		vec_store_slow(cpu, op, a);
-	NEXT_STORE(cpu, op);
+	NEXT(cpu, op);
 }
 
 /* ---- environment in memory: four formats (SDM 1 figures 8-9 to 8-12) ---- */
-#define ENV32 28u
-#define ENV16 14u
+#define ENV32       28u
+#define ENV16       14u
 #define STACK_BYTES 80u
 
 struct env32 {
@@ -233,7 +260,7 @@ static void env_load(struct vec_state *vs, const u8 *in, bool wide, bool real, s
 		vs->fdp = real ? (e->fdp & 0xffff) | (e->fds >> 12 & 0xffff) << 16 : e->fdp;
 		return;
 	}
-	*e = (struct env32){ .fcw = w[0], .fsw = w[1], .ftw = w[2] };
+	*e = (struct env32){.fcw = w[0], .fsw = w[1], .ftw = w[2]};
 	vs->fip = real ? w[3] | (u32)(w[4] >> 12) << 16 : w[3];
 	vs->fdp = real ? w[5] | (u32)(w[6] >> 12) << 16 : w[5];
 	vs->fcs = real ? 0 : w[4];
@@ -252,6 +279,7 @@ static __attribute__((noinline)) void do_store_env(struct vcpu *cpu, const struc
 
 	vec_check_align(cpu, a, op->aux[AUX_ELEM]);
 	mmu_probe(cpu, a, size, ACC_WRITE, cpu->mode.mmu_idx);
+	remember_state(cpu);
 	stub_run(op->ptr, image); /* always the 32-bit form */
 	memcpy(&e, image, ENV32);
 	if (env == ENV32) {
@@ -261,7 +289,7 @@ static __attribute__((noinline)) void do_store_env(struct vcpu *cpu, const struc
 		image += ENV32 - ENV16; /* the registers follow */
 		env_store16(vs, &e, real_format(cpu), (u16 *)image);
 	}
-	vec_copy_out(cpu, a, image, size);
+	write_result(cpu, a, image, size);
 	if (op->aux[AUX_VL]) { /* FNSAVE ends with FNINIT */
 		vs->fip = 0;
 		vs->fdp = 0;
@@ -294,7 +322,7 @@ static __attribute__((noinline)) void do_load_env(struct vcpu *cpu, const struct
 static void h_store_env(struct vcpu *cpu, const struct iop *op)
 {
 	do_store_env(cpu, op);
-	NEXT_STORE(cpu, op);
+	NEXT(cpu, op);
 }
 
 static void h_load_env(struct vcpu *cpu, const struct iop *op)
@@ -308,30 +336,30 @@ static const struct {
 	u16 id;
 	iop_fn *reg, *mem;
 } specials[] = {
-	{ INSN_FNINIT, h_fninit, NULL },
-	{ INSN_FNCLEX, h_control, NULL },
-	{ INSN_FNENI, h_control, NULL },
-	{ INSN_FNDISI, h_control, NULL },
-	{ INSN_FNSETPM, h_control, NULL },
-	{ INSN_FWAIT, h_fwait, NULL },
-	{ INSN_FNSTSW, h_fnstsw_ax, h_store_word },
-	{ INSN_FNSTCW, NULL, h_store_word },
-	{ INSN_FLDCW, NULL, h_fldcw },
-	{ INSN_FNSTENV, NULL, h_store_env },
-	{ INSN_FNSAVE, NULL, h_store_env },
-	{ INSN_FLDENV, NULL, h_load_env },
-	{ INSN_FRSTOR, NULL, h_load_env },
-	{ INSN_FCMOVCC, h_fcmov, NULL },
-	{ INSN_FCOMI, h_fcomi, NULL },
-	{ INSN_FCOMIP, h_fcomi, NULL },
-	{ INSN_FUCOMI, h_fcomi, NULL },
-	{ INSN_FUCOMIP, h_fcomi, NULL },
+    {INSN_FNINIT, h_fninit, NULL},
+    {INSN_FNCLEX, h_control, NULL},
+    {INSN_FNENI, h_control, NULL},
+    {INSN_FNDISI, h_control, NULL},
+    {INSN_FNSETPM, h_control, NULL},
+    {INSN_FWAIT, h_fwait, NULL},
+    {INSN_FNSTSW, h_fnstsw_ax, h_store_word},
+    {INSN_FNSTCW, NULL, h_store_word},
+    {INSN_FLDCW, NULL, h_fldcw},
+    {INSN_FNSTENV, NULL, h_store_env},
+    {INSN_FNSAVE, NULL, h_store_env},
+    {INSN_FLDENV, NULL, h_load_env},
+    {INSN_FRSTOR, NULL, h_load_env},
+    {INSN_FCMOVCC, h_fcmov, NULL},
+    {INSN_FCOMI, h_fcomi, NULL},
+    {INSN_FCOMIP, h_fcomi, NULL},
+    {INSN_FUCOMI, h_fcomi, NULL},
+    {INSN_FUCOMIP, h_fcomi, NULL},
 };
 
 static bool stores(u16 id)
 {
-	return id == INSN_FST || id == INSN_FSTP || id == INSN_FIST || id == INSN_FISTP || id == INSN_FISTTP ||
-	       id == INSN_FBSTP;
+	return id == INSN_FST || id == INSN_FSTP || id == INSN_FIST || id == INSN_FISTP ||
+	       id == INSN_FISTTP || id == INSN_FBSTP;
 }
 
 bool vec_compile_x87(struct vcpu *cpu, const struct insn *in, struct iop *op)

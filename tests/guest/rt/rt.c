@@ -3,7 +3,7 @@
 
 extern u8 rt_stubs[], trap_stack_top[], rt_user_done[];
 volatile struct trap trap;
-u64 rt_saved_rsp, rt_arg;
+u64 rt_saved_rsp, rt_arg, rt_ret, rt_user_flags = 2;
 handler_fn *handlers[256];
 struct idt_entry idt[256] __attribute__((aligned(16)));
 struct tss64 tss __attribute__((aligned(16)));

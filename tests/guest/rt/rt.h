@@ -100,6 +100,26 @@ extern struct tss64 tss;
 extern u64 gdt[32];
 enum { SEL_CODE = 8, SEL_DATA = 16, SEL_UCODE32 = 24 + 3, SEL_UDATA = 32 + 3, SEL_UCODE = 40 + 3, SEL_TSS = 48, SEL_FREE = 64 };
 
+/* The guest leaves something out because CPUID does not offer it: transcripts are then compared by names both have. */
+static inline void lacks(const char *what)
+{
+	put("lacks ");
+	put(what);
+	put("\n");
+}
+
+/*
+ * USER(name, asm) defines code for CPL 3; user(name) runs it: the vector it trapped with, or 0xff, and its rax is in rt_ret. It must keep
+ * rbx, rbp and r12 to r15, and may begin with flags other than 2 through user_flags().
+ */
+#define USER(name, code)                                                                                         \
+	extern void name(void);                                                                                  \
+	__asm__(".text\n" #name ":\n" code "\nint $0x81\n")
+extern u64 rt_ret, rt_user_flags;
+#define user(fn)                                                                                                 \
+	(rt_arg = (u64)(fn), TRAP("mov rt_arg(%%rip), %%rdi; xor %%esi, %%esi; call run_user; mov %%rax, rt_ret(%%rip)", \
+				  "i"(0)))
+
 /* Runs fn(arg) at CPL 3; it returns by rt_user_return(v) or by a trap that TRAP() around it records. */
 u64 run_user(void (*fn)(u64), u64 arg);
 void rt_user_return(u64 v);

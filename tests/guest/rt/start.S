@@ -86,7 +86,7 @@ run_user:
 	lea	user_stack_top(%rip), %rcx
 	sub	$8, %rcx
 	push	%rcx
-	pushfq
+	pushq	rt_user_flags(%rip)
 	pushq	$(40 + 3)
 	push	%rax
 	iretq
