@@ -49,9 +49,11 @@ static void sleep_on_attention(struct vcpu *cpu)
 
 static void do_init(struct vcpu *cpu)
 {
+	int sipi = cpu->sipi_pending; /* came after the INIT, though both are taken now */
+
 	cpu->init_pending = false;
 	cpu_reset(cpu, true);
-	lapic_reset(cpu, true);
+	cpu->sipi_pending = sipi;
 	cpu->mp_state = cpu->is_bsp ? MP_RUNNABLE : MP_INIT_RECEIVED;
 }
 
