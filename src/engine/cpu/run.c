@@ -49,8 +49,11 @@ static void sleep_on_attention(struct vcpu *cpu)
 
 static void do_init(struct vcpu *cpu)
 {
+	int sipi = cpu->sipi_pending; /* came behind this INIT (lapic_take_events), before we looked: still to be obeyed */
+
 	cpu->init_pending = false;
 	cpu_reset(cpu, true);
+	cpu->sipi_pending = sipi;
 	lapic_reset(cpu, true);
 	cpu->mp_state = cpu->is_bsp ? MP_RUNNABLE : MP_INIT_RECEIVED;
 }
