@@ -141,6 +141,13 @@ static void show(void)
 	fflush(stdout);
 }
 
+/* What poweroff, halt and reboot send to process 1 (busybox's convention). */
+static void on_end_signal(int sig)
+{
+	sync();
+	reboot(sig == SIGTERM ? RB_AUTOBOOT : sig == SIGUSR1 ? RB_HALT_SYSTEM : RB_POWER_OFF);
+}
+
 static void shell(void)
 {
 	int status;
@@ -149,6 +156,7 @@ static void shell(void)
 	if (pid == 0) {
 		int fd;
 
+		signal(SIGTERM, SIG_DFL);
 		setsid();
 		fd = open("/dev/console", O_RDWR);
 		if (fd >= 0) {
@@ -156,7 +164,7 @@ static void shell(void)
 			for (int i = 0; i < 3; i++)
 				dup2(fd, i);
 		}
-		setenv("PS1", "\\u@\\h:\\w\\$ ", 1);
+		setenv("PS1", "\\h:\\w# ", 1);
 		execl(BUSYBOX, "sh", "-l", NULL);
 		printf("init: no shell: %s: %s\n", BUSYBOX, strerror(errno));
 		_exit(127);
@@ -186,6 +194,9 @@ int main(void)
 		}
 		waitpid(pid, NULL, 0);
 	}
+	signal(SIGUSR1, on_end_signal);
+	signal(SIGUSR2, on_end_signal);
+	signal(SIGTERM, on_end_signal);
 	show();
 	if (!argument("doppel.show"))
 		shell();
