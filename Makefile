@@ -18,7 +18,7 @@ ENGINE_OBJ := $(ENGINE_SRC:%.c=$(B)/%.o)
 V_OBJ := $(V_SRC:%.c=$(B)/%.o)
 
 .DEFAULT_GOAL := all
-all: $(B)/doppel $(B)/doppel-engine $(B)/doppel-init
+all: $(B)/doppel $(B)/doppel-engine $(B)/doppel-init $(B)/doppel-builtin.elf
 
 $(B)/src/engine/%.o: src/engine/%.c
 	@mkdir -p $(@D)
@@ -40,6 +40,14 @@ $(B)/doppel: $(B)/$(V_MAIN:.c=.o) $(B)/libdoppel.a
 $(B)/doppel-init: src/guest/init.c
 	@mkdir -p $(@D)
 	$(CC) -std=gnu17 -O2 -Wall -Wextra -Werror -D_GNU_SOURCE -static -s -o $@ $<
+
+# The built-in guest: freestanding 32-bit code; links with no 32-bit library
+BUILTIN_FLAGS := -std=gnu17 -O2 -Wall -Wextra -Werror -Isrc -m32 -march=i686 -ffreestanding -fno-pie -fno-stack-protector \
+	-fcf-protection=none -fno-asynchronous-unwind-tables -mgeneral-regs-only
+$(B)/doppel-builtin.elf: $(wildcard src/guest/builtin*)
+	@mkdir -p $(@D)
+	@echo LD $@ && $(CC) $(BUILTIN_FLAGS) -nostdlib -static -no-pie -Wl,--build-id=none -Wl,-z,max-page-size=4096 \
+		-Wl,-z,noexecstack -Wl,--no-warn-rwx-segments -T src/guest/builtin.ld -o $@ $(filter %.c %.S,$^)
 
 # Tests: each room adds a fragment tests/*/*.mk that appends to TESTS (programs to run) and says how to build them.
 # SLOW_TESTS: `make soak`. FUZZERS: `make fuzz`.
@@ -67,12 +75,14 @@ asan:
 bench: all
 	@bench/run
 
+D := $(DESTDIR)$(PREFIX)
 install: all
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/libexec $(DESTDIR)$(PREFIX)/share/man/man1
-	install -m755 $(B)/doppel $(DESTDIR)$(PREFIX)/bin/doppel
-	install -m755 $(B)/doppel-engine $(DESTDIR)$(PREFIX)/libexec/doppel-engine
-	install -m755 $(B)/doppel-init $(DESTDIR)$(PREFIX)/libexec/doppel-init
-	install -m644 docs/doppel.1 $(DESTDIR)$(PREFIX)/share/man/man1/doppel.1
+	install -d $(D)/bin $(D)/libexec $(D)/share/man/man1 $(D)/share/bash-completion/completions
+	install -m755 $(B)/doppel $(D)/bin/doppel
+	install -m755 $(B)/doppel-engine $(B)/doppel-init $(D)/libexec/
+	install -m644 $(B)/doppel-builtin.elf $(D)/libexec/doppel-builtin.elf
+	install -m644 docs/doppel.1 $(D)/share/man/man1/doppel.1
+	install -m644 docs/completion/doppel.bash $(D)/share/bash-completion/completions/doppel
 
 clean:
 	rm -rf build build-asan

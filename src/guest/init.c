@@ -116,6 +116,13 @@ static void show(void)
 	fflush(stdout);
 }
 
+/* What poweroff, halt and reboot send to process 1 (busybox's convention). */
+static void on_end_signal(int sig)
+{
+	sync();
+	reboot(sig == SIGTERM ? RB_AUTOBOOT : sig == SIGUSR1 ? RB_HALT_SYSTEM : RB_POWER_OFF);
+}
+
 static void shell(void)
 {
 	int status;
@@ -124,6 +131,7 @@ static void shell(void)
 	if (pid == 0) {
 		int fd;
 
+		signal(SIGTERM, SIG_DFL);
 		setsid();
 		fd = open("/dev/console", O_RDWR);
 		if (fd >= 0) {
@@ -131,7 +139,7 @@ static void shell(void)
 			for (int i = 0; i < 3; i++)
 				dup2(fd, i);
 		}
-		setenv("PS1", "\\u@\\h:\\w\\$ ", 1);
+		setenv("PS1", "\\h:\\w# ", 1);
 		execl(BUSYBOX, "sh", "-l", NULL);
 		printf("init: no shell: %s: %s\n", BUSYBOX, strerror(errno));
 		_exit(127);
@@ -160,6 +168,9 @@ int main(void)
 		}
 		waitpid(pid, NULL, 0);
 	}
+	signal(SIGUSR1, on_end_signal);
+	signal(SIGUSR2, on_end_signal);
+	signal(SIGTERM, on_end_signal);
 	show();
 	if (!argument("doppel.show"))
 		shell();

@@ -23,7 +23,7 @@
 #define LOAD_AT    0x100000
 #define TEXT_MAX   65536
 #define MAX_CPUS   8
-#define TIME_LIMIT 20 /* seconds, wall */
+#define TIME_LIMIT 10 /* seconds, wall */
 
 struct run {
 	struct kvm_obj *sys, *vm, *cpu[MAX_CPUS];

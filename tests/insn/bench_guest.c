@@ -3,13 +3,21 @@
 #include "engine/cpu/run.h"
 #include "engine/interp/interp.h"
 #include "engine/lib/lib.h"
+#include "kvm/chan.h"
 #include "tests/insn/harness_guest.h"
 
 static __attribute__((noinline)) void run(struct vcpu *cpu)
 {
-	if (__builtin_setjmp(cpu->unwind) == 0)
-		for (;;)
-			interp_run(cpu);
+	if (__builtin_setjmp(cpu->unwind))
+		return;
+	for (;;) {
+		/* what the run loop does for a write to code through a pointer */
+		cpu->chan->attention = 0;
+		if (cpu->late_size)
+			code_invalidate(cpu->late_gpa, cpu->late_size);
+		cpu->late_size = 0;
+		interp_run(cpu);
+	}
 }
 
 /* Runs the code from the code page with RSP in the data pages until it faults. */

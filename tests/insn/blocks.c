@@ -69,7 +69,7 @@ int main(void)
 	RUN(fault_mid, 0, 1, 3);
 	check("fault_mid rip", guest_rip(), T_CODE_VA + 7);
 	RUN(count_rep, 0, 0xab, 8);
-	RUN(overlap, 0, 0x006162 << 8 | 0x63, 6);
+	RUN(overlap, 0, 0x626163, 6);
 	for (unsigned i = 0; i < sizeof("straight"); i++)
 		RUN(straight, 4096 - 16 + i, 148, 5); /* each place of the page boundary */
 	printf("%u passed, %u failed\n", passed, failed);

@@ -21,6 +21,8 @@
 #define PAGES_BASE      (VCPU_BASE + VCPU_STRIDE * ENG_MAX_VCPUS)
 #define BLOCKS_BASE     (PAGES_BASE + MAX_PAGES * sizeof(struct icache_page))
 #define BLOCKS_SIZE     0x10000000ull
+#define BLOCKS_START    0x01000000ull /* most guests live well with 16 MiB: much of what they run, they run once */
+#define FULL_TOO_SOON   500000000ull  /* ns */
 
 /* A guest page with blocks, or that had some. */
 struct icache_page {
@@ -36,6 +38,8 @@ struct icache {
 	u32 npages;     /* entries in use; entry 0 stays empty */
 	u64 generation; /* flushes */
 	u64 used;       /* bytes of the block area */
+	u64 limit;      /* of used: grows when flushes follow each other quickly */
+	u64 flushed_ns; /* the last time it was full */
 	struct iblock *hash[HASH_SIZE];
 };
 
@@ -81,7 +85,9 @@ static void *block_alloc_locked(u64 size)
 	u64 at = c->used;
 
 	size = ALIGN_UP(size, 64);
-	if (size > BLOCKS_SIZE - at)
+	if (!c->limit)
+		c->limit = BLOCKS_START;
+	if (at + size > c->limit)
 		return NULL;
 	c->used = at + size;
 	return (void *)(BLOCKS_BASE + at);
@@ -181,6 +187,12 @@ void code_flush_all(void)
 
 static void flush_at_safepoint(struct vm *vm, void *arg)
 {
+	struct icache *c = cache();
+	u64 now = eng_now_ns();
+
+	if (c->flushed_ns && now - c->flushed_ns < FULL_TOO_SOON)
+		c->limit = MIN(c->limit * 2, BLOCKS_SIZE);
+	c->flushed_ns = now;
 	code_flush_all();
 	for (u32 i = 0; i < vm->nvcpus; i++)
 		interp_forget_lookups(vm->vcpus[i]); /* they point into memory that is used anew */
