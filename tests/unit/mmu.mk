@@ -1,5 +1,5 @@
 # The MMU room over real arenas, everything around it faked.
-MMU_TESTS := $(addprefix $(B)/tests/unit/test_mmu_,walk tlb access)
+MMU_TESTS := $(addprefix $(B)/tests/unit/test_mmu_,walk tlb access regions)
 TESTS += $(MMU_TESTS)
 MMU_TEST_OBJ := $(patsubst %,$(B)/src/engine/%.o,mmu/walk mmu/tlb mmu/access mmu/regions mmu/phys cpu/breakpoints)
 

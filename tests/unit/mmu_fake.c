@@ -111,6 +111,7 @@ struct vcpu *fake_start(void)
 	fake.vm.vcpus[0] = &vcpu;
 	vcpu.vm = &fake.vm;
 	vcpu.dr7 = 0x400;
+	vcpu.mode.mmu_idx = MMU_KERNEL;
 	mmu_reset(&vcpu);
 	assert_int_equal(mmu_set_region(&fake.vm, &r, fake_fd(FAKE_RAM), 0), 0);
 	return &vcpu;
