@@ -1,7 +1,9 @@
 # doppel: `make run` (a shell in a VM), `make test` (all tests). See README.md.
 SHELL := /bin/bash
 MAKEFLAGS += -r
-CC ?= gcc
+ifeq ($(origin CC),default)
+CC := gcc
+endif
 B ?= build
 PREFIX ?= /usr/local
 IS_CLANG := $(findstring clang,$(CC))
@@ -10,6 +12,10 @@ V_CFLAGS := -std=gnu17 -O2 -g -Wall -Wextra -Werror -Wno-unused-parameter -fno-s
 V_CFLAGS += $(if $(IS_CLANG),-Wno-gnu-variable-sized-type-not-at-end)
 E_CFLAGS := $(V_CFLAGS) -mgeneral-regs-only -mno-red-zone -fno-pie -fno-stack-protector -fcf-protection=none
 E_CFLAGS += $(if $(IS_CLANG),,-fno-tree-loop-distribute-patterns)
+# Test programs that link engine objects (fixed addresses, own mem*): hosted code, but never under ASan.
+ET_CFLAGS := $(V_CFLAGS) -fno-pie
+# `make asan`: all of ASan and UBSan for the VMM. For the engine, which has no runtime, UBSan that traps.
+E_CFLAGS += $(if $(SAN),-fsanitize=undefined -fno-sanitize=alignment -fsanitize-undefined-trap-on-error)
 PKGS := libarchive liburing libseccomp libcjson
 V_CFLAGS += $(SAN) $(shell pkg-config --cflags $(PKGS) 2>/dev/null) -fPIE
 V_LIBS := $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lpthread
