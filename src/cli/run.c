@@ -22,6 +22,8 @@
 #include "vmm/qmp.h"
 #include "vmm/sandbox.h"
 
+enum { BUILTIN_DEBUG_EXIT = 0xf4 }; /* a failed self-test writes there */
+
 struct run_options {
 	const char *kernel, *initrd, *append, *name;
 	u64 memory;
@@ -91,7 +93,7 @@ static int parse_disk(void *target, const char *value, struct err *e)
 
 #define AT(field) offsetof(struct run_options, field)
 static const struct opt run_opts[] = {
-	{"kernel", 'k', OPT_STRING, AT(kernel), "FILE", "kernel: bzImage, ELF vmlinux or multiboot", 0, 0, NULL},
+	{"kernel", 'k', OPT_STRING, AT(kernel), "FILE", "kernel: bzImage, ELF vmlinux or multiboot; or builtin", 0, 0, NULL},
 	{"initrd", 'i', OPT_STRING, AT(initrd), "FILE", "initial RAM disk", 0, 0, NULL},
 	{"append", 'a', OPT_STRING, AT(append), "STRING", "kernel command line", 0, 0, NULL},
 	{"memory", 'm', OPT_SIZE, AT(memory), "SIZE", "RAM, as 512M or 2G (default 512M)", MEM_MIN, MEM_MAX, NULL},
@@ -147,6 +149,14 @@ static int open_files(struct run *r, struct err *e)
 		r->o.kernel = r->cfg.kernel_name = r->guest.kernel;
 		r->cfg.initrd_fd = r->guest.initrd_fd;
 		r->cfg.initrd_name = "built-in";
+	} else if (!strcmp(o->kernel, "builtin")) {
+		ret = builtin_guest(&r->guest, e);
+		if (ret)
+			return ret;
+		r->o.kernel = r->cfg.kernel_name = r->guest.kernel;
+		r->cfg.append = o->append ? o->append : "";
+		if (!o->debug_exit)
+			r->cfg.debug_exit_port = BUILTIN_DEBUG_EXIT;
 	} else if (!o->append) {
 		r->cfg.append = "console=ttyS0";
 	}

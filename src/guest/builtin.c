@@ -211,7 +211,7 @@ static void cpu(void)
 					   [29] = "sha"};
 	static const char *const d81[32] = {[11] = "syscall", [20] = "nx", [26] = "1g-pages", [27] = "rdtscp", [29] = "long-mode"};
 	struct regs r = cpuid(0);
-	u32 top = r.a, brand[13] = {0};
+	u32 top = r.a, family = 0, brand[13] = {0};
 	char *b = (char *)brand;
 
 	if (cpuid(0x80000000).a >= 0x80000004) {
@@ -226,7 +226,8 @@ static void cpu(void)
 	while (*b == ' ')
 		b++;
 	r = cpuid(1);
-	print("CPU      %s\n         family %u model %u stepping %u, CPUID to leaf %u\nfeatures", b, r.a >> 8 & 15,
+	family = (r.a >> 8 & 15) == 15 ? 15 + (r.a >> 20 & 255) : r.a >> 8 & 15;
+	print("CPU      %s\n         family %u model %u stepping %u, CPUID to leaf %u\nfeatures", b, family,
 	      (r.a >> 4 & 15) | (r.a >> 12 & 0xf0), r.a & 15, top);
 	feature_names(r.d, d1);
 	feature_names(r.c, c1);
@@ -247,7 +248,7 @@ void builtin_main(u32 magic, const struct multiboot_info *info)
 		print("not started by a multiboot loader (EAX 0x%x)\n", magic);
 		power_off(1);
 	}
-	if (info->flags & INFO_CMDLINE)
+	if (info->flags & INFO_CMDLINE && *(const char *)info->cmdline)
 		print("cmdline  %s\n", (const char *)info->cmdline);
 	memory(info);
 	cpu();

@@ -77,7 +77,9 @@ long channel_request(struct kvm_obj *o, unsigned long request, void *arg)
 	__atomic_store_n(&c->turn, TURN_ENGINE, __ATOMIC_SEQ_CST);
 	if (__atomic_load_n(&c->engine_waits, __ATOMIC_SEQ_CST))
 		futex(&c->turn, FUTEX_WAKE, 1, NULL);
-	wait_turn(o);
+	/* an engine that died since the look above has had its answer overwritten by our turn; nobody gives another */
+	if (!kvm_engine_dead(o, NULL, 0))
+		wait_turn(o);
 	ret = c->ret;
 	if (ret >= 0 && !by_value) {
 		u32 room = kvm_payload_out(request, arg), n = __atomic_load_n(&c->size, __ATOMIC_RELAXED);

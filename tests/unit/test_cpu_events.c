@@ -310,6 +310,20 @@ static void flags_by_privilege(void **state)
 	assert_int_equal(cpu->shadow, SHADOW_NONE);
 }
 
+/* INIT and the start-up IPI may be taken from the LAPIC together: the reset must not swallow the second. */
+static void init_keeps_sipi(void **state)
+{
+	struct vcpu *cpu = fake_cpu();
+
+	cpu->sipi_pending = 1;
+	cpu->sipi_vector = 0x9a;
+	cpu_reset(cpu, true);
+	assert_int_equal(cpu->sipi_pending, 1);
+	assert_int_equal(cpu->sipi_vector, 0x9a);
+	cpu_reset(cpu, false);
+	assert_int_equal(cpu->sipi_pending, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -327,6 +341,7 @@ int main(void)
 		cmocka_unit_test(vme),
 		cmocka_unit_test(syscall_and_back),
 		cmocka_unit_test(flags_by_privilege),
+		cmocka_unit_test(init_keeps_sipi),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -45,8 +45,6 @@ static void reset_events(struct vcpu *cpu)
 	cpu->exc = (struct exception){0};
 	cpu->shadow = SHADOW_NONE;
 	cpu->nmi_pending = cpu->nmi_masked = cpu->smi_pending = false;
-	cpu->init_pending = false;
-	cpu->sipi_pending = 0;
 	cpu->inject.pending = false;
 	memset(&cpu->mmio, 0, sizeof(cpu->mmio));
 	memset(&cpu->pio, 0, sizeof(cpu->pio));
@@ -84,6 +82,9 @@ static void reset_power_on(struct vcpu *cpu)
 	cpu->msr_kvm_steal_time = cpu->msr_kvm_eoi_en = cpu->msr_kvm_migration = 0;
 	cpu->msr_kvm_poll_control = 1;
 	cpu->mp_state = cpu->is_bsp ? MP_RUNNABLE : MP_UNINITIALIZED;
+	/* An INIT leaves these: the start-up IPI behind it may have come already. */
+	cpu->init_pending = false;
+	cpu->sipi_pending = 0;
 	if (!cpu->mcg_cap)
 		cpu->mcg_cap = ARRAY_SIZE(cpu->mce_banks) / 4;
 	fpu_reset(cpu, false);

@@ -212,6 +212,9 @@ static bool stack_address(const struct vcpu *cpu, const struct iop *op, u64 *a)
 	case INSN_LEAVE:
 		*a = cpu->gpr[R_BP];
 		break;
+	case INSN_ENTER: /* all of its accesses are to the stack: whichever it was */
+		*a = BIT64(62);
+		break;
 	default:
 		return false;
 	}

@@ -18,6 +18,7 @@ static void drop_everything(struct vcpu *cpu)
 	memset(t->as.large_1g, 0, sizeof(t->as.large_1g));
 	t->as.high_nonglobal = false;
 	t->as.next = 1;
+	interp_forget_lookups(cpu); /* their tags hold context numbers, which are now used anew */
 }
 
 static u16 current_pcid(const struct vcpu *cpu)
