@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 #include "base/term.h"
 #include "vmm/sandbox.h"
@@ -28,7 +29,8 @@ static const int allowed[] = {
 	SCMP_SYS(fallocate), SCMP_SYS(io_uring_enter),
 	/* memory; the dirty log comes in a memfd */
 	SCMP_SYS(munmap), SCMP_SYS(mremap), SCMP_SYS(madvise), SCMP_SYS(brk), SCMP_SYS(memfd_create),
-	/* threads that are there, time, signals */
+	/* threads that are there (their first steps may come after this), time, signals */
+	SCMP_SYS(set_robust_list), SCMP_SYS(rseq),
 	SCMP_SYS(futex), SCMP_SYS(sched_yield), SCMP_SYS(clock_gettime), SCMP_SYS(clock_nanosleep), SCMP_SYS(nanosleep),
 	SCMP_SYS(restart_syscall), SCMP_SYS(rt_sigaction), SCMP_SYS(rt_sigprocmask), SCMP_SYS(rt_sigreturn),
 	SCMP_SYS(getpid), SCMP_SYS(gettid), SCMP_SYS(getrandom),
@@ -45,6 +47,7 @@ static const struct {
 } conditional[] = {
 	{SCMP_SYS(mmap), 2, PROT_EXEC, 0, false},
 	{SCMP_SYS(mprotect), 2, PROT_EXEC, 0, false},
+	{SCMP_SYS(prctl), 0, UINT32_MAX, PR_SET_NAME, false},
 	/* a terminal's modes; not TIOCSTI, which types into it */
 	{SCMP_SYS(ioctl), 1, UINT32_MAX, TCGETS, false},
 	{SCMP_SYS(ioctl), 1, UINT32_MAX, TCSETS, false},
