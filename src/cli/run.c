@@ -1,6 +1,6 @@
 /*
- * doppel run: this process becomes the VM. The steps are those of every process here: acquire (files, name, machine), then serve
- * until the VM ends, then leave nothing behind.
+ * doppel run: this process becomes the VM. The steps are those of every process here: acquire (files, name, machine), drop the
+ * authority to acquire more, serve until the VM ends, leave nothing behind.
  */
 #include <fcntl.h>
 #include <inttypes.h>
@@ -20,6 +20,7 @@
 #include "vmm/instance.h"
 #include "vmm/machine.h"
 #include "vmm/qmp.h"
+#include "vmm/sandbox.h"
 
 enum { BUILTIN_DEBUG_EXIT = 0xf4 }; /* a failed self-test writes there */
 
@@ -364,6 +365,8 @@ static int vm_process(struct run *r)
 		fputs(engine_line(r, line, sizeof(line)), stderr);
 		ret = attach_stdio(r, &e);
 	}
+	if (!ret)
+		ret = sandbox_enter(kvm_kind(r->machine->sys) == KVM_KIND_DEVICE, &e);
 	if (!ret) {
 		if (r->o.detach) {
 			tell_parent(r, "+");

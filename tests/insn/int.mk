@@ -4,9 +4,9 @@ INSN_HARNESS := $(B)/tests/insn/harness_guest.o
 $(B)/tests/insn/harness_guest.o: tests/insn/harness_guest.c
 	@mkdir -p $(@D)
 	@echo CC $< && $(CC) $(E_CFLAGS) -I. -c -o $@ $<
-$(B)/tests/insn_int: tests/insn/int_main.c tests/insn/harness.c tests/insn/harness.h $(INSN_HARNESS) $(B)/libengine.a
+$(B)/tests/insn_int: tests/insn/int_main.c tests/insn/harness.c tests/insn/harness_block.c tests/insn/harness.h $(INSN_HARNESS) $(B)/libengine.a
 	@mkdir -p $(@D)
-	@echo LD $@ && $(CC) $(ET_CFLAGS) -I. -static -no-pie -o $@ tests/insn/int_main.c tests/insn/harness.c $(INSN_HARNESS) $(B)/libengine.a -lpthread
+	@echo LD $@ && $(CC) $(ET_CFLAGS) -I. -static -no-pie -o $@ $(filter %.c,$^) $(INSN_HARNESS) $(B)/libengine.a -lpthread
 
 $(B)/tests/insn/bench_guest.o: tests/insn/bench_guest.c
 	@mkdir -p $(@D)

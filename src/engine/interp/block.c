@@ -8,6 +8,9 @@
  * Against code that changes while it is being decoded: code_invalidate() counts page->seq up before the write,
  * and a block is linked only if the page is still marked and its count is that of before the bytes were read.
  */
+#include <sys/mman.h>
+#include <sys/syscall.h>
+
 #include "engine/interp/interp_int.h"
 
 #define HASH_BITS  16
@@ -21,8 +24,12 @@
 #define PAGES_BASE      (VCPU_BASE + VCPU_STRIDE * ENG_MAX_VCPUS)
 #define BLOCKS_BASE     (PAGES_BASE + MAX_PAGES * sizeof(struct icache_page))
 #define BLOCKS_SIZE     0x10000000ull
-#define BLOCKS_START    0x01000000ull /* most guests live well with 16 MiB: much of what they run, they run once */
-#define FULL_TOO_SOON   500000000ull  /* ns */
+#define BLOCKS_MIN      0x00c00000ull
+
+/* Filling the cache sooner than this after a flush means that decoding anew costs more than a few percent of the time. */
+#define THRASH_NS       500000000ull
+/* Not filling it for this long means that a smaller one would do. */
+#define CALM_NS         10000000000ull
 
 /* A guest page with blocks, or that had some. */
 struct icache_page {
@@ -38,8 +45,8 @@ struct icache {
 	u32 npages;     /* entries in use; entry 0 stays empty */
 	u64 generation; /* flushes */
 	u64 used;       /* bytes of the block area */
-	u64 limit;      /* of used: grows when flushes follow each other quickly */
-	u64 flushed_ns; /* the last time it was full */
+	u64 limit;      /* of used: grows while code does not fit, so that an idle guest costs little memory; 0: BLOCKS_MIN */
+	u64 flushed_ns; /* when it was full last */
 	struct iblock *hash[HASH_SIZE];
 };
 
@@ -85,9 +92,7 @@ static void *block_alloc_locked(u64 size)
 	u64 at = c->used;
 
 	size = ALIGN_UP(size, 64);
-	if (!c->limit)
-		c->limit = BLOCKS_START;
-	if (at + size > c->limit)
+	if (size > MAX(c->limit, BLOCKS_MIN) - at)
 		return NULL;
 	c->used = at + size;
 	return (void *)(BLOCKS_BASE + at);
@@ -185,15 +190,28 @@ void code_flush_all(void)
 	eng_unlock(&c->lock);
 }
 
+/* The cache is full: the size it shall have from now on, by how long it lasted. */
+static void adapt_limit(struct icache *c)
+{
+	u64 now = eng_now_ns(), lasted = now - c->flushed_ns, limit = MAX(c->limit, BLOCKS_MIN);
+
+	if (c->flushed_ns && lasted < THRASH_NS)
+		limit = MIN(limit * 2, BLOCKS_SIZE);
+	else if (lasted > CALM_NS)
+		limit = MAX(limit / 2, BLOCKS_MIN);
+	if (limit < c->limit)
+		sys_call(SYS_madvise, BLOCKS_BASE + limit, c->limit - limit, MADV_DONTNEED);
+	c->limit = limit;
+	c->flushed_ns = now;
+}
+
 static void flush_at_safepoint(struct vm *vm, void *arg)
 {
-	struct icache *c = cache();
-	u64 now = eng_now_ns();
-
-	if (c->flushed_ns && now - c->flushed_ns < FULL_TOO_SOON)
-		c->limit = MIN(c->limit * 2, BLOCKS_SIZE);
-	c->flushed_ns = now;
+	/* several vCPUs may have met the full cache: the first one's flush serves all */
+	if (cache()->used < BLOCKS_MIN / 2 && cache()->npages < MAX_PAGES / 2)
+		return;
 	code_flush_all();
+	adapt_limit(cache());
 	for (u32 i = 0; i < vm->nvcpus; i++)
 		interp_forget_lookups(vm->vcpus[i]); /* they point into memory that is used anew */
 }
