@@ -1,4 +1,7 @@
-/* insn_int [--count N] [--seed S] [--seconds T] [--mode 64|32|blocks]: random integer instructions against the host CPU. */
+/*
+ * insn_int [--count N] [--seed S] [--seconds T] [--mode 64|32|blocks]: random integer instructions, and programs of them,
+ * against the host CPU.
+ */
 #include <cpuid.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -124,7 +127,7 @@ static const struct {
 	bool compat;
 	u8 bytes[11];
 } regressions[] = {
-	{false, {0xf2, 0xe1, 0x40}},                         /* LOOPE, LOOPNE with F2, F3: AMD takes the condition from the prefix */
+	{false, {0xf2, 0xe1, 0x40}},                         /* LOOPcc with F2, F3: on AMD the prefix is the condition */
 	{false, {0xf3, 0xe0, 0x40}},
 	{true, {0x66, 0xf3, 0xe0, 0x40}},
 	{false, {0xc8, 0x10, 0x00, 0x1f}},                   /* ENTER: overlapping frames, partial pushes, #SS */
@@ -225,7 +228,8 @@ int main(int argc, char **argv)
 		if (!mode || !strcmp(mode, kind_name[k]))
 			run(k, count, mode ? ms : ms / KINDS, seed);
 	if (skipped)
-		printf("%llu left out: would have touched this process on the host, or changed themselves\n", (unsigned long long)skipped);
+		printf("%llu left out: would have touched this process on the host, or changed themselves\n",
+		       (unsigned long long)skipped);
 	printf("%llu passed, %llu failed\n", (unsigned long long)passed, (unsigned long long)failed);
 	return failed != 0;
 }
