@@ -12,6 +12,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <time.h>
 #include <unistd.h>
 #include "base/term.h"
 #include "vmm/sandbox.h"
@@ -101,6 +102,7 @@ int sandbox_enter(bool kvm_device, struct err *e)
 #if defined(__SANITIZE_ADDRESS__)
 	return 0; /* the sanitizers' own calls know no bounds */
 #endif
+	tzset(); /* the C library reads a file for the clock's first conversion, even to UTC */
 	f = seccomp_init(SCMP_ACT_TRAP);
 	if (!f)
 		return err_set(e, ENOMEM, "sandbox: no memory");
