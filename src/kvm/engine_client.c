@@ -24,7 +24,7 @@
 extern char **environ;
 
 #define MAX_VCPUS ENG_MAX_VCPUS
-#define ADDRESS_SPACE_MIN (64ull << 40)
+#define ADDRESS_SPACE_MIN (5ull << 40)
 
 struct engine {
 	pid_t pid;
