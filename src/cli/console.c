@@ -51,14 +51,17 @@ static int console_main(const struct command *c, int argc, char **argv)
 	struct client cl;
 	struct err e = {0};
 	bool raw = false;
+	u8 line_end[2];
 	int ret = opts_parse(c, NULL, &argc, argv);
 
 	if (ret)
 		return ret == OPTS_DONE ? 0 : EXIT_DOPPEL;
 	if (client_open(&cl, argv[1], &e) < 0)
 		return cli_fail(&e);
-	if (client_call(&cl, "x-doppel-console", NULL, &e) < 0) {
+	/* the answer's line end still belongs to the protocol, what follows to the console */
+	if (client_call(&cl, "x-doppel-console", NULL, &e) < 0 || read_all(cl.fd, line_end, sizeof(line_end)) < 0) {
 		client_close(&cl);
+		err_set(&e, EIO, "%s: the VM ended", argv[1]);
 		return cli_fail(&e);
 	}
 	if (isatty(STDIN_FILENO)) {

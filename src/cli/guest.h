@@ -9,6 +9,8 @@ struct guest {
 	char kernel[PATH_MAX];
 	int initrd_fd; /* a memfd */
 };
+/* --kernel builtin: our bare-metal program */
+int builtin_guest(struct guest *g, struct err *e);
 int default_guest(struct guest *g, bool want_initrd, struct err *e);
 
 #endif

@@ -5,7 +5,10 @@
 static int help_main(const struct command *c, int argc, char **argv)
 {
 	const struct command *about = NULL;
+	int ret = opts_parse(c, NULL, &argc, argv);
 
+	if (ret)
+		return ret == OPTS_DONE ? 0 : EXIT_DOPPEL;
 	if (argc < 2) {
 		cli_overview();
 		return 0;
@@ -24,6 +27,10 @@ const struct command cmd_help = {
 
 static int version_main(const struct command *c, int argc, char **argv)
 {
+	int ret = opts_parse(c, NULL, &argc, argv);
+
+	if (ret)
+		return ret == OPTS_DONE ? 0 : EXIT_DOPPEL;
 	printf("doppel %s\n", DOPPEL_VERSION);
 	return 0;
 }

@@ -34,17 +34,17 @@ int cli_fail(const struct err *e)
 int main(int argc, char **argv)
 {
 	const struct command *c = NULL;
+	char *alone[] = {argv[0], NULL};
 
 	if (argc < 2) {
 		cli_overview();
 		return EXIT_DOPPEL;
 	}
 	if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))
-		c = &cmd_help;
-	else if (!strcmp(argv[1], "--version") || !strcmp(argv[1], "-V"))
-		c = &cmd_version;
-	else
-		c = cli_find(argv[1]);
+		return cmd_help.main(&cmd_help, 1, alone);
+	if (!strcmp(argv[1], "--version") || !strcmp(argv[1], "-V"))
+		return cmd_version.main(&cmd_version, 1, alone);
+	c = cli_find(argv[1]);
 	if (!c) {
 		log_msg(LOG_ERROR, "%s: no such command (doppel --help lists them)", argv[1]);
 		return EXIT_DOPPEL;

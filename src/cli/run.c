@@ -1,6 +1,6 @@
 /*
- * doppel run: this process becomes the VM. The steps are those of every process here: acquire (files, name, machine), then serve
- * until the VM ends, then leave nothing behind.
+ * doppel run: this process becomes the VM. The steps are those of every process here: acquire (files, name, machine), drop the
+ * authority to acquire more, serve until the VM ends, leave nothing behind.
  */
 #include <fcntl.h>
 #include <inttypes.h>
@@ -20,6 +20,9 @@
 #include "vmm/instance.h"
 #include "vmm/machine.h"
 #include "vmm/qmp.h"
+#include "vmm/sandbox.h"
+
+enum { BUILTIN_DEBUG_EXIT = 0xf4 }; /* a failed self-test writes there */
 
 struct run_options {
 	const char *kernel, *initrd, *append, *name;
@@ -90,7 +93,7 @@ static int parse_disk(void *target, const char *value, struct err *e)
 
 #define AT(field) offsetof(struct run_options, field)
 static const struct opt run_opts[] = {
-	{"kernel", 'k', OPT_STRING, AT(kernel), "FILE", "kernel: bzImage, ELF vmlinux or multiboot", 0, 0, NULL},
+	{"kernel", 'k', OPT_STRING, AT(kernel), "FILE", "kernel: bzImage, ELF vmlinux or multiboot; or builtin", 0, 0, NULL},
 	{"initrd", 'i', OPT_STRING, AT(initrd), "FILE", "initial RAM disk", 0, 0, NULL},
 	{"append", 'a', OPT_STRING, AT(append), "STRING", "kernel command line", 0, 0, NULL},
 	{"memory", 'm', OPT_SIZE, AT(memory), "SIZE", "RAM, as 512M or 2G (default 512M)", MEM_MIN, MEM_MAX, NULL},
@@ -146,6 +149,14 @@ static int open_files(struct run *r, struct err *e)
 		r->o.kernel = r->cfg.kernel_name = r->guest.kernel;
 		r->cfg.initrd_fd = r->guest.initrd_fd;
 		r->cfg.initrd_name = "built-in";
+	} else if (!strcmp(o->kernel, "builtin")) {
+		ret = builtin_guest(&r->guest, e);
+		if (ret)
+			return ret;
+		r->o.kernel = r->cfg.kernel_name = r->guest.kernel;
+		r->cfg.append = o->append ? o->append : "";
+		if (!o->debug_exit)
+			r->cfg.debug_exit_port = BUILTIN_DEBUG_EXIT;
 	} else if (!o->append) {
 		r->cfg.append = "console=ttyS0";
 	}
@@ -240,16 +251,14 @@ static int acquire(struct run *r, struct err *e)
 	return start_control(r, e);
 }
 
-static void say_engine(const struct run *r)
+/* Empty with --quiet, else one line. */
+static const char *engine_line(const struct run *r, char *buf, size_t n)
 {
-	bool engine = kvm_kind(r->machine->sys) == KVM_KIND_ENGINE;
+	bool engine = kvm_kind(r->machine->sys) == KVM_KIND_ENGINE, why = r->o.verbose && r->machine->opened.why[0];
 
-	if (r->o.quiet)
-		return;
-	fprintf(stderr, "doppel: engine: %s", engine ? "interp (KVM in user space)" : "kvm (/dev/kvm)");
-	if (r->o.verbose && r->machine->opened.why[0])
-		fprintf(stderr, ": %s", r->machine->opened.why);
-	fprintf(stderr, "\n");
+	snprintf(buf, n, "doppel: engine: %s%s%s\n", engine ? "interp (KVM in user space)" : "kvm (/dev/kvm)", why ? ": " : "",
+		 why ? r->machine->opened.why : "");
+	return r->o.quiet ? "" : buf;
 }
 
 /* ---- foreground, background ---- */
@@ -276,7 +285,7 @@ static int attach_stdio(struct run *r, struct err *e)
 	return ret ? err_set(e, -ret, "console: %s", strerror(-ret)) : 0;
 }
 
-/* The parent waits for one message: empty if the VM runs, else why not. */
+/* The parent waits for one message: "+" and what to say if the VM runs, else why not. */
 static int wait_for_child(int fd, const char *name)
 {
 	char text[sizeof(((struct err *)0)->text) + 1] = "";
@@ -285,7 +294,8 @@ static int wait_for_child(int fd, const char *name)
 
 	while (n < sizeof(text) - 1 && (got = read(fd, text + n, sizeof(text) - 1 - n)) > 0)
 		n += (size_t)got;
-	if (n == 1 && text[0] == '+') {
+	if (n && text[0] == '+') {
+		fputs(text + 1, stderr);
 		printf("%s\n", name);
 		return 0;
 	}
@@ -293,7 +303,7 @@ static int wait_for_child(int fd, const char *name)
 	return EXIT_DOPPEL;
 }
 
-/* In the child: a session of its own, no terminal, messages into the log file of the VM. */
+/* In the child, before it has children of its own: a session, no terminal, messages into the log file of the VM. */
 static void leave_terminal(const struct run *r)
 {
 	char path[PATHS_MAX + 64];
@@ -315,7 +325,12 @@ static void tell_parent(struct run *r, const char *text)
 	if (r->ready_fd < 0)
 		return;
 	write_all(r->ready_fd, text, strlen(text));
-	close(r->ready_fd);
+}
+
+static void tell_done(struct run *r)
+{
+	if (r->ready_fd >= 0)
+		close(r->ready_fd);
 	r->ready_fd = -1;
 }
 
@@ -338,18 +353,26 @@ static void release(struct run *r)
 static int vm_process(struct run *r)
 {
 	struct err e = {0};
-	int ret = acquire(r, &e), status = EXIT_DOPPEL;
+	char line[300];
+	int ret = 0, status = EXIT_DOPPEL;
 
+	if (r->o.detach)
+		leave_terminal(r);
+	ret = acquire(r, &e);
 	if (!ret)
 		ret = machine_start(r->machine, &e);
-	if (!ret)
-		say_engine(r);
-	if (!ret && !r->o.detach)
+	if (!ret && !r->o.detach) {
+		fputs(engine_line(r, line, sizeof(line)), stderr);
 		ret = attach_stdio(r, &e);
+	}
+	if (!ret)
+		ret = sandbox_enter(kvm_kind(r->machine->sys) == KVM_KIND_DEVICE, &e);
 	if (!ret) {
-		tell_parent(r, "+");
-		if (r->o.detach)
-			leave_terminal(r);
+		if (r->o.detach) {
+			tell_parent(r, "+");
+			tell_parent(r, engine_line(r, line, sizeof(line)));
+		}
+		tell_done(r);
 		status = machine_run(r->machine);
 	}
 	term_restore();

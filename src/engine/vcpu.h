@@ -14,7 +14,7 @@
 #include "engine/layout.h"
 #include "engine/isa/insn.h"
 #include "engine/mmu/tlb.h"
-#include "engine/stats.h"
+#include "kvm/stats.h"
 
 struct vm;
 struct vcpu_chan;

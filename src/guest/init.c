@@ -2,6 +2,7 @@
  * /init of the guest that `doppel run` starts when no initrd is given: makes the usual mounts, then either gives a shell on the
  * console or shows the machine and powers off. Kernel arguments: doppel.show (no shell), doppel.engine=TEXT (for the show).
  */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -13,6 +14,7 @@
 #include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/sysinfo.h>
 #include <sys/utsname.h>
 #include <sys/wait.h>
@@ -20,6 +22,7 @@
 #include <unistd.h>
 
 #define BUSYBOX "/bin/busybox"
+#define MODULES "/lib/modules"
 
 static const struct {
 	const char *type, *dir, *options;
@@ -65,6 +68,28 @@ static void prepare(void)
 	setenv("PATH", "/bin:/sbin:/usr/bin:/usr/sbin", 1);
 	setenv("HOME", "/root", 1);
 	mkdir("/root", 0700);
+}
+
+/* The drivers that came with the kernel, in the order of their names (the host numbered them). */
+static void load_modules(void)
+{
+	struct dirent **names = NULL;
+	int n = scandir(MODULES, &names, NULL, alphasort);
+
+	for (int i = 0; i < n; i++) {
+		char path[sizeof(MODULES) + 256];
+		int fd = -1;
+
+		snprintf(path, sizeof(path), MODULES "/%s", names[i]->d_name);
+		if (names[i]->d_name[0] != '.')
+			fd = open(path, O_RDONLY | O_CLOEXEC);
+		if (fd >= 0 && syscall(SYS_finit_module, fd, "", 0) < 0)
+			printf("init: %s: %s\n", names[i]->d_name, strerror(errno));
+		if (fd >= 0)
+			close(fd);
+		free(names[i]);
+	}
+	free(names);
 }
 
 /* The value of "key : value" in a /proc file's first match. */
@@ -116,6 +141,13 @@ static void show(void)
 	fflush(stdout);
 }
 
+/* What poweroff, halt and reboot send to process 1 (busybox's convention). */
+static void on_end_signal(int sig)
+{
+	sync();
+	reboot(sig == SIGTERM ? RB_AUTOBOOT : sig == SIGUSR1 ? RB_HALT_SYSTEM : RB_POWER_OFF);
+}
+
 static void shell(void)
 {
 	int status;
@@ -124,6 +156,7 @@ static void shell(void)
 	if (pid == 0) {
 		int fd;
 
+		signal(SIGTERM, SIG_DFL);
 		setsid();
 		fd = open("/dev/console", O_RDWR);
 		if (fd >= 0) {
@@ -131,7 +164,7 @@ static void shell(void)
 			for (int i = 0; i < 3; i++)
 				dup2(fd, i);
 		}
-		setenv("PS1", "\\u@\\h:\\w\\$ ", 1);
+		setenv("PS1", "\\h:\\w# ", 1);
 		execl(BUSYBOX, "sh", "-l", NULL);
 		printf("init: no shell: %s: %s\n", BUSYBOX, strerror(errno));
 		_exit(127);
@@ -151,6 +184,7 @@ int main(void)
 	for (int i = 0; fd >= 0 && i < 3; i++)
 		dup2(fd, i);
 	prepare();
+	load_modules();
 	if (access(BUSYBOX, X_OK) == 0) {
 		pid_t pid = fork();
 
@@ -160,6 +194,9 @@ int main(void)
 		}
 		waitpid(pid, NULL, 0);
 	}
+	signal(SIGUSR1, on_end_signal);
+	signal(SIGUSR2, on_end_signal);
+	signal(SIGTERM, on_end_signal);
 	show();
 	if (!argument("doppel.show"))
 		shell();

@@ -34,7 +34,7 @@ struct doppel_range {
 struct doppel_stats {
 	u32 count;
 	u32 pad;
-	u64 value[DOPPEL_STATS_MAX]; /* in the order of engine/stats.h */
+	u64 value[DOPPEL_STATS_MAX]; /* in the order of kvm/stats.h */
 };
 
 enum kvmw_object { KVMW_SYSTEM, KVMW_VM, KVMW_VCPU };

@@ -29,6 +29,7 @@ struct session {
 	bool pollable;       /* out is something epoll takes; files are not */
 	bool in_paused;
 	bool in_eof;
+	bool in_file;        /* a plain file: read whenever the guest takes input, epoll has no part in it */
 	int in_poll, out_poll; /* our own duplicates: in and out may be one file */
 	struct escape escape;
 	u8 pending[INPUT_MAX]; /* typed, not yet taken by the guest */
@@ -218,13 +219,30 @@ static void push_input(struct session *s)
 			 (s->in_paused ? 0 : EPOLLIN) | (s->out_poll == s->in_poll && s->out_armed ? EPOLLOUT : 0));
 }
 
+/* Feeds a plain file until the guest stops taking it. */
+static void feed_file(struct session *s)
+{
+	while (s->in_file && !s->npending) {
+		ssize_t n = read(s->o.in, s->pending, sizeof(s->pending));
+
+		if (n <= 0) {
+			s->in_file = false;
+			break;
+		}
+		s->npending = (size_t)n;
+		push_input(s);
+	}
+}
+
 static void resume_input(void *console)
 {
 	struct console *c = console;
 
-	for (struct session *s = c->sessions; s; s = s->next)
+	for (struct session *s = c->sessions; s; s = s->next) {
 		if (s->npending)
 			push_input(s);
+		feed_file(s);
+	}
 }
 
 static void con_resume(struct chardev *chardev)
@@ -318,9 +336,11 @@ int console_session_add(struct console *c, const struct console_session_options 
 	c->sessions = s;
 	c->nsessions++;
 	pthread_mutex_unlock(&c->lock);
-	/* files are always readable and epoll refuses them: their input is taken as ended, output needs no wait */
+	/* epoll refuses plain files: they are always ready */
 	ret = loop_add(c->loop, s->in_poll, EPOLLIN, session_event, s);
-	s->in_eof = ret == -EPERM;
+	s->in_eof = s->in_file = ret == -EPERM;
+	if (s->in_file)
+		loop_call(c->loop, resume_input, c);
 	if (s->out_poll == s->in_poll)
 		s->pollable = !ret;
 	else

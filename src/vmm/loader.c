@@ -46,6 +46,13 @@ int image_place(struct machine *m, const struct memmap *map, const struct image 
 
 		if (!range_within(im->seg[i].file_off, im->seg[i].filesz, file.n) || im->seg[i].filesz > n)
 			return err_set(e, EINVAL, "kernel: segment %u lies outside the file (truncated or not a kernel)", i);
+		/* linkers put the ELF headers into the page below 1 MiB: there is RAM, though the map does not offer it */
+		if (a >= MEM_ACPI + MEM_ACPI_SIZE && a < MEM_HIGH_START && !add_overflows(a, n)) {
+			n -= MIN(n, MEM_HIGH_START - a);
+			a = MEM_HIGH_START;
+			if (!n)
+				continue;
+		}
 		if (add_overflows(a, n) || (a < MEM_HIGH_START && a + n > MEM_BOOT_DATA))
 			return err_set(e, EINVAL, "kernel: segment %u at 0x%llx: the VM has no RAM there", i,
 				       (unsigned long long)a);

@@ -14,7 +14,7 @@ void memmap_make(struct memmap *mm, u64 memory)
 	mm->pci64_base = ALIGN_UP(MEM_4G + mm->high, 1ull << 30);
 	add(mm, 0, MEM_LOW_END, E820_RAM);
 	add(mm, MEM_LOW_END, 0xa0000, E820_RESERVED);
-	add(mm, MEM_ACPI, MEM_ACPI + MEM_ACPI_SIZE, E820_RESERVED);
+	add(mm, MEM_ACPI, MEM_HIGH_START, E820_RESERVED);
 	add(mm, MEM_HIGH_START, mm->low, E820_RAM);
 	add(mm, MEM_ECAM, MEM_ECAM + MEM_ECAM_SIZE, E820_RESERVED);
 	add(mm, MEM_KVM_IDENTITY, MEM_KVM_TSS + 3 * PAGE_SIZE, E820_RESERVED);

@@ -2,7 +2,7 @@
  * The guest's physical address space.
  *
  *   0          .. 0x9fc00     RAM (boot data at 0x90000, dead once the guest's kernel has read it)
- *   0xe0000    .. 0x100000    ACPI tables
+ *   0xe0000    .. 0xf0000     ACPI tables
  *   0x100000   .. 3 GiB       RAM
  *   3 GiB      .. 0xe0000000  32-bit PCI window
  *   0xe0000000 .. 0xe0100000  ECAM (bus 0)
@@ -18,7 +18,7 @@
 #define MEM_BOOT_DATA      0x90000ull
 #define MEM_LOW_END        0x9fc00ull
 #define MEM_ACPI           0xe0000ull
-#define MEM_ACPI_SIZE      0x20000ull
+#define MEM_ACPI_SIZE      0x10000ull
 #define MEM_HIGH_START     0x100000ull
 #define MEM_HOLE_START     0xc0000000ull
 #define MEM_ECAM           0xe0000000ull

@@ -2,7 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
-#include "engine/stats.h"
+#include "kvm/stats.h"
 #include "kvm/chan.h"
 #include "vmm/qmp_int.h"
 

@@ -1,6 +1,6 @@
 FUZZERS += $(B)/tests/fuzz/fuzz_devices
 $(B)/tests/fuzz/fuzz_devices: tests/fuzz/fuzz_devices.c tests/unit/fake_machine.c tests/unit/virtio_driver.c $(wildcard src/devices/*.c src/backends/*.c)
 	@mkdir -p $(@D)
-	$(CC) $(V_CFLAGS) -fsanitize=address,undefined -fno-sanitize-recover=undefined -Itests/unit -o $@ \
+	@echo LD $@ && $(CC) $(V_CFLAGS) -fsanitize=address,undefined -fno-sanitize-recover=undefined -Itests/unit -o $@ \
 		tests/fuzz/fuzz_devices.c tests/unit/fake_machine.c tests/unit/virtio_driver.c \
 		src/devices/*.c src/backends/*.c src/base/loop.c src/base/err.c $(V_LIBS)

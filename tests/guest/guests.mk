@@ -8,7 +8,7 @@ $(B)/tests/guest/%.bin: tests/guest/%.guest.c tests/guest/rt/start.S tests/guest
 	@echo GUEST $< && $(CC) $(GUEST_CFLAGS) -o $@.elf tests/guest/rt/start.S tests/guest/rt/rt.c $< && objcopy -O binary $@.elf $@
 $(B)/tests/guest/guests: tests/guest/runner.c $(B)/libdoppel.a $(B)/doppel-engine $(GUESTS)
 	@mkdir -p $(@D)
-	$(CC) $(V_CFLAGS) -o $@ $< $(B)/libdoppel.a $(V_LIBS)
+	@echo LD $@ && $(CC) $(V_CFLAGS) -o $@ $< $(B)/libdoppel.a $(V_LIBS)
 # one program for the test runner, with its guests as arguments
 $(B)/tests/guest/run-guests: $(B)/tests/guest/guests
 	@printf '#!/bin/sh\nexec %s %s\n' "$(abspath $(B))/tests/guest/guests" "$(abspath $(GUESTS))" >$@ && chmod +x $@

@@ -5,7 +5,7 @@
  *
  * A guest prints "name value" lines; a line with FAIL is a wrong answer by the manual. With both, the transcripts of the engine and of
  * /dev/kvm must be equal too. Where the /dev/kvm of this machine strays from the SDM (a software KVM may), the SDM decides: its own FAIL
- * lines are named as deviations and its guest counts as skipped. So does one that it cannot run in bounded time.
+ * lines are named as deviations, and the engine's answers stand by themselves. A guest that it cannot run to its end is skipped.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -23,7 +23,7 @@
 #define LOAD_AT    0x100000
 #define TEXT_MAX   65536
 #define MAX_CPUS   8
-#define TIME_LIMIT 20 /* seconds, wall */
+#define TIME_LIMIT 10 /* seconds, wall */
 
 struct run {
 	struct kvm_obj *sys, *vm, *cpu[MAX_CPUS];
@@ -317,7 +317,8 @@ static enum verdict judge(const struct run *e, const struct run *d)
 		if (strcmp(d->end, "exit 0") || count_lines(d->text, "FAIL")) {
 			printf("  deviation of /dev/kvm: ended with: %s\n", d->end);
 			print_lines_with(d->text, "FAIL", "/dev/kvm");
-			return v == PASS ? SKIP : v;
+			/* it answered wrongly: the SDM decided above. It could not run the guest to its end: not compared */
+			return v == PASS && (!e || strcmp(d->end, "exit 0")) ? SKIP : v;
 		}
 		if (e && strcmp(e->text, d->text)) {
 			print_first_difference(e->text, d->text);

@@ -2,4 +2,4 @@ TESTS += $(B)/tests/insn/decode_zydis
 
 $(B)/tests/insn/decode_zydis: tests/insn/decode_zydis.c $(patsubst %.c,$(B)/%.o,$(wildcard src/engine/isa/*.c))
 	@mkdir -p $(@D)
-	$(CC) $(V_CFLAGS) -fno-pie -no-pie -o $@ $(filter %.c %.o,$^) -lZydis
+	@echo LD $@ && $(CC) $(ET_CFLAGS) -no-pie -o $@ $(filter %.c %.o,$^) -lZydis

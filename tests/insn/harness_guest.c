@@ -1,4 +1,4 @@
-/* The interpreter's side: a vCPU in 64-bit mode at CPL 3 with real page tables. Built like the engine. */
+/* The interpreter's side: a vCPU in 64-bit or compatibility mode at CPL 3 with real page tables. Built like the engine. */
 #include <sys/mman.h>
 #include <stdio.h>
 
@@ -14,6 +14,8 @@
 #define CODE_GPA  0x100000ull
 #define DATA_GPA  0x200000ull
 #define TABLE_GPA 0x10000ull
+#define GDT_GPA   0x20000ull
+#define GDT_VA    0xffff800000000000ull
 
 static struct vcpu *the_vcpu(void)
 {
@@ -59,20 +61,47 @@ static void map_page(u64 va, u64 gpa)
 	table(leaf)[va >> 12 & 511] = gpa | 0x67 | (va >= T_DATA_VA ? BIT64(63) : 0);
 }
 
-static void set_segment(struct segment *s, u16 sel, u8 type, bool code)
+/* As of a Linux host, as far as selectors of tests go. */
+static const u64 descriptors[16] = {
+	[1] = 0x00cf9b000000ffff, [2] = 0x00af9b000000ffff, [3] = 0x00cf93000000ffff,
+	[4] = 0x00cffb000000ffff, [5] = 0x00cff3000000ffff, [6] = 0x00affb000000ffff,
+};
+
+/* Supervisor only; tables 5 to 7. */
+static void map_gdt(struct vcpu *cpu)
+{
+	memcpy(gpa_to_hva(GDT_GPA), descriptors, sizeof(descriptors));
+	table(0)[256] = (TABLE_GPA + 5 * PAGE_SIZE) | 0x63;
+	table(5)[0] = (TABLE_GPA + 6 * PAGE_SIZE) | 0x63;
+	table(6)[0] = (TABLE_GPA + 7 * PAGE_SIZE) | 0x63;
+	table(7)[0] = GDT_GPA | 0x63;
+	cpu->gdt = (struct dtable){GDT_VA, sizeof(descriptors) - 1};
+	cpu->seg[SEG_LDTR].unusable = true;
+}
+
+static void set_segment(struct segment *s, u16 sel, u8 type)
 {
 	*s = (struct segment){.limit = 0xffffffff, .sel = sel, .type = type, .dpl = 3, .s = true, .present = true,
-			      .l = code, .db = !code, .g = true};
+			      .l = sel == T_CS64, .db = sel != T_CS64, .g = true};
+}
+
+static void load_segments(struct vcpu *cpu, const struct insn_case *c)
+{
+	for (unsigned i = SEG_ES; i <= SEG_GS; i++)
+		set_segment(&cpu->seg[i], T_DS, 3);
+	set_segment(&cpu->seg[SEG_CS], c && c->compat ? T_CS32 : T_CS64, 0xb);
+	if (!c)
+		return;
+	cpu->seg[SEG_FS].base = c->before.fs_base;
+	cpu->seg[SEG_GS].base = c->before.gs_base;
 }
 
 static void long_mode_user(struct vcpu *cpu)
 {
-	for (unsigned i = SEG_ES; i <= SEG_GS; i++)
-		set_segment(&cpu->seg[i], 0x2b, 3, false);
-	set_segment(&cpu->seg[SEG_CS], 0x33, 0xb, true);
+	load_segments(cpu, NULL);
 	cpu->cr0 = 0x80050033;
 	cpu->cr3 = TABLE_GPA;
-	cpu->cr4 = 0x406e0 & ~0x40000u;
+	cpu->cr4 = 0x106e0; /* FSGSBASE: as the host */
 	cpu->efer = 0xd01;
 	cpu->rflags = FL_ONE | FL_IF;
 	for (unsigned i = 0; i < 4; i++)
@@ -96,6 +125,7 @@ bool guest_init(void)
 	map_page(T_CODE_VA + PAGE_SIZE, CODE_GPA + PAGE_SIZE);
 	for (unsigned i = 0; i < T_DATA_PAGES; i++)
 		map_page(T_DATA_VA + i * PAGE_SIZE, DATA_GPA + i * PAGE_SIZE);
+	map_gdt(cpu);
 	mmu_reset(cpu);
 	long_mode_user(cpu);
 	cpu_update_mode(cpu);
@@ -114,8 +144,15 @@ static __attribute__((noinline)) void execute(struct vcpu *cpu, enum harness_mod
 		}
 		return;
 	}
-	/* Runs into the HLT after the instruction (or the INT3 at a branch target), which faults at CPL 3. */
-	interp_run(cpu);
+	/* Runs into the HLT after the code, which faults at CPL 3; MOV SS and the like leave the loop before. */
+	for (;;) {
+		cpu->shadow = SHADOW_NONE;
+		cpu->chan->attention = 0;
+		if (cpu->late_size)
+			code_invalidate(cpu->late_gpa, cpu->late_size);
+		cpu->late_size = 0;
+		interp_run(cpu);
+	}
 }
 
 static __attribute__((noinline)) bool execute_guarded(struct vcpu *cpu, enum harness_mode mode, u64 start)
@@ -127,11 +164,8 @@ static __attribute__((noinline)) bool execute_guarded(struct vcpu *cpu, enum har
 	return false;
 }
 
-void harness_run_interp(const struct insn_case *c, struct insn_result *r, enum harness_mode mode)
+static void load_case(struct vcpu *cpu, const struct insn_case *c, bool block)
 {
-	struct vcpu *cpu = the_vcpu();
-	bool block = mode == HARNESS_BLOCK;
-
 	memset(guest_code(), block ? 0xf4 : 0xcc, PAGE_SIZE);
 	memcpy(guest_code() + c->at, c->bytes, c->len);
 	if (block)
@@ -139,18 +173,58 @@ void harness_run_interp(const struct insn_case *c, struct insn_result *r, enum h
 	memcpy(cpu->gpr, c->before.gpr, sizeof(cpu->gpr));
 	cpu->rip = c->before.rip;
 	cpu->rflags = c->before.rflags | FL_ONE | FL_IF;
+	load_segments(cpu, c);
 	cpu_update_mode(cpu);
 	cpu->exc.pending = false;
 	cpu->chan->attention = 0;
 	cpu->shadow = 0;
-	execute_guarded(cpu, mode, c->before.rip);
+}
+
+static void save_result(const struct vcpu *cpu, struct insn_result *r)
+{
 	memcpy(r->after.gpr, cpu->gpr, sizeof(cpu->gpr));
+	for (unsigned i = SEG_ES; i <= SEG_GS; i++)
+		r->after.sel[i] = cpu->seg[i].sel;
+	r->after.fs_base = cpu->seg[SEG_FS].base;
+	r->after.gs_base = cpu->seg[SEG_GS].base;
 	r->after.rip = cpu->rip;
 	r->after.rflags = cpu->rflags;
 	r->vector = cpu->exc.pending ? cpu->exc.vector : -1;
-	r->error = cpu->exc.error;
+	r->error = cpu->exc.has_error ? cpu->exc.error : 0;
 	r->cr2 = cpu->exc.cr2;
+}
+
+static bool is_filled(const u8 *p, const u8 *end, u64 fill)
+{
+	for (; p < end; p += 8)
+		if (*(const u64 *)p != fill)
+			return false;
+	return true;
+}
+
+/* Wrote into the code pages: then what a repeated instruction over its own bytes does depends on when it was interrupted. */
+static bool wrote_code(const struct insn_case *c)
+{
+	u8 *code = guest_code(), *mine = code + (c->at & ~7u), *end = code + ALIGN_UP(c->at + c->len, 8);
+
+	if (is_filled(code, mine, 0xf4f4f4f4f4f4f4f4) && is_filled(end, code + PAGE_SIZE, 0xf4f4f4f4f4f4f4f4) &&
+	    is_filled(code + PAGE_SIZE, code + T_CODE_SIZE, 0) && !memcmp(code + c->at, c->bytes, c->len))
+		return false;
+	memset(code + PAGE_SIZE, 0, PAGE_SIZE);
+	return true;
+}
+
+void harness_run_interp(const struct insn_case *c, struct insn_result *r, enum harness_mode mode)
+{
+	struct vcpu *cpu = the_vcpu();
+	u64 end = c->before.rip + c->len;
+	bool block = mode == HARNESS_BLOCK;
+
+	load_case(cpu, c, block);
+	execute_guarded(cpu, mode, c->before.rip);
+	save_result(cpu, r);
+	r->wrote_code = c->count > 1 && wrote_code(c);
 	/* the HLT after it, or a fetch at a branch target: the instruction itself completed */
-	if (block && cpu->exc.pending && cpu->rip != c->before.rip)
+	if (block && r->vector >= 0 && (c->count <= 1 ? r->after.rip != c->before.rip : r->after.rip == end))
 		r->vector = -1;
 }

@@ -4,6 +4,6 @@ VEC_TEST_OBJ := $(patsubst src/%.c,$(B)/src/%.o,$(wildcard src/engine/interp/vec
 	src/engine/cpu/fpu.c src/engine/cpu/xstate.c $(wildcard src/engine/isa/*.c))
 $(B)/tests/insn/vec_%.o: tests/insn/vec_%.c
 	@mkdir -p $(@D)
-	$(CC) $(E_CFLAGS) -fno-builtin -I. -Wno-format -MMD -MP -c -o $@ $<
+	@echo CC $< && $(CC) $(E_CFLAGS) -fno-builtin -I. -Wno-format -MMD -MP -c -o $@ $<
 $(B)/tests/insn/vec_host: $(B)/tests/insn/vec_host.o $(B)/tests/insn/vec_fake.o $(VEC_TEST_OBJ)
-	$(CC) -no-pie -o $@ $^
+	@echo LD $@ && $(CC) -no-pie -o $@ $^

@@ -7,5 +7,5 @@ CPU_TEST_OBJ := $(patsubst %,$(B)/src/engine/cpu/%.o,exception mode descriptor s
 
 $(CPU_TESTS): $(B)/tests/unit/%: tests/unit/%.c tests/unit/cpu_fake.c tests/unit/cpu_fake.h $(CPU_TEST_OBJ)
 	@mkdir -p $(@D)
-	$(CC) -std=gnu17 -O1 -g -Wall -Wextra -Werror -Wno-unused-parameter -Isrc -Itests/unit -D_GNU_SOURCE -no-pie -o $@ \
+	@echo LD $@ && $(CC) -std=gnu17 -O1 -g -Wall -Wextra -Werror -Wno-unused-parameter -Isrc -Itests/unit -D_GNU_SOURCE -no-pie -o $@ \
 		$< tests/unit/cpu_fake.c $(CPU_TEST_OBJ) -lcmocka

@@ -5,7 +5,7 @@ TESTS += $(DEV_TESTS)
 
 $(DEV_FAKES): $(B)/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(V_CFLAGS) -c -o $@ $<
+	@echo CC $< && $(CC) $(V_CFLAGS) -c -o $@ $<
 $(DEV_TESTS): $(B)/%: %.c $(DEV_FAKES) $(DEV_OBJ)
 	@mkdir -p $(@D)
-	$(CC) $(V_CFLAGS) -Itests/unit -o $@ $< $(DEV_FAKES) $(DEV_OBJ) $(V_LIBS) -lcmocka
+	@echo LD $@ && $(CC) $(V_CFLAGS) -Itests/unit -o $@ $< $(DEV_FAKES) $(DEV_OBJ) $(V_LIBS) -lcmocka

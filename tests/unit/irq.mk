@@ -6,9 +6,9 @@ TESTS += $(IRQ_TESTS:%=$(B)/tests/unit/%) $(B)/tests/unit/test_irq_lib
 $(IRQ_TESTS:%=$(B)/tests/unit/%): $(B)/tests/unit/%: tests/unit/%.c \
 		tests/unit/irq_fakes.c tests/unit/irq_fakes.h $(IRQ_OBJ)
 	@mkdir -p $(@D)
-	$(CC) $(V_CFLAGS) -fno-pie -no-pie -o $@ $< tests/unit/irq_fakes.c $(IRQ_OBJ) -lcmocka -lpthread
+	@echo LD $@ && $(CC) $(ET_CFLAGS) -no-pie -o $@ $< tests/unit/irq_fakes.c $(IRQ_OBJ) -lcmocka -lpthread
 # The engine's own library and main loop, linked statically as in the engine: mem* must win over glibc's.
 IRQ_LIB_OBJ := $(patsubst %.c,$(B)/%.o,$(wildcard src/engine/lib/*.c))
 $(B)/tests/unit/test_irq_lib: tests/unit/test_irq_lib.c $(IRQ_LIB_OBJ)
 	@mkdir -p $(@D)
-	$(CC) $(V_CFLAGS) -fno-pie -static -no-pie -o $@ $< $(IRQ_LIB_OBJ) -lpthread
+	@echo LD $@ && $(CC) $(ET_CFLAGS) -static -no-pie -o $@ $< $(IRQ_LIB_OBJ) -lpthread

@@ -1,4 +1,4 @@
 TESTS += $(B)/tests/unit/test_kvm_smoke
 $(B)/tests/unit/test_kvm_smoke: tests/unit/test_kvm_smoke.c $(B)/libdoppel.a $(B)/doppel-engine
 	@mkdir -p $(@D)
-	$(CC) $(V_CFLAGS) -o $@ $< $(B)/libdoppel.a $(V_LIBS) -lcmocka
+	@echo LD $@ && $(CC) $(V_CFLAGS) -o $@ $< $(B)/libdoppel.a $(V_LIBS) -lcmocka

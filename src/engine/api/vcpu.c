@@ -56,11 +56,8 @@ static void set_segment(struct segment *s, const struct kvm_segment *k)
 	};
 }
 
-static s64 get_sregs(struct api_call *c)
+static void fill_sregs(struct vcpu *cpu, struct kvm_sregs *s)
 {
-	struct vcpu *cpu = c->cpu;
-	struct kvm_sregs *s = (void *)c->buf;
-
 	memset(s, 0, sizeof(*s));
 	get_segment(&cpu->seg[SEG_CS], &s->cs);
 	get_segment(&cpu->seg[SEG_DS], &s->ds);
@@ -83,6 +80,11 @@ static s64 get_sregs(struct api_call *c)
 	s->apic_base = cpu->apic_base;
 	if (cpu->inject.pending)
 		s->interrupt_bitmap[cpu->inject.vector / 64] |= BIT64(cpu->inject.vector % 64);
+}
+
+static s64 get_sregs(struct api_call *c)
+{
+	fill_sregs(c->cpu, (void *)c->buf);
 	return 0;
 }
 
@@ -110,10 +112,13 @@ static bool sregs_valid(const struct vcpu *cpu, const struct kvm_sregs *s)
 	return true;
 }
 
-static s64 set_sregs(struct api_call *c)
+static bool uses_pdptes(const struct vcpu *cpu)
 {
-	struct vcpu *cpu = c->cpu;
-	const struct kvm_sregs *s = (void *)c->buf;
+	return cpu->cr0 & BIT64(31) && cpu->cr4 & BIT64(5) && !(cpu->efer & BIT64(10));
+}
+
+static int apply_sregs(struct vcpu *cpu, const struct kvm_sregs *s)
+{
 	u64 old_cr0 = cpu->cr0, old_cr4 = cpu->cr4, old_efer = cpu->efer;
 
 	if (!sregs_valid(cpu, s))
@@ -139,9 +144,21 @@ static s64 set_sregs(struct api_call *c)
 		lapic_set_tpr(cpu, (u8)(s->cr8 & 15));
 	mmu_update_paging(cpu, old_cr0, old_cr4, old_efer);
 	mmu_set_cr3(cpu, s->cr3, false);
-	if (s->cr0 & BIT64(31) && s->cr4 & BIT64(5) && !(s->efer & BIT64(10)))
-		mmu_load_pdptes(cpu, s->cr3);
 	mmu_flush_all(cpu);
+	cpu_update_mode(cpu);
+	return 0;
+}
+
+static s64 set_sregs(struct api_call *c)
+{
+	struct vcpu *cpu = c->cpu;
+	const struct kvm_sregs *s = (void *)c->buf;
+	int r = apply_sregs(cpu, s);
+
+	if (r < 0)
+		return r;
+	if (uses_pdptes(cpu))
+		mmu_load_pdptes(cpu, s->cr3);
 	cpu->inject.pending = false;
 	for (unsigned v = 0; v < 256; v++) {
 		if (s->interrupt_bitmap[v / 64] >> (v % 64) & 1) {
@@ -150,7 +167,44 @@ static s64 set_sregs(struct api_call *c)
 			break;
 		}
 	}
-	cpu_update_mode(cpu);
+	return 0;
+}
+
+/* As KVM_GET/SET_SREGS, but with the PAE pointers and without the interrupt. The two structs agree up to apic_base. */
+#define SREGS_COMMON offsetof(struct kvm_sregs, interrupt_bitmap)
+_Static_assert(offsetof(struct kvm_sregs2, flags) == SREGS_COMMON, "common part");
+
+static s64 get_sregs2(struct api_call *c)
+{
+	struct kvm_sregs s;
+	struct kvm_sregs2 *s2 = (void *)c->buf;
+
+	fill_sregs(c->cpu, &s);
+	memset(s2, 0, sizeof(*s2));
+	memcpy(s2, &s, SREGS_COMMON);
+	if (uses_pdptes(c->cpu)) {
+		s2->flags = KVM_SREGS2_FLAGS_PDPTRS_VALID;
+		memcpy(s2->pdptrs, c->cpu->pdpte, sizeof(s2->pdptrs));
+	}
+	return 0;
+}
+
+static s64 set_sregs2(struct api_call *c)
+{
+	const struct kvm_sregs2 *s2 = (void *)c->buf;
+	struct kvm_sregs s = {0};
+	int r;
+
+	if (s2->flags & ~(u64)KVM_SREGS2_FLAGS_PDPTRS_VALID)
+		return -EINVAL;
+	memcpy(&s, s2, SREGS_COMMON);
+	r = apply_sregs(c->cpu, &s);
+	if (r < 0)
+		return r;
+	if (s2->flags & KVM_SREGS2_FLAGS_PDPTRS_VALID)
+		memcpy(c->cpu->pdpte, s2->pdptrs, sizeof(s2->pdptrs));
+	else if (uses_pdptes(c->cpu))
+		mmu_load_pdptes(c->cpu, s.cr3);
 	return 0;
 }
 
@@ -281,6 +335,8 @@ const struct api_row api_vcpu_rows[] = {
 	API_ROW(KVM_SET_REGS, set_regs),
 	API_ROW(KVM_GET_SREGS, get_sregs),
 	API_ROW(KVM_SET_SREGS, set_sregs),
+	API_ROW(KVM_GET_SREGS2, get_sregs2),
+	API_ROW(KVM_SET_SREGS2, set_sregs2),
 	API_ROW(KVM_GET_MSRS, get_msrs),
 	API_ROW(KVM_SET_MSRS, set_msrs),
 	API_ROW(KVM_SET_CPUID2, set_cpuid),

@@ -5,6 +5,7 @@
 
 #include "engine/api/api.h"
 #include "engine/cpu/cpu.h"
+#include "engine/cpu/pvclock.h"
 #include "engine/interp/interp.h"
 #include "engine/ioeventfd.h"
 #include "engine/irqchip/irqchip.h"
@@ -212,9 +213,20 @@ static s64 vm_get_clock(struct api_call *c)
 	struct kvm_clock_data *d = (void *)c->buf;
 
 	memset(d, 0, sizeof(*d));
-	d->clock = (u64)((s64)eng_now_ns() + c->vm->kvmclock_offset);
+	d->clock = pvclock_now_ns(c->vm);
 	d->flags = KVM_CLOCK_TSC_STABLE;
 	return 0;
+}
+
+/* The guest's time pages are made anew while no vCPU reads them. */
+static void move_clock(struct vm *vm, void *arg)
+{
+	u64 ns = 0;
+
+	memcpy(&ns, arg, sizeof(ns));
+	pvclock_set_ns(vm, ns);
+	for (u32 i = 0; i < vm->nvcpus; i++)
+		pvclock_refresh(vm->vcpus[i]);
 }
 
 static s64 vm_set_clock(struct api_call *c)
@@ -223,7 +235,7 @@ static s64 vm_set_clock(struct api_call *c)
 
 	if (d->flags & ~(u32)(KVM_CLOCK_REALTIME | KVM_CLOCK_TSC_STABLE))
 		return -EINVAL;
-	c->vm->kvmclock_offset = (s64)d->clock - (s64)eng_now_ns();
+	vm_safepoint(c->vm, NULL, move_clock, (void *)&d->clock);
 	return 0;
 }
 

@@ -49,9 +49,11 @@ static void sleep_on_attention(struct vcpu *cpu)
 
 static void do_init(struct vcpu *cpu)
 {
+	int sipi = cpu->sipi_pending; /* came after the INIT, though both are taken now */
+
 	cpu->init_pending = false;
 	cpu_reset(cpu, true);
-	lapic_reset(cpu, true);
+	cpu->sipi_pending = sipi;
 	cpu->mp_state = cpu->is_bsp ? MP_RUNNABLE : MP_INIT_RECEIVED;
 }
 
@@ -182,10 +184,10 @@ static enum next step(struct vcpu *cpu)
 {
 	bool debug = cpu->guest_debug & KVM_GUESTDBG_ENABLE;
 	bool tf = cpu->rflags & FL_TF;
-	u64 dr6 = 0;
+	u64 dr6 = 0, rip = cpu->rip, rf = cpu->rflags & FL_RF;
 	u8 shadow = cpu->shadow;
 
-	if (!(cpu->rflags & FL_RF) && shadow != SHADOW_MOVSS && !cpu->mmio.n && !cpu->pio.answered &&
+	if (!rf && shadow != SHADOW_MOVSS && !cpu->mmio.n && !cpu->pio.answered &&
 	    dbg_insn_breakpoint(cpu, cpu->seg[SEG_CS].base + cpu->rip, &dr6)) {
 		if (debug && cpu->guest_debug & KVM_GUESTDBG_USE_HW_BP)
 			return debug_exit(cpu, EXC_DB, dr6);
@@ -193,9 +195,11 @@ static enum next step(struct vcpu *cpu)
 	}
 	cpu->mmio.pos = 0;
 	cpu->shadow = SHADOW_NONE;
+	cpu->rflags &= ~(u64)FL_RF; /* before the instruction: it may be an IRET, which sets it for the next */
 	interp_step(cpu);
 	mmio_commit(cpu);
-	cpu->rflags &= ~FL_RF;
+	if (cpu->rip == rip)
+		cpu->rflags |= rf; /* a REP that goes on */
 	dr6 = dbg_data_take(cpu);
 	if (debug && cpu->guest_debug & KVM_GUESTDBG_SINGLESTEP)
 		return debug_exit(cpu, EXC_DB, dr6 | BIT(14));
@@ -203,7 +207,9 @@ static enum next step(struct vcpu *cpu)
 		return debug_exit(cpu, EXC_DB, dr6);
 	if (tf)
 		dr6 |= BIT(14);
-	if (dr6 && cpu->shadow != SHADOW_MOVSS) /* a MOV SS postpones the trap: SDM 3A 6.8.3 */
+	if (cpu->shadow == SHADOW_MOVSS) /* a MOV SS postpones the trap: SDM 3A 6.8.3 */
+		cpu->dr6_pending = dr6 & 0xf;
+	else if (dr6)
 		cpu_raise_db(cpu, dr6);
 	return GO_ON;
 }
@@ -214,6 +220,7 @@ static enum next pending_exception(struct vcpu *cpu)
 {
 	mmio_commit(cpu);
 	cpu->pio.answered = false;
+	cpu->dr6_pending = 0;
 	if (cpu->guest_debug & KVM_GUESTDBG_ENABLE) {
 		if (cpu->exc.vector == EXC_BP && cpu->guest_debug & KVM_GUESTDBG_USE_SW_BP) {
 			cpu->exc.pending = false;

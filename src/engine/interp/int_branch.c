@@ -223,6 +223,26 @@ static void jrcxz_any(struct vcpu *cpu, const struct iop *op)
 
 /* ---- compilation ---- */
 
+static bool host_is_amd(void)
+{
+	u32 a = 0, b = 0, c = 0, d = 0;
+
+	__asm__ volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
+	return b == 0x68747541 || b == 0x6f677948; /* AuthenticAMD, HygonGenuine */
+}
+
+/* A reserved use: on AMD, F2 and F3 before LOOPE and LOOPNE choose the condition, whatever the opcode says. */
+static u8 loop_condition(const struct insn *in)
+{
+	bool prefix = in->prefixes & (PFX_REP | PFX_REPNE);
+
+	if (in->id == INSN_LOOP)
+		return 0;
+	if (prefix && host_is_amd())
+		return in->prefixes & PFX_REPNE ? 2 : 1;
+	return in->id == INSN_LOOPE ? 1 : 2;
+}
+
 static bool compile_direct64(const struct insn *in, struct iop *op)
 {
 	if (in->id == INSN_JCC)
@@ -264,7 +284,7 @@ static bool compile_any(const struct insn *in, struct iop *op)
 		op->fn = jrcxz_any;
 		break;
 	default:
-		op->aux[0] = in->id == INSN_LOOPE ? 1 : in->id == INSN_LOOPNE ? 2 : 0;
+		op->aux[0] = loop_condition(in);
 		op->fn = loop_any;
 		break;
 	}

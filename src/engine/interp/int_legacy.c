@@ -94,14 +94,15 @@ static void bound(struct vcpu *cpu, const struct iop *op)
 	NEXT(cpu, op);
 }
 
+/* Reads first, and writes only what changes. */
 static void arpl(struct vcpu *cpu, const struct iop *op)
 {
-	gva_t a = op->aux[0] ? iop_ea(cpu, op, 2, true) : 0;
-	u16 d = op->aux[0] ? rmw_begin(cpu, a, 2, false) : RD16(cpu, op->dst), s = RD16(cpu, op->src);
+	gva_t a = op->aux[0] ? iop_ea(cpu, op, 2, false) : 0;
+	u16 d = op->aux[0] ? mem_read(cpu, a, 2) : RD16(cpu, op->dst), s = RD16(cpu, op->src);
 	bool raise_rpl = (d & 3) < (s & 3);
 
 	if (raise_rpl && op->aux[0])
-		rmw_end(cpu, a, (d & ~3u) | (s & 3), 2, false);
+		mem_write(cpu, iop_ea(cpu, op, 2, true), (d & ~3u) | (s & 3), 2);
 	else if (raise_rpl)
 		WR16(cpu, op->dst, (d & ~3u) | (s & 3));
 	cpu->rflags = (cpu->rflags & ~(u64)FL_ZF) | (raise_rpl ? FL_ZF : 0);

@@ -83,35 +83,33 @@ static void pop_mem(struct vcpu *cpu, const struct iop *op)
 	NEXT(cpu, op);
 }
 
-/* All eight words are written, or none: the whole is probed first (aside from a stack that wraps). */
+static gva_t stack_at(struct vcpu *cpu, u64 off, unsigned size, bool write)
+{
+	off = cpu->mode.stack == 8 ? off : cpu->mode.stack == 4 ? (u32)off : (u16)off;
+	return cpu->mode.long64 ? off : seg_linear(cpu, SEG_SS, off, size, write);
+}
+
+/* Words and registers before a fault stay changed, as on AMD. */
 static void pusha(struct vcpu *cpu, const struct iop *op)
 {
 	u64 sp = cpu->gpr[R_SP];
-	u64 mask = cpu->mode.stack == 2 ? 0xffff : 0xffffffff;
-	gva_t low;
 
-	if (((sp - 1) & mask) >= 8u * op->size - 1) {
-		low = seg_linear(cpu, SEG_SS, (sp - 8 * op->size) & mask, 8 * op->size, true);
-		mmu_probe(cpu, low, 8 * op->size, ACC_WRITE, cpu->mode.mmu_idx);
-	}
 	for (unsigned r = R_AX; r <= R_DI; r++)
-		cpu_push(cpu, r == R_SP ? sp : cpu->gpr[r], op->size);
+		mem_write(cpu, stack_at(cpu, sp - (r + 1) * op->size, op->size, true), cpu->gpr[r], op->size);
+	gpr_write(cpu, R_SP, sp - 8 * op->size, cpu->mode.stack);
 	NEXT(cpu, op);
 }
 
 static void popa(struct vcpu *cpu, const struct iop *op)
 {
-	u64 v[8], sp = cpu->gpr[R_SP];
-	u64 mask = cpu->mode.stack == 2 ? 0xffff : 0xffffffff;
+	u64 sp = cpu->gpr[R_SP];
 
 	for (unsigned i = 0; i < 8; i++) {
-		gva_t a = seg_linear(cpu, SEG_SS, (sp + i * op->size) & mask, op->size, false);
+		u64 v = mem_read(cpu, stack_at(cpu, sp + i * op->size, op->size, false), op->size);
 
-		v[i] = mem_read(cpu, a, op->size);
-	}
-	for (unsigned i = 0; i < 8; i++)
 		if (7 - i != R_SP)
-			gpr_write(cpu, 7 - i, v[i], op->size);
+			gpr_write(cpu, 7 - i, v, op->size);
+	}
 	gpr_write(cpu, R_SP, sp + 8 * op->size, cpu->mode.stack);
 	NEXT(cpu, op);
 }
@@ -138,12 +136,6 @@ static void pop_sreg(struct vcpu *cpu, const struct iop *op)
 	iop_return(cpu, op, false);
 }
 
-static gva_t stack_at(struct vcpu *cpu, u64 off, unsigned size, bool write)
-{
-	off = cpu->mode.stack == 8 ? off : cpu->mode.stack == 4 ? (u32)off : (u16)off;
-	return cpu->mode.long64 ? off : seg_linear(cpu, SEG_SS, off, size, write);
-}
-
 static void leave_any(struct vcpu *cpu, const struct iop *op)
 {
 	u64 bp = cpu->gpr[R_BP];
@@ -154,22 +146,28 @@ static void leave_any(struct vcpu *cpu, const struct iop *op)
 	NEXT(cpu, op);
 }
 
-/* ENTER: imm bytes of frame, aux[0] levels of nesting (SDM 2A). */
+/*
+ * ENTER: imm bytes of frame, aux[0] levels of nesting (SDM 2A). Old frame pointers are read and pushed one by one: the two
+ * stacks may overlap, and what was pushed stays there if a later access faults.
+ */
 static void enter_any(struct vcpu *cpu, const struct iop *op)
 {
 	unsigned size = op->size, level = op->aux[0] & 31;
-	u64 sp = cpu->gpr[R_SP], bp = cpu->gpr[R_BP], frame = sp - size;
-	u64 v[31];
+	u64 bp = cpu->gpr[R_BP], frame = cpu->gpr[R_SP] - size, sp = frame;
 
-	for (unsigned i = 1; i < level; i++)
-		v[i - 1] = mem_read(cpu, stack_at(cpu, bp - i * size, size, false), size);
-	if (level)
-		v[level - 1] = frame;
 	mem_write(cpu, stack_at(cpu, frame, size, true), bp, size);
-	for (unsigned i = 1; i <= level; i++)
-		mem_write(cpu, stack_at(cpu, frame - i * size, size, true), v[i - 1], size);
+	for (unsigned i = 1; i < level; i++) {
+		u64 v = mem_read(cpu, stack_at(cpu, bp - i * size, size, false), size);
+
+		sp -= size;
+		mem_write(cpu, stack_at(cpu, sp, size, true), v, size);
+	}
+	if (level) {
+		sp -= size;
+		mem_write(cpu, stack_at(cpu, sp, size, true), frame, size);
+	}
 	/* The final stack must be writable (SDM: the last byte of the new frame is probed). */
-	sp = frame - level * size - op->imm;
+	sp -= op->imm;
 	mmu_probe(cpu, stack_at(cpu, sp, size, true), size, ACC_WRITE, cpu->mode.mmu_idx);
 	gpr_write(cpu, R_BP, frame, size);
 	gpr_write(cpu, R_SP, sp, cpu->mode.stack);

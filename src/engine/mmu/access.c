@@ -31,10 +31,12 @@ static gpa_t translate(struct vcpu *cpu, gva_t a, enum access_type t, enum mmu_i
 	return w.gpa | (a & ~PAGE_MASK);
 }
 
-/* SDM 3A 6.15, #AC: CPL 3, CR0.AM and RFLAGS.AC. */
+/* SDM 3A 6.15, #AC: CPL 3, CR0.AM and RFLAGS.AC. Pointers of 6 and 10 bytes align like the offset in them. */
 static void check_alignment(struct vcpu *cpu, gva_t a, unsigned size, enum mmu_idx idx)
 {
-	if (unlikely(idx == MMU_USER_AC) && size <= 8 && a & (size - 1))
+	unsigned align = size == 6 ? 4 : size == 10 ? 8 : size;
+
+	if (unlikely(idx == MMU_USER_AC) && align <= 8 && a & (align - 1))
 		cpu_raise_err(cpu, EXC_AC, 0);
 }
 
@@ -182,6 +184,8 @@ void *mmu_ptr_slow(struct vcpu *cpu, gva_t a, unsigned size, enum access_type t,
 		mmu_note_write(cpu, g, size);
 		if (attr & PA_CODE) {
 			/* another vCPU may decode the old bytes before the caller has written: once more afterwards */
+			if (cpu->late_size) /* an earlier instruction of this block: its write is done */
+				code_invalidate(cpu->late_gpa, cpu->late_size);
 			cpu->late_gpa = g;
 			cpu->late_size = size;
 			vcpu_kick(cpu, ATT_IRQ);

@@ -152,3 +152,41 @@ void rt_init(void)
 	wrmsr(0xc0000080, rdmsr(0xc0000080) | 0x801); /* NXE, SCE */
 	WRITE_CR(0, (READ_CR(0) | 0x10022) & ~0xcul); /* WP, NE, MP; not EM, TS */
 }
+
+/* ---- application processors ---- */
+
+extern u8 ap_start[], ap_end[];
+static void (*volatile ap_main_fn)(u64);
+static volatile u32 aps_running;
+void rt_ap(u64 index);
+
+void rt_ap(u64 index)
+{
+	struct {
+		u16 limit;
+		u64 base;
+	} __attribute__((packed)) gp = {sizeof(gdt) - 1, (u64)gdt}, ip = {sizeof(idt) - 1, (u64)idt};
+
+	__asm__ volatile("lgdt %0; lidt %1" ::"m"(gp), "m"(ip));
+	apic_write(APIC_SVR, 0x1ff);
+	__atomic_fetch_add(&aps_running, 1, __ATOMIC_SEQ_CST);
+	ap_main_fn(index);
+}
+
+u32 start_aps(void (*fn)(u64))
+{
+	u8 *to = (u8 *)0x8000;
+	u64 end = rdtsc() + 4000000000;
+
+	ap_main_fn = fn;
+	for (u8 *p = ap_start; p < ap_end; p++)
+		*to++ = *p;
+	apic_write(APIC_SVR, 0x1ff);
+	apic_write(APIC_ICR, 0xc4500); /* INIT to all but self */
+	for (u32 i = 0; i < 1000; i++)
+		pause();
+	apic_write(APIC_ICR, 0xc4608);
+	while (aps_running < 3 && rdtsc() < end)
+		pause();
+	return aps_running;
+}

@@ -130,6 +130,20 @@ static inline void invlpg(u64 a) { __asm__ volatile("invlpg (%0)" ::"r"(a) : "me
 extern u64 rt_pml4[512];
 #define PAGE_OF_TESTS 0x800000ul /* 2 MiB of memory for tests */
 
+/* The local APIC, as MMIO. */
+#define APIC 0xfee00000ul
+static inline u32 apic_read(u32 reg) { return *(volatile u32 *)(APIC + reg); }
+static inline void apic_write(u32 reg, u32 v) { *(volatile u32 *)(APIC + reg) = v; }
+enum { APIC_ID = 0x20, APIC_TPR = 0x80, APIC_PPR = 0xa0, APIC_EOI = 0xb0, APIC_SVR = 0xf0, APIC_ISR = 0x100, APIC_IRR = 0x200,
+       APIC_ESR = 0x280, APIC_ICR = 0x300, APIC_ICR2 = 0x310, APIC_LVTT = 0x320, APIC_LVT0 = 0x350, APIC_LVT1 = 0x360,
+       APIC_TMICT = 0x380, APIC_TMCCT = 0x390, APIC_TDCR = 0x3e0 };
+#define sti_nop() __asm__ volatile("sti; nop; nop" ::: "memory")
+#define cli()     __asm__ volatile("cli" ::: "memory")
+#define pause()   __asm__ volatile("pause" ::: "memory")
+
+/* Starts all other processors; each runs ap_main(its number from 1). Returns how many run. */
+u32 start_aps(void (*ap_main)(u64 index));
+
 void guest_main(void);
 
 #endif

@@ -122,3 +122,58 @@ trap_stack_top:
 	.globl	user_stack_top
 user_stack_top:
 	.skip	16
+
+# Application processors: copied to 0x8000 (SIPI vector 8); each takes the next stack and calls ap_main(index).
+	.text
+	.globl	ap_start
+	.globl	ap_end
+ap_start:
+	.code16
+	cli
+	xor	%ax, %ax
+	mov	%ax, %ds
+	lgdtl	0x8000 + (ap_gdtr - ap_start)
+	mov	%cr0, %eax
+	or	$1, %eax
+	mov	%eax, %cr0
+	ljmpl	$0x18, $0x8000 + (ap32 - ap_start)
+	.code32
+ap32:
+	mov	$0x10, %eax
+	mov	%eax, %ds
+	mov	%eax, %es
+	mov	%eax, %ss
+	mov	$0x620, %eax
+	mov	%eax, %cr4
+	mov	$rt_pml4, %eax
+	mov	%eax, %cr3
+	mov	$0xc0000080, %ecx
+	rdmsr
+	or	$0x901, %eax
+	wrmsr
+	mov	$0x80010033, %eax
+	mov	%eax, %cr0
+	ljmp	$8, $ap64
+	.align	8
+ap_gdt:
+	.quad	0, 0x00af9a000000ffff, 0x00cf92000000ffff, 0x00cf9a000000ffff
+ap_gdtr:
+	.word	31
+	.long	0x8000 + (ap_gdt - ap_start)
+ap_end:
+	.code64
+ap64:
+	mov	$1, %edi
+	lock xadd %edi, ap_next(%rip)
+	mov	%edi, %eax
+	shl	$12, %eax
+	lea	ap_stacks(%rip), %rsp
+	add	%rax, %rsp
+	call	rt_ap
+1:	hlt
+	jmp	1b
+	.data
+ap_next: .long 1
+	.bss
+	.align	16
+ap_stacks: .skip 8 * 4096

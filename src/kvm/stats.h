@@ -1,6 +1,6 @@
 /* Counters of one vCPU: an X-macro list; all appear in `doppel stats --json` by these names. */
-#ifndef ENGINE_STATS_H
-#define ENGINE_STATS_H
+#ifndef KVM_STATS_H
+#define KVM_STATS_H
 
 #include "base/types.h"
 

@@ -1,0 +1,31 @@
+# bash completion for doppel. Options come from --help, names of VMs from ps, so that nothing here is to be kept up to date.
+_doppel_options() {
+	doppel "$1" --help 2>/dev/null | grep -oE -- '^  (-[a-z],|   ) --[a-z-]+' | grep -o -- '--[a-z-]*'
+}
+_doppel() {
+	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} cmd=${COMP_WORDS[1]}
+	local commands="run ps console stop pause resume stats doctor help version"
+
+	COMPREPLY=()
+	if [ "$COMP_CWORD" = 1 ]; then
+		COMPREPLY=($(compgen -W "$commands --help --version" -- "$cur"))
+		return
+	fi
+	case $prev in
+	--engine|-e) COMPREPLY=($(compgen -W "auto kvm interp" -- "$cur")); return ;;
+	--kernel|-k) compopt -o filenames 2>/dev/null; COMPREPLY=($(compgen -W builtin -- "$cur") $(compgen -f -- "$cur")); return ;;
+	--initrd|-i|--disk|-d) compopt -o filenames 2>/dev/null; COMPREPLY=($(compgen -f -- "$cur")); return ;;
+	--append|-a|--memory|-m|--cpus|-c|--name|-n|--debug-exit|--timeout|-t) return ;;
+	esac
+	if [[ $cur == -* ]]; then
+		COMPREPLY=($(compgen -W "--help $(_doppel_options "$cmd")" -- "$cur"))
+		return
+	fi
+	case $cmd in
+	console|stop|pause|resume|stats)
+		COMPREPLY=($(compgen -W "$(doppel ps 2>/dev/null | awk 'NR > 1 { print $1 }')" -- "$cur")) ;;
+	help)
+		COMPREPLY=($(compgen -W "$commands" -- "$cur")) ;;
+	esac
+}
+complete -F _doppel doppel
