@@ -113,7 +113,7 @@ static const struct opt run_opts[] = {
 static int open_image(const char *what, const char *path, struct err *e)
 {
 	struct stat st;
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO must not hold us */
 
 	if (fd < 0)
 		return err_set(e, errno, "--%s %s: %s", what, path, strerror(errno));

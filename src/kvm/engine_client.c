@@ -11,6 +11,7 @@
 #include <linux/futex.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -23,6 +24,7 @@
 extern char **environ;
 
 #define MAX_VCPUS ENG_MAX_VCPUS
+#define ADDRESS_SPACE_MIN (5ull << 40)
 
 struct engine {
 	pid_t pid;
@@ -199,6 +201,18 @@ static long request_locked(struct engine *e, struct kvmw_req *q, const void *in,
 	return r;
 }
 
+/* The engine reserves far more address space than it will use; a limit would kill it in ways that are hard to tell. */
+static bool address_space_limited(struct kvm_open_result *res)
+{
+	struct rlimit r;
+
+	if (getrlimit(RLIMIT_AS, &r) < 0 || r.rlim_cur == RLIM_INFINITY || r.rlim_cur >= ADDRESS_SPACE_MIN)
+		return false;
+	snprintf(res->why, sizeof(res->why), "the address space is limited to %llu MiB (ulimit -v unlimited lifts that)",
+		 (unsigned long long)r.rlim_cur >> 20);
+	return true;
+}
+
 int engine_open(enum kvm_choice choice, struct kvm_obj **sys, struct kvm_open_result *res)
 {
 	char path[4096 + 64];
@@ -207,6 +221,10 @@ int engine_open(enum kvm_choice choice, struct kvm_obj **sys, struct kvm_open_re
 	long r;
 
 	res->kind = KVM_KIND_ENGINE;
+	if (address_space_limited(res)) {
+		free(e);
+		return -ENOMEM;
+	}
 	if (!e)
 		return -ENOMEM;
 	e->sock = e->pidfd = -1;

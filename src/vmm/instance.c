@@ -85,12 +85,15 @@ static int try_lock(const struct instance *in, bool create)
 	return fd;
 }
 
+static void nothing(void *arg, const struct instance_info *info) {}
+
 int instance_claim(struct instance *in, const char *name, struct err *e)
 {
 	int ret = set_dir(in, name, true, e);
 
 	if (ret)
 		return ret;
+	instance_each(nothing, NULL, NULL); /* clears away what killed ones left: they could not themselves */
 	for (int i = 0; i < TRIES; i++) {
 		if (mkdir(in->dir, 0700) < 0 && errno != EEXIST)
 			return err_set(e, errno, "%s: %s", in->dir, strerror(errno));

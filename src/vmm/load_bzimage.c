@@ -9,6 +9,7 @@
 
 enum {
 	HDR_SETUP_SECTS = 0x1f1,
+	HDR_SYSSIZE = 0x1f4, /* protected-mode code, in 16 bytes */
 	HDR_BOOT_FLAG = 0x1fe,
 	HDR_JUMP = 0x200,
 	HDR_MAGIC = 0x202,
@@ -144,7 +145,7 @@ int bzimage_load(struct machine *m, const struct boot_source *src, struct boot_s
 
 	if (le16(k, HDR_VERSION) < 0x0208 || !(k.p[HDR_LOADFLAGS] & 1))
 		return err_set(e, ENOTSUP, "kernel: bzImage too old for doppel (boot protocol below 2.08)");
-	if (code_off >= k.n || hdr_end > k.n)
+	if (code_off >= k.n || hdr_end > k.n || !range_within(code_off, le32(k, HDR_SYSSIZE) * 16ull, k.n))
 		return err_set(e, EINVAL, "kernel: bzImage cut short (the file is truncated)");
 	hdr = (struct blob){.p = k.p + HDR_SETUP_SECTS, .n = hdr_end - HDR_SETUP_SECTS};
 	packed.n = le32(k, HDR_PAYLOAD_LENGTH);

@@ -262,7 +262,7 @@ static int read_image(int fd, const char *name, u64 max, const char *what, struc
 	int ret = read_fd(fd, max, &p, &b->n);
 
 	if (ret == -EFBIG)
-		return err_set(e, EFBIG, "%s: %s: larger than %llu MiB", what, name, (unsigned long long)(max >> 20));
+		return err_set(e, EFBIG, "%s: %s: larger than %llu MiB (or than the VM's memory)", what, name, (unsigned long long)(max >> 20));
 	if (ret)
 		return err_set(e, -ret, "%s: %s: %s", what, name, strerror(-ret));
 	b->p = p;
@@ -288,7 +288,7 @@ int machine_load(struct machine *m, struct err *e)
 	int ret = read_image(m->cfg.kernel_fd, m->cfg.kernel_name, KERNEL_MAX, "kernel", &src.kernel, e);
 
 	if (!ret && m->cfg.initrd_fd >= 0)
-		ret = read_image(m->cfg.initrd_fd, m->cfg.initrd_name, INITRD_MAX, "initrd", &src.initrd, e);
+		ret = read_image(m->cfg.initrd_fd, m->cfg.initrd_name, MIN(INITRD_MAX, m->map.low), "initrd", &src.initrd, e);
 	if (!ret)
 		ret = put_acpi(m, e);
 	if (!ret)

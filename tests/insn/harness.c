@@ -91,6 +91,8 @@ static void leave(ucontext_t *uc, int sig)
 		r->after.rip--;
 		r->vector = -1;
 	}
+	if (host.c->count > 1 && r->after.rip == host.c->before.rip + host.c->len)
+		r->vector = -1;
 	if (host.c->count <= 1 && r->after.rip != host.c->before.rip)
 		r->vector = -1; /* it branched to where nothing is: itself it completed */
 	memcpy(g, host.home, sizeof(host.home));
@@ -112,7 +114,7 @@ void harness_run_host(const struct insn_case *c, struct insn_result *r)
 {
 	u8 *code = (u8 *)T_CODE_VA;
 
-	memset(code, 0xcc, PAGE_SIZE);
+	memset(code, c->count > 1 ? 0xf4 : 0xcc, PAGE_SIZE); /* programs see the same as in the guest */
 	memcpy(code + c->at, c->bytes, c->len);
 	memset(r, 0, sizeof(*r));
 	host.c = c;
@@ -120,19 +122,21 @@ void harness_run_host(const struct insn_case *c, struct insn_result *r)
 	syscall(SYS_tgkill, getpid(), syscall(SYS_gettid), SIGUSR1);
 }
 
-/* The program, linked at 4 MiB, and its heap, which the kernel places at random. */
+/* The guest, the program, linked at 4 MiB, and its heap, which the kernel places at random. */
 static bool in_own(u64 a)
 {
 	u64 heap = (u64)sbrk(0), margin = 0x200000;
 
-	if ((a >= T_CODE_VA && a < T_CODE_VA + PAGE_SIZE) || (a >= T_DATA_VA && a < T_DATA_VA + T_DATA_SIZE))
+	if ((a >= T_CODE_VA && a < T_CODE_VA + T_CODE_SIZE) || (a >= T_DATA_VA && a < T_DATA_VA + T_DATA_SIZE))
 		return false;
+	if ((a >= ENG_VM_BASE && a < ENG_ATTR_BASE + ENG_ATTR_SIZE) || (a >= ENG_RAM_BASE && a < ENG_RAM_BASE + BIT64(30)))
+		return true;
 	return (a >= 0x3ff000 && a < 0x400000 + margin) || (a >= heap - margin && a < heap + margin);
 }
 
 bool harness_unsafe(const struct insn_result *g)
 {
-	return in_own(g->after.rip) || (g->vector == 14 && in_own(g->cr2));
+	return g->wrote_code || in_own(g->after.rip) || (g->vector == 14 && in_own(g->cr2));
 }
 
 static bool host_init(void)
@@ -145,7 +149,7 @@ static bool host_init(void)
 
 	if (!(getauxval(AT_HWCAP2) & 2)) /* FSGSBASE */
 		return false;
-	if (mmap((void *)T_CODE_VA, PAGE_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC, flags, -1, 0) != (void *)T_CODE_VA ||
+	if (mmap((void *)T_CODE_VA, T_CODE_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC, flags, -1, 0) != (void *)T_CODE_VA ||
 	    mmap((void *)T_DATA_VA, T_DATA_SIZE, PROT_READ | PROT_WRITE, flags, -1, 0) != (void *)T_DATA_VA ||
 	    sigaltstack(&ss, NULL) < 0)
 		return false;
@@ -283,7 +287,8 @@ static u64 operand_address(const struct insn_case *c)
 
 static u16 test_selector(u64 *rnd)
 {
-	static const u16 selectors[] = {0, 1, 3, 0x2b, 0x2b, 0x2b, 0x28, 0x2a, 0x33, 0x23, 0x20, 0x10, 0x18, 0x1b, 8, 0x2c, 0xfff8};
+	static const u16 selectors[] = {0,    1,    3,    0x2b, 0x2b, 0x2b, 0x28, 0x2a,  0x33,
+					0x23, 0x20, 0x10, 0x18, 0x1b, 8,    0x2c, 0xfff8};
 
 	return selectors[test_random(rnd) % ARRAY_SIZE(selectors)];
 }
@@ -424,7 +429,8 @@ void harness_prepare(struct insn_case *c, u64 *rnd)
 
 static unsigned random_bytes(u8 *p, u64 *rnd, bool compat)
 {
-	static const u8 prefixes[] = {0x66, 0x66, 0x66, 0xf2, 0xf3, 0xf3, 0xf0, 0x67, 0x64, 0x65, 0x66, 0x67, 0xf2, 0x2e, 0x26, 0x36};
+	static const u8 prefixes[] = {0x66, 0x66, 0x66, 0xf2, 0xf3, 0xf3, 0xf0, 0x67,
+				      0x64, 0x65, 0x66, 0x67, 0xf2, 0x2e, 0x26, 0x36};
 	u64 r = test_random(rnd);
 	unsigned n = 0;
 

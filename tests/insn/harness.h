@@ -11,7 +11,8 @@
 
 #include "engine/vcpu.h"
 
-#define T_CODE_VA 0x20000000ull /* one page, filled with INT3 around the instruction */
+#define T_CODE_VA 0x20000000ull /* the first of two pages, filled with INT3 or HLT around the code */
+#define T_CODE_SIZE (2 * PAGE_SIZE)
 #define T_DATA_VA 0x30000000ull /* T_DATA_PAGES pages between unmapped ones */
 #define T_DATA_PAGES 3
 #define T_DATA_SIZE (T_DATA_PAGES * PAGE_SIZE)
@@ -50,6 +51,7 @@ struct insn_result {
 	int vector; /* exception, or -1 */
 	u32 error;
 	u64 cr2;
+	bool wrote_code; /* of the interpreter: a program wrote into the code pages */
 };
 
 /* xorshift64*: the state is the seed, never 0 */
@@ -69,7 +71,7 @@ void harness_generate(struct insn_case *c, u64 *rnd, bool (*want)(const struct i
 /* A program of 1 to T_MAX_INSNS such instructions, branches only forward and inside of it. */
 void harness_generate_block(struct insn_case *c, u64 *rnd, bool (*want)(const struct insn *in));
 
-/* The interpreter's result shows that on the host the case would touch this process. */
+/* The interpreter's result shows that on the host the case would touch this process, or it changes itself. */
 bool harness_unsafe(const struct insn_result *guest);
 
 void harness_run_host(const struct insn_case *c, struct insn_result *r);

@@ -4,7 +4,8 @@
 #include "tests/insn/harness.h"
 
 /* Hold addresses in the data pages at the start; instructions that overwrite them are made rare. */
-#define POINTERS (BIT(R_BX) | BIT(R_BP) | BIT(R_SI) | BIT(R_DI) | BIT(R_SP) | BIT(R_11) | BIT(R_13) | BIT(R_14) | BIT(R_15))
+#define POINTERS (BIT(R_BX) | BIT(R_BP) | BIT(R_SI) | BIT(R_DI) | BIT(R_SP) | \
+		  BIT(R_11) | BIT(R_13) | BIT(R_14) | BIT(R_15))
 
 static unsigned below(u64 *rnd, unsigned n)
 {
@@ -107,6 +108,12 @@ static bool add_insn(struct insn_case *c, unsigned n, u64 *rnd, bool (*want)(con
 	if (insn_decode(bytes, 15, mode, in) != INSN_OK || !want(in) || !fits(in, rnd) ||
 	    in->desc->flags_read & c->prog[n].undefined)
 		return false;
+	if (in->mem.rip_relative) {
+		s32 disp = (s32)(T_DATA_VA + T_DATA_SIZE / 2 + (u64)displacement(rnd) - (c->before.rip + c->len + in->len));
+
+		memcpy(bytes + in->disp_off, &disp, 4);
+		insn_decode(bytes, 15, mode, in);
+	}
 	c->prog[n].off = (u16)c->len;
 	memcpy(c->bytes + c->len, bytes, in->len);
 	c->len += in->len;
@@ -148,6 +155,7 @@ void harness_generate_block(struct insn_case *c, u64 *rnd, bool (*want)(const st
 	c->len = 0;
 	c->count = 2 + below(rnd, T_MAX_INSNS - 1);
 	memset(&c->in, 0, sizeof(c->in));
+	start_state(c, rnd);
 	for (unsigned i = 0; i <= c->count; i++)
 		c->prog[i].undefined = 0;
 	for (unsigned i = 0; i < c->count; i++) {
@@ -170,5 +178,4 @@ void harness_generate_block(struct insn_case *c, u64 *rnd, bool (*want)(const st
 	for (unsigned i = 0; i < c->count; i++)
 		if (to[i])
 			point_branch(c, i, to[i]);
-	start_state(c, rnd);
 }

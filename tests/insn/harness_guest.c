@@ -1,4 +1,4 @@
-/* The interpreter's side: a vCPU in 64-bit or compatibility mode at CPL 3 with real page tables. Built like the engine. */
+/* The interpreter's side: a vCPU in 64-bit or compatibility mode at CPL 3, real page tables. Built like the engine. */
 #include <sys/mman.h>
 #include <stdio.h>
 
@@ -194,6 +194,26 @@ static void save_result(const struct vcpu *cpu, struct insn_result *r)
 	r->cr2 = cpu->exc.cr2;
 }
 
+static bool is_filled(const u8 *p, const u8 *end, u64 fill)
+{
+	for (; p < end; p += 8)
+		if (*(const u64 *)p != fill)
+			return false;
+	return true;
+}
+
+/* Into the code pages: what a repeated instruction over its own bytes does depends on when it was interrupted. */
+static bool wrote_code(const struct insn_case *c)
+{
+	u8 *code = guest_code(), *mine = code + (c->at & ~7u), *end = code + ALIGN_UP(c->at + c->len, 8);
+
+	if (is_filled(code, mine, 0xf4f4f4f4f4f4f4f4) && is_filled(end, code + PAGE_SIZE, 0xf4f4f4f4f4f4f4f4) &&
+	    is_filled(code + PAGE_SIZE, code + T_CODE_SIZE, 0) && !memcmp(code + c->at, c->bytes, c->len))
+		return false;
+	memset(code + PAGE_SIZE, 0, PAGE_SIZE);
+	return true;
+}
+
 void harness_run_interp(const struct insn_case *c, struct insn_result *r, enum harness_mode mode)
 {
 	struct vcpu *cpu = the_vcpu();
@@ -203,6 +223,7 @@ void harness_run_interp(const struct insn_case *c, struct insn_result *r, enum h
 	load_case(cpu, c, block);
 	execute_guarded(cpu, mode, c->before.rip);
 	save_result(cpu, r);
+	r->wrote_code = c->count > 1 && wrote_code(c);
 	/* the HLT after it, or a fetch at a branch target: the instruction itself completed */
 	if (block && r->vector >= 0 && (c->count <= 1 ? r->after.rip != c->before.rip : r->after.rip == end))
 		r->vector = -1;

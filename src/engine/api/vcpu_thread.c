@@ -129,6 +129,7 @@ int vcpu_create(struct vm *vm, u32 id, int *chan_fd)
 		if (r < 0)
 			goto fail;
 	}
+	cpuid_set(cpu, NULL, 0); /* until KVM_SET_CPUID2 */
 	cpu_reset(cpu, false);
 	if (vm->irqchip)
 		lapic_reset(cpu, false);

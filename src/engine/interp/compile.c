@@ -14,6 +14,8 @@ gva_t iop_ea_slow(struct vcpu *cpu, const struct iop *op, unsigned size, bool wr
 		return off + cpu->seg[op->seg].base;
 	if (op->flags & IOP_SEGCHECK)
 		return seg_linear(cpu, op->seg, off, size, write);
+	if (unlikely(off + size > BIT64(32)) && !cpu->mode.long64)
+		return seg_linear(cpu, op->seg, off, size, write); /* a flat segment too ends at 4 GiB */
 	return off;
 }
 

@@ -221,6 +221,18 @@ static bool stack_address(const struct vcpu *cpu, const struct iop *op, u64 *a)
 	return true;
 }
 
+/* Whether the explicit operand, in the stack segment, was what faulted. */
+static bool stack_operand(const struct vcpu *cpu, const struct iop *op)
+{
+	u64 a = iop_ea_offset(cpu, op);
+
+	if (op->desc->id >= INSN_BT && op->desc->id <= INSN_BTC) /* a bit offset in a register reaches anywhere */
+		return true;
+	if (op->desc->id == INSN_CMPXCHG16B && a & 15) /* alignment is checked first */
+		return false;
+	return !is_canonical(a);
+}
+
 /* The MMU answers a non-canonical address with #GP(0); through the stack segment it is #SS(0) (SDM 1 3.3.7.1). */
 static void fix_stack_fault(struct vcpu *cpu, const struct iop *op)
 {
@@ -230,7 +242,7 @@ static void fix_stack_fault(struct vcpu *cpu, const struct iop *op)
 	if (!e->pending || e->vector != EXC_GP || e->error || !cpu->mode.long64 || !op->desc)
 		return;
 	if ((stack_address(cpu, op, &a) && !is_canonical(a)) ||
-	    (op->has_mem && op->seg == SEG_SS && !is_canonical(iop_ea_offset(cpu, op))))
+	    (op->has_mem && op->seg == SEG_SS && stack_operand(cpu, op)))
 		e->vector = EXC_SS;
 }
 

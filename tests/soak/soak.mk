@@ -1,0 +1,1 @@
+SLOW_TESTS += tests/soak/soak.sh

@@ -1,0 +1,4 @@
+TESTS += $(B)/tests/unit/test_kvm_api
+$(B)/tests/unit/test_kvm_api: tests/unit/test_kvm_api.c $(B)/libdoppel.a $(B)/doppel-engine
+	@mkdir -p $(@D)
+	$(CC) $(V_CFLAGS) -o $@ $< $(B)/libdoppel.a $(V_LIBS) -lcmocka
