@@ -287,6 +287,11 @@ int main(void)
 		dup2(fd, i);
 	prepare();
 	load_modules();
+	if (fd < 0) { /* its driver was a module */
+		fd = open("/dev/console", O_RDWR);
+		for (int i = 0; fd >= 0 && i < 3; i++)
+			dup2(fd, i);
+	}
 	if (access(BUSYBOX, X_OK) == 0) {
 		pid_t pid = fork();
 
