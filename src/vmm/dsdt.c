@@ -1,5 +1,6 @@
 /* The DSDT: PCI root bridge, its windows and interrupt routes, the board's legacy devices, the S5 state. */
 #include "devices/pci.h"
+#include "devices/pvpanic.h"
 #include "vmm/acpi.h"
 #include "vmm/acpi_int.h"
 #include "vmm/aml.h"
@@ -117,6 +118,17 @@ static void motherboard(struct aml *a)
 	aml_end(a);
 }
 
+static void panic_port(struct aml *a)
+{
+	aml_device(a, "PANC");
+	aml_name(a, "_HID");
+	aml_string(a, "QEMU0001");
+	aml_crs(a);
+	aml_crs_io(a, PORT_PVPANIC, 1);
+	aml_crs_end(a);
+	aml_end(a);
+}
+
 long acpi_build_dsdt(const struct acpi_config *c, u8 *buf, u64 cap)
 {
 	struct aml a = {.buf = buf, .cap = (u32)cap, .size = 0};
@@ -127,6 +139,7 @@ long acpi_build_dsdt(const struct acpi_config *c, u8 *buf, u64 cap)
 	motherboard(&a);
 	isa_device(&a, "COM1", "PNP0501", PORT_COM1, 8, GSI_COM1);
 	isa_device(&a, "RTC0", "PNP0B00", PORT_CMOS, 2, GSI_RTC);
+	panic_port(&a);
 	aml_end(&a);
 	aml_name(&a, "_S5_");
 	aml_package(&a, 4);

@@ -9,6 +9,7 @@
 #include "devices/debug_exit.h"
 #include "devices/i8042.h"
 #include "devices/pci.h"
+#include "devices/pvpanic.h"
 #include "devices/uart.h"
 #include "devices/virtio_blk.h"
 #include "devices/virtio_console.h"
@@ -140,6 +141,7 @@ static int add_board(struct machine *m, struct pci_host **pci)
 	struct cmos *c = NULL;
 	struct i8042 *k = NULL;
 	struct debug_exit *d = NULL;
+	struct pvpanic *p = NULL;
 	int ret = uart_create(m, &uart, &u);
 
 	if (!ret)
@@ -148,6 +150,8 @@ static int add_board(struct machine *m, struct pci_host **pci)
 		ret = i8042_create(m, &k);
 	if (!ret && debug.port)
 		ret = debug_exit_create(m, &debug, &d);
+	if (!ret)
+		ret = pvpanic_create(m, &p);
 	if (!ret)
 		ret = acpi_pm_create(m, &m->pm);
 	return ret ? ret : pci_host_create(m, &host, pci);
