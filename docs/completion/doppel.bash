@@ -13,6 +13,7 @@ _doppel() {
 	fi
 	case $prev in
 	--engine|-e) COMPREPLY=($(compgen -W "auto kvm interp" -- "$cur")); return ;;
+	--console) COMPREPLY=($(compgen -W "serial virtio" -- "$cur")); return ;;
 	--kernel|-k) compopt -o filenames 2>/dev/null; COMPREPLY=($(compgen -W builtin -- "$cur") $(compgen -f -- "$cur")); return ;;
 	--initrd|-i|--disk|-d) compopt -o filenames 2>/dev/null; COMPREPLY=($(compgen -f -- "$cur")); return ;;
 	--append|-a|--memory|-m|--cpus|-c|--name|-n|--debug-exit|--timeout|-t) return ;;

@@ -31,6 +31,7 @@ struct run_options {
 	enum kvm_choice engine;
 	struct machine_disk disk[MACHINE_DISKS_MAX];
 	u32 ndisks;
+	bool virtio_console;
 	bool detach, verbose, quiet, no_reboot;
 };
 
@@ -67,6 +68,16 @@ static int parse_engine(void *target, const char *value, struct err *e)
 	return err_set(e, EINVAL, "%s: not an engine (auto, kvm, interp)", value);
 }
 
+static int parse_console(void *target, const char *value, struct err *e)
+{
+	struct run_options *o = target;
+
+	o->virtio_console = !strcmp(value, "virtio");
+	if (!o->virtio_console && strcmp(value, "serial") != 0)
+		return err_set(e, EINVAL, "%s: not a console (serial, virtio)", value);
+	return 0;
+}
+
 static int parse_disk(void *target, const char *value, struct err *e)
 {
 	struct run_options *o = target;
@@ -100,6 +111,8 @@ static const struct opt run_opts[] = {
 	{"cpus", 'c', OPT_UINT, AT(cpus), "N", "virtual CPUs (default 1)", 1, MACHINE_CPUS_MAX, NULL},
 	{"engine", 'e', OPT_CALL, 0, "ENGINE", "auto, kvm or interp (default auto)", 0, 0, parse_engine},
 	{"disk", 'd', OPT_CALL, 0, "FILE[,ro]", "raw disk image or block device; may be repeated", 0, 0, parse_disk},
+	{"console", 0, OPT_CALL, 0, "DEVICE", "serial (ttyS0) or virtio (hvc0; needs its driver) (default serial)", 0, 0,
+	 parse_console},
 	{"name", 'n', OPT_STRING, AT(name), "NAME", "name for the other commands (default vm-PID)", 0, 0, NULL},
 	{"detach", 0, OPT_FLAG, AT(detach), NULL, "run in the background; doppel console NAME attaches", 0, 0, NULL},
 	{"no-reboot", 0, OPT_FLAG, AT(no_reboot), NULL, "a reboot of the guest ends the VM", 0, 0, NULL},
@@ -126,7 +139,8 @@ static int open_image(const char *what, const char *path, struct err *e)
 /* A shell on a terminal; without one the guest shows itself and powers off. */
 static const char *default_append(struct run *r)
 {
-	snprintf(r->append, sizeof(r->append), "console=ttyS0 quiet doppel.engine=%s%s",
+	snprintf(r->append, sizeof(r->append), "console=%s quiet doppel.engine=%s%s",
+		 r->o.virtio_console ? "hvc0" : "ttyS0",
 		 kvm_kind(r->machine->sys) == KVM_KIND_ENGINE ? "interp" : "kvm",
 		 r->o.detach || isatty(STDIN_FILENO) ? "" : " doppel.show");
 	return r->append;
@@ -158,7 +172,7 @@ static int open_files(struct run *r, struct err *e)
 		if (!o->debug_exit)
 			r->cfg.debug_exit_port = BUILTIN_DEBUG_EXIT;
 	} else if (!o->append) {
-		r->cfg.append = "console=ttyS0";
+		r->cfg.append = r->o.virtio_console ? "console=hvc0" : "console=ttyS0";
 	}
 	fd = open_image("kernel", o->kernel, e);
 	if (fd < 0)
@@ -237,7 +251,7 @@ static int acquire(struct run *r, struct err *e)
 	r->console = r->loop ? console_new(r->loop) : NULL;
 	if (!r->console)
 		return err_set(e, ENOMEM, "run: no memory");
-	r->cfg.serial = console_chardev(r->console);
+	*(r->o.virtio_console ? &r->cfg.virtio_console : &r->cfg.serial) = console_chardev(r->console);
 	ret = catch_signals(r);
 	if (ret)
 		return err_set(e, -ret, "run: signals: %s", strerror(-ret));
@@ -423,7 +437,7 @@ static int run_main(const struct command *c, int argc, char **argv)
 const struct command cmd_run = {
 	.name = "run",
 	.args = "[options]",
-	.summary = "starts a VM; its serial console is this terminal",
+	.summary = "starts a VM; its console is this terminal",
 	.details = "Ctrl-] q on a terminal ends the VM. Exit status: 0 after power-off (or reboot with --no-reboot),\n"
 		   "120 guest panic, 121 triple fault, 125 doppel failed, 128+N ended by signal N.\n",
 	.opts = run_opts,

@@ -376,6 +376,7 @@ int cmos_create(struct machine *m, const struct cmos_config *c, struct cmos **ou
 	if (!k->config.now_ns)
 		k->config.now_ns = host_now;
 	pthread_mutex_init(&k->lock, NULL);
+	tzset(); /* gmtime_r opens the zone file at its first use: now, while files may still be opened */
 	k->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
 	if (k->timer_fd < 0) {
 		r = -errno;

@@ -48,14 +48,15 @@ u32 kvm_payload_in(unsigned long request, const void *arg, bool *by_value)
 	n = counted_size(request, arg);
 	if (n)
 		return n;
-	return _IOC_DIR(request) & _IOC_WRITE ? _IOC_SIZE(request) : 0;
+	/* KVM_SET_IRQCHIP is encoded as a read but is a write */
+	return _IOC_DIR(request) & _IOC_WRITE || request == KVM_SET_IRQCHIP ? _IOC_SIZE(request) : 0;
 }
 
 u32 kvm_payload_out(unsigned long request, const void *arg)
 {
 	u32 n;
 
-	if (!(_IOC_DIR(request) & _IOC_READ))
+	if (!(_IOC_DIR(request) & _IOC_READ) || request == KVM_SET_IRQCHIP)
 		return 0;
 	n = counted_size(request, arg);
 	return n ? n : _IOC_SIZE(request);

@@ -11,6 +11,7 @@
 #include "devices/pci.h"
 #include "devices/uart.h"
 #include "devices/virtio_blk.h"
+#include "devices/virtio_console.h"
 #include "devices/virtio_rng.h"
 #include "vmm/acpi.h"
 #include "vmm/machine.h"
@@ -152,6 +153,14 @@ static int add_board(struct machine *m, struct pci_host **pci)
 	return ret ? ret : pci_host_create(m, &host, pci);
 }
 
+static int add_virtio_console(struct machine *m, struct pci_host *pci)
+{
+	struct virtio_console_options o = {.n_ports = 1, .port[0] = {.chardev = m->cfg.virtio_console, .console = true}};
+	struct virtio_console *c = NULL;
+
+	return m->cfg.virtio_console ? virtio_console_create(m, pci, &o, &c) : 0;
+}
+
 static int add_disks(struct machine *m, struct pci_host *pci, struct err *e)
 {
 	for (u32 i = 0; i < m->cfg.ndisks; i++) {
@@ -194,6 +203,8 @@ static int assemble(struct machine *m, struct err *e)
 	ret = add_board(m, &pci);
 	if (!ret)
 		ret = virtio_rng_create(m, pci, &rng);
+	if (!ret)
+		ret = add_virtio_console(m, pci);
 	if (ret)
 		return err_set(e, -ret, "machine: cannot create a device: %s%s", strerror(-ret),
 			       ret == -EBUSY ? " (--debug-exit port taken by another device?)" : "");

@@ -39,7 +39,7 @@ struct machine_config {
 	u32 ndisks;
 	bool no_reboot;
 	u16 debug_exit_port; /* 0: none */
-	struct chardev *serial;
+	struct chardev *serial, *virtio_console; /* NULL: no one listens; no such device */
 };
 
 enum machine_state { MACHINE_STOPPED, MACHINE_RUNNING, MACHINE_PAUSED, MACHINE_ENDED };

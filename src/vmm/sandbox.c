@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <linux/kvm.h>
+#include <malloc.h>
 #include <seccomp.h>
 #include <signal.h>
 #include <stdio.h>
@@ -12,6 +13,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <time.h>
 #include <unistd.h>
 #include "base/term.h"
 #include "vmm/sandbox.h"
@@ -98,9 +100,12 @@ int sandbox_enter(bool kvm_device, struct err *e)
 	scmp_filter_ctx f = NULL;
 	int ret = 0;
 
+	/* With many threads malloc counts the processors, in /sys, to bound its arenas; and one per vCPU would only cost memory. */
+	mallopt(M_ARENA_MAX, 2);
 #if defined(__SANITIZE_ADDRESS__)
 	return 0; /* the sanitizers' own calls know no bounds */
 #endif
+	tzset(); /* the C library reads a file for the clock's first conversion, even to UTC */
 	f = seccomp_init(SCMP_ACT_TRAP);
 	if (!f)
 		return err_set(e, ENOMEM, "sandbox: no memory");

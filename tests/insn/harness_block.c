@@ -4,7 +4,8 @@
 #include "tests/insn/harness.h"
 
 /* Hold addresses in the data pages at the start; instructions that overwrite them are made rare. */
-#define POINTERS (BIT(R_BX) | BIT(R_BP) | BIT(R_SI) | BIT(R_DI) | BIT(R_SP) | BIT(R_11) | BIT(R_13) | BIT(R_14) | BIT(R_15))
+#define POINTERS (BIT(R_BX) | BIT(R_BP) | BIT(R_SI) | BIT(R_DI) | BIT(R_SP) | \
+		  BIT(R_11) | BIT(R_13) | BIT(R_14) | BIT(R_15))
 
 static unsigned below(u64 *rnd, unsigned n)
 {

@@ -1,4 +1,4 @@
-/* The interpreter's side: a vCPU in 64-bit or compatibility mode at CPL 3 with real page tables. Built like the engine. */
+/* The interpreter's side: a vCPU in 64-bit or compatibility mode at CPL 3, real page tables. Built like the engine. */
 #include <sys/mman.h>
 #include <stdio.h>
 
@@ -202,7 +202,7 @@ static bool is_filled(const u8 *p, const u8 *end, u64 fill)
 	return true;
 }
 
-/* Wrote into the code pages: then what a repeated instruction over its own bytes does depends on when it was interrupted. */
+/* Into the code pages: what a repeated instruction over its own bytes does depends on when it was interrupted. */
 static bool wrote_code(const struct insn_case *c)
 {
 	u8 *code = guest_code(), *mine = code + (c->at & ~7u), *end = code + ALIGN_UP(c->at + c->len, 8);

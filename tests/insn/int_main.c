@@ -1,4 +1,7 @@
-/* insn_int [--count N] [--seed S] [--seconds T] [--mode 64|32|blocks]: random integer instructions against the host CPU. */
+/*
+ * insn_int [--count N] [--seed S] [--seconds T] [--mode 64|32|blocks]: random integer instructions, and programs of them,
+ * against the host CPU.
+ */
 #include <cpuid.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -119,6 +122,60 @@ static void next_case(enum kind kind, u64 n, u64 *rnd)
 	scramble(rnd);
 }
 
+/* What was once wrong, each with many register contents. */
+static const struct {
+	bool compat;
+	u8 bytes[11];
+} regressions[] = {
+	{false, {0xf2, 0xe1, 0x40}},                         /* LOOPcc with F2, F3: on AMD the prefix is the condition */
+	{false, {0xf3, 0xe0, 0x40}},
+	{true, {0x66, 0xf3, 0xe0, 0x40}},
+	{false, {0xc8, 0x10, 0x00, 0x1f}},                   /* ENTER: overlapping frames, partial pushes, #SS */
+	{false, {0x66, 0xc8, 0x97, 0x02, 0x2a}},
+	{true, {0xc8, 0x00, 0x20, 0x05}},
+	{true, {0x60}},                                      /* PUSHA, POPA: what is done before a fault */
+	{true, {0x66, 0x60}},
+	{true, {0x61}},
+	{true, {0x66, 0x61}},
+	{true, {0x67, 0x63, 0x0e, 0xdc, 0x54}},              /* ARPL reads before it writes */
+	{true, {0x63, 0x0b}},
+	{true, {0x64, 0x62, 0x06}},                          /* BOUND: two accesses */
+	{true, {0x62, 0x7f, 0xfa}},
+	{true, {0x66, 0x36, 0x8c, 0x05, 0xff, 0xff, 0xff, 0xff}}, /* beyond 4 GiB: #SS */
+	{false, {0x48, 0x0f, 0xbb, 0x4d, 0x00}},             /* BTC [rbp], rcx: #SS */
+	{false, {0x48, 0x0f, 0xc7, 0x4d, 0x01}},             /* CMPXCHG16B [rbp+1]: #GP */
+};
+
+static void put_regression(struct insn_case *c, unsigned i)
+{
+	memset(c, 0, sizeof(*c));
+	c->compat = compat = regressions[i].compat;
+	c->count = 1;
+	memcpy(c->bytes, regressions[i].bytes, sizeof(regressions[i].bytes));
+	insn_decode(c->bytes, 15, compat ? INSN_MODE_32 : INSN_MODE_64, &c->in);
+	c->len = c->in.len;
+}
+
+static void run_regressions(u64 rnd)
+{
+	static struct insn_case c;
+
+	for (unsigned n = 0; n < ARRAY_SIZE(regressions) * 256; n++) {
+		unsigned i = n / 256;
+		bool fixed = regressions[i].bytes[1] == 0x36;
+
+		put_regression(&c, i);
+		if (fixed)
+			c.in.disp_len = 0; /* keeps its address */
+		harness_prepare(&c, &rnd);
+		if (c.in.id == INSN_BTC || c.in.id == INSN_CMPXCHG16B)
+			c.before.gpr[n & 2 ? R_BP : R_CX] |= n & 4 ? 1ull << 62 : 0;
+		one(&c, n & 1 ? HARNESS_BLOCK : HARNESS_STEP);
+		scramble(&rnd);
+	}
+	printf("regressions: %llu passed\n", (unsigned long long)passed);
+}
+
 static void print_seen(void)
 {
 	for (unsigned i = 1; i < INSN_COUNT; i++)
@@ -166,11 +223,13 @@ int main(int argc, char **argv)
 	if (!harness_init())
 		return 1;
 	movdir = host_has_movdir();
+	run_regressions(seed);
 	for (unsigned k = 0; k < KINDS; k++)
 		if (!mode || !strcmp(mode, kind_name[k]))
 			run(k, count, mode ? ms : ms / KINDS, seed);
 	if (skipped)
-		printf("%llu left out: would have touched this process on the host, or changed themselves\n", (unsigned long long)skipped);
+		printf("%llu left out: would have touched this process on the host, or changed themselves\n",
+		       (unsigned long long)skipped);
 	printf("%llu passed, %llu failed\n", (unsigned long long)passed, (unsigned long long)failed);
 	return failed != 0;
 }

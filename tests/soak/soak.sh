@@ -85,15 +85,19 @@ resident() { cat "/proc/$1/smaps" "/proc/$2/smaps" | awk '/^[0-9a-f]+-/ {ram = /
 
 idle()
 {
-	local p e t0 t1 kib i
+	local p e='' t0 t1 kib i
 	timeout 60 $(vm 2) "$(line 'bench=none idle=16')" >"$tmp/log" 2>&1 </dev/null &
 	p=$!
 	for i in $(seq 100); do
 		grep -aq GUEST-IDLE "$tmp/log" && break
 		sleep 0.2
 	done
-	p=$(pgrep -P $p -x doppel)
-	e=$(pgrep -P "$p" doppel-engine)
+	p=$(pgrep -P $p -x doppel) && e=$(pgrep -P "$p" doppel-engine)
+	if [ -z "$e" ]; then
+		bad "idle guest: it is not there" "$tmp/log"
+		wait
+		return
+	fi
 	sleep 3
 	t0=$(ticks "$p" "$e")
 	sleep 10

@@ -811,7 +811,7 @@ int main(int argc, char **argv)
 	};
 	const struct CMUnitTest portable[] = {
 		cmocka_unit_test(string_io), cmocka_unit_test(kick_running), cmocka_unit_test(slots),
-		cmocka_unit_test(bad_slots), cmocka_unit_test(too_small),    cmocka_unit_test(translate),
+		cmocka_unit_test(bad_slots), cmocka_unit_test(too_small),
 	};
 	int failed;
 

@@ -229,14 +229,20 @@ static void global_invlpg(void **s)
 	}
 }
 
-/* More flushes than there are context numbers: the numbers come again, the entries must not. */
+/*
+ * More flushes than there are context numbers: the numbers come again, the entries must not; nor the interpreter's lookups, which
+ * hold the numbers too.
+ */
 static void wraparound(void **s)
 {
+	unsigned wraps = 0, forgot = 0;
 	struct world w;
 
 	build(&w);
+	forgot = fake.nforget;
 	for (unsigned k = 0; k < 3 * TLB_CTX_MAX; k++) {
 		unsigned i = (unsigned)(k % VAS);
+		u64 before = w.cpu->tlb.ctx[0];
 
 		access(&w, i);
 		set_mapping(&w, &w.sp[w.cur], i, random_page(), false, true);
@@ -246,8 +252,10 @@ static void wraparound(void **s)
 			mmu_flush_nonglobal(w.cpu);
 		assert_true(w.cpu->tlb.ctx[0] != w.cpu->tlb.ctx[1]);
 		assert_true(w.cpu->tlb.ctx[0] <= TLB_CTX_MAX && w.cpu->tlb.ctx[1] <= TLB_CTX_MAX);
+		wraps += w.cpu->tlb.ctx[0] < before;
 		access(&w, i);
 	}
+	assert_true(wraps && fake.nforget - forgot >= wraps);
 }
 
 /* INVLPG of any address of a large page drops the whole of it. */

@@ -11,7 +11,8 @@ s64 api_dispatch(const struct api_row *rows, unsigned nrows, u32 request, struct
 
 		if (rows[i].request != request)
 			continue;
-		if (_IOC_DIR(request) & _IOC_WRITE && c->size < fixed)
+		/* KVM_SET_IRQCHIP is encoded as a read but is a write */
+		if ((_IOC_DIR(request) & _IOC_WRITE || request == (u32)KVM_SET_IRQCHIP) && c->size < fixed)
 			return -EFAULT;
 		if (fixed > c->room)
 			return -E2BIG;

@@ -26,8 +26,8 @@
 #define BLOCKS_SIZE     0x10000000ull
 #define BLOCKS_MIN      0x00c00000ull
 
-/* Filling the cache sooner than this after a flush means that decoding anew costs more than a few percent of the time. */
-#define THRASH_NS       500000000ull
+/* Filling the cache sooner than this after a flush means that decoding anew costs a good part of the time. */
+#define THRASH_NS       150000000ull
 /* Not filling it for this long means that a smaller one would do. */
 #define CALM_NS         10000000000ull
 

@@ -75,18 +75,22 @@ static void aad(struct vcpu *cpu, const struct iop *op)
 	NEXT(cpu, op);
 }
 
+/* Two accesses, each with its own checks: the second may wrap around. */
 static void bound(struct vcpu *cpu, const struct iop *op)
 {
-	gva_t a = iop_ea(cpu, op, 2 * op->size, false);
+	struct iop upper = *op;
 	s64 low, high, v;
 
+	upper.disp += op->size;
+	low = (s64)mem_read(cpu, iop_ea(cpu, op, op->size, false), op->size);
+	high = (s64)mem_read(cpu, iop_ea(cpu, &upper, op->size, false), op->size);
 	if (op->size == 4) {
-		low = (s32)mmu_read32(cpu, a);
-		high = (s32)mmu_read32(cpu, a + 4);
+		low = (s32)low;
+		high = (s32)high;
 		v = (s32)cpu->gpr[op->dst];
 	} else {
-		low = (s16)mmu_read16(cpu, a);
-		high = (s16)mmu_read16(cpu, a + 2);
+		low = (s16)low;
+		high = (s16)high;
 		v = (s16)cpu->gpr[op->dst];
 	}
 	if (v < low || v > high)
