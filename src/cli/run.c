@@ -78,27 +78,38 @@ static int parse_console(void *target, const char *value, struct err *e)
 	return 0;
 }
 
+static int disk_option(struct machine_disk *d, const char *opt, struct err *e)
+{
+	if (!strcmp(opt, "ro"))
+		d->readonly = true;
+	else if (strcmp(opt, "format=raw") != 0)
+		return err_set(e, EINVAL, "%s: not a disk option of this version (ro, format=raw)", opt);
+	return 0;
+}
+
 static int parse_disk(void *target, const char *value, struct err *e)
 {
 	struct run_options *o = target;
-	struct machine_disk *d = &o->disk[o->ndisks];
-	char *copy = NULL, *opt = NULL, *save = NULL;
+	struct machine_disk d = {0};
+	char *copy = NULL, *path = NULL, *opt = NULL, *save = NULL;
+	int ret = 0;
 
 	if (o->ndisks == MACHINE_DISKS_MAX)
 		return err_set(e, E2BIG, "more than %d disks", MACHINE_DISKS_MAX);
-	copy = strdup(value); /* lives as long as the process */
+	copy = strdup(value); /* free_disks() frees it */
 	if (!copy)
 		return err_set(e, ENOMEM, "no memory");
-	d->path = strtok_r(copy, ",", &save);
-	if (!d->path)
-		return err_set(e, EINVAL, "empty (give FILE[,ro])");
-	while ((opt = strtok_r(NULL, ",", &save))) {
-		if (!strcmp(opt, "ro"))
-			d->readonly = true;
-		else if (strcmp(opt, "format=raw") != 0)
-			return err_set(e, EINVAL, "%s: not a disk option of this version (ro, format=raw)", opt);
+	path = strtok_r(copy, ",", &save);
+	if (!path)
+		ret = err_set(e, EINVAL, "empty (give FILE[,ro])");
+	while (!ret && (opt = strtok_r(NULL, ",", &save)))
+		ret = disk_option(&d, opt, e);
+	if (ret) {
+		free(copy);
+		return ret;
 	}
-	o->ndisks++;
+	d.path = path;
+	o->disk[o->ndisks++] = d;
 	return 0;
 }
 
@@ -348,6 +359,12 @@ static void tell_done(struct run *r)
 	r->ready_fd = -1;
 }
 
+static void free_disks(struct run_options *o)
+{
+	for (u32 i = 0; i < o->ndisks; i++)
+		free((char *)o->disk[i].path);
+}
+
 static void release(struct run *r)
 {
 	machine_destroy(r->machine);
@@ -361,6 +378,7 @@ static void release(struct run *r)
 	if (r->signal_fd >= 0)
 		close(r->signal_fd);
 	loop_free(r->loop);
+	free_disks(&r->o);
 }
 
 /* The VM's process, foreground or detached; the name is claimed. */
@@ -425,12 +443,16 @@ static int run_main(const struct command *c, int argc, char **argv)
 	char name[INSTANCE_NAME_MAX];
 	int ret = opts_parse(c, &r.o, &argc, argv);
 
-	if (ret)
+	if (ret) {
+		free_disks(&r.o);
 		return ret == OPTS_DONE ? 0 : EXIT_DOPPEL;
+	}
 	log_set_level(r.o.verbose ? LOG_INFO : r.o.quiet ? LOG_ERROR : LOG_WARN);
 	snprintf(name, sizeof(name), "vm-%d", getpid());
-	if (instance_claim(&r.instance, r.o.name ? r.o.name : name, &e) < 0)
+	if (instance_claim(&r.instance, r.o.name ? r.o.name : name, &e) < 0) {
+		free_disks(&r.o);
 		return cli_fail(&e);
+	}
 	return r.o.detach ? detach(&r) : vm_process(&r);
 }
 

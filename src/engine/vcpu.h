@@ -168,6 +168,7 @@ struct vcpu {
 	} pio;
 	bool exit_pending;          /* kvm_run is filled: leave KVM_RUN at the next chance */
 	bool irq_window;            /* an interrupt waits for IF (or the shadow) to allow it: block ends look */
+	u32 pauses;                 /* PAUSE instructions: see interp/int_flags.c */
 	bool halted_by_hlt;         /* cpu_hlt ran */
 	gpa_t late_gpa;             /* code was written through a pointer: invalidate once more when the instruction is done */
 	u32 late_size;

@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <linux/kvm.h>
+#include <malloc.h>
 #include <seccomp.h>
 #include <signal.h>
 #include <stdio.h>
@@ -99,6 +100,8 @@ int sandbox_enter(bool kvm_device, struct err *e)
 	scmp_filter_ctx f = NULL;
 	int ret = 0;
 
+	/* With many threads malloc counts the processors, in /sys, to bound its arenas; and one per vCPU would only cost memory. */
+	mallopt(M_ARENA_MAX, 2);
 #if defined(__SANITIZE_ADDRESS__)
 	return 0; /* the sanitizers' own calls know no bounds */
 #endif

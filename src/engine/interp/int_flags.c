@@ -1,4 +1,6 @@
 /* CLC STC CMC CLD STD LAHF SAHF SALC, and what does nothing: NOP, hints, prefetches; fences. */
+#include <sys/syscall.h>
+
 #include "engine/interp/interp_int.h"
 
 static void flags_clear(struct vcpu *cpu, const struct iop *op)
@@ -43,9 +45,13 @@ static void fence(struct vcpu *cpu, const struct iop *op)
 	NEXT(cpu, op);
 }
 
+/* A guest that spins waits for another vCPU, which may wait for this host processor: long spins give it away. */
 static void pause(struct vcpu *cpu, const struct iop *op)
 {
-	__asm__ volatile("pause");
+	if ((++cpu->pauses & 127) == 0 && cpu->vm->nvcpus > 1)
+		sys_call(SYS_sched_yield);
+	else
+		__asm__ volatile("pause");
 	NEXT(cpu, op);
 }
 
