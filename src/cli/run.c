@@ -96,12 +96,12 @@ static int parse_disk(void *target, const char *value, struct err *e)
 
 	if (o->ndisks == MACHINE_DISKS_MAX)
 		return err_set(e, E2BIG, "more than %d disks", MACHINE_DISKS_MAX);
-	copy = strdup(value); /* free_disks() frees it */
+	if (!*value || *value == ',')
+		return err_set(e, EINVAL, "empty (give FILE[,ro])");
+	copy = strdup(value); /* begins with the path: free_disks() frees it */
 	if (!copy)
 		return err_set(e, ENOMEM, "no memory");
 	path = strtok_r(copy, ",", &save);
-	if (!path)
-		ret = err_set(e, EINVAL, "empty (give FILE[,ro])");
 	while (!ret && (opt = strtok_r(NULL, ",", &save)))
 		ret = disk_option(&d, opt, e);
 	if (ret) {

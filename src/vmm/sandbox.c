@@ -90,7 +90,7 @@ static int fill(scmp_filter_ctx f, bool kvm_device)
 							conditional[i].value));
 	/* a thread's signals go to threads of this process only */
 	if (!ret)
-		ret = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1, SCMP_A0(SCMP_CMP_EQ, (u64)getpid()));
+		ret = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1, SCMP_A0(SCMP_CMP_EQ, (u64)getpid(), 0));
 	return ret;
 }
 

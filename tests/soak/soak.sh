@@ -6,6 +6,7 @@
 #                              that long, runs the benchmarks that bench= names, prints GUEST-DONE and ends.
 #   SOAK_ROUNDS                rounds (default 2)
 #   SOAK_CPUS                  numbers of vCPUs (default "1 2 4 8")
+# shellcheck disable=SC2046 # vm() prints words
 set -u
 rounds=${SOAK_ROUNDS:-2} cpus=${SOAK_CPUS:-1 2 4 8}
 kernel=${SOAK_KERNEL:-} initrd=${SOAK_INITRD:-}
@@ -132,7 +133,7 @@ deaths()
 	done
 	"$doppel" ps >/dev/null # what the dead could not tidy
 	[ -z "$(ls -A "$XDG_RUNTIME_DIR"/doppel)" ] && ok || bad "runtime files are left: $(ls "$XDG_RUNTIME_DIR"/doppel)"
-	for i in 1 2; do
+	for _ in 1 2; do
 		start_victim $((300 + RANDOM % 1500))
 		{ kill -9 "$e"; wait $p; } 2>/dev/null
 		[ $? = 125 ] && [ "$(grep -c 'killed by signal 9' "$tmp/err")" = 1 ] && [ "$(wc -l <"$tmp/err")" -le 2 ] && ok ||
