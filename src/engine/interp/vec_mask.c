@@ -114,7 +114,7 @@ static gva_t gather_ea(struct vcpu *cpu, const struct iop *op, const u8 *index, 
 	struct iop one = *op;
 	s64 x = op->aux[AUX_INDEX_SIZE] == 8 ? ((const s64 *)index)[i] : ((const s32 *)index)[i];
 
-	one.disp += (s64)((u64)x << op->shift);
+	one.disp = (s64)((u64)one.disp + ((u64)x << op->shift)); /* wraps */
 	return iop_ea(cpu, &one, op->aux[AUX_ELEM], false);
 }
 
