@@ -48,8 +48,6 @@ struct vm {
 	u64 clock_ref_tsc, clock_ref_ns; /* kvmclock's reference: host TSC and monotonic ns at one moment */
 	u32 split_lock;           /* futex lock of crossing atomics */
 	u32 tss_addr, identity_map_addr;
-	u64 bus_lock_exits;
-	bool single_vcpu_fast;    /* at most one vCPU exists: no safe points needed */
 	/* safe point machinery (engine/safepoint.c) */
 	u32 safe_lock, safe_wanted; /* futexes */
 };

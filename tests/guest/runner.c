@@ -32,7 +32,7 @@ struct run {
 	pthread_mutex_t lock;
 	char text[TEXT_MAX];
 	size_t n;
-	bool ended, timed_out;
+	bool ended;
 	char end[200];
 };
 
@@ -251,10 +251,8 @@ static int run_guest(struct run *r, enum kvm_choice choice, const void *image, u
 	}
 	for (u32 i = 0; i < TIME_LIMIT * 500 && !__atomic_load_n(&r->ended, __ATOMIC_ACQUIRE); i++)
 		nanosleep(&tick, NULL);
-	if (!r->ended) {
+	if (!r->ended)
 		set_end(r, "no end after %d s", TIME_LIMIT);
-		r->timed_out = true;
-	}
 	for (u32 i = 0; i < ncpus; i++) {
 		kvm_vcpu_kick(r->cpu[i]);
 		while (pthread_tryjoin_np(t[i], NULL) == EBUSY) {
