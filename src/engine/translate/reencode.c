@@ -90,10 +90,9 @@ struct host_insn {
 /* In every mode one of the others' business: control flow, stack, strings, system. */
 static bool is_expressible(const struct insn *in)
 {
-	const struct insn_row *row = row_of(in);
 	u32 attr = in->desc->attr;
 
-	if (in->desc->cls == IC_SYS || row->enc & E_IMEM)
+	if (in->desc->cls == IC_SYS || row_of(in)->enc & E_IMEM)
 		return false;
 	if (attr & (IA_BRANCH | IA_STRING | IA_DEF64))
 		return false;
