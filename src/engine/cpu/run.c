@@ -14,6 +14,7 @@
 #include "engine/irqchip/irqchip.h"
 #include "engine/lib/lib.h"
 #include "engine/safepoint.h"
+#include "engine/translate/tr.h"
 #include "kvm/chan.h"
 
 enum next { GO_ON, LEAVE };
@@ -262,7 +263,10 @@ static enum next once(struct vcpu *cpu)
 		return GO_ON;
 	if (careful(cpu))
 		return step(cpu);
-	interp_run(cpu);
+	if (cpu->tr.on)
+		tr_run(cpu);
+	else
+		interp_run(cpu);
 	return GO_ON;
 }
 
