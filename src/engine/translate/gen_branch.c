@@ -110,6 +110,7 @@ void gen_goto(struct build *b, s32 target)
 {
 	struct hostmem va = MEM_VCPU(tr.page_va), to = mem_at(S0, target);
 
+	build_room(b, 48);
 	if (in_page(target)) {
 		if (target <= (s32)b->page_off)
 			backward_jump(b, target);

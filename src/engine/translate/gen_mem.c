@@ -132,11 +132,11 @@ static void look_up(struct build *b, unsigned size, bool write, struct tr_site *
 	s->at = (u32)emit_here(&b->e);
 }
 
-static struct tr_site *begin_access(struct build *b, unsigned size, bool write)
+static struct tr_site *begin_access(struct build *b, unsigned size, bool write, unsigned code)
 {
 	struct tr_site *s = NULL;
 
-	build_room(b, 64);
+	build_room(b, code);
 	if (b->npending == ARRAY_SIZE(b->pending))
 		build_islands(b);
 	s = build_site(b, SITE_MEM);
@@ -148,7 +148,7 @@ static struct tr_site *begin_access(struct build *b, unsigned size, bool write)
 
 void gen_access_at(struct build *b, unsigned base, s32 disp, unsigned size, bool write)
 {
-	struct tr_site *s = begin_access(b, size, write);
+	struct tr_site *s = begin_access(b, size, write, 80);
 	struct hostmem first = mem_at(host_of(base), disp), last = mem_at(host_of(base), disp + (s32)size - 1);
 	unsigned from = host_of(base);
 
@@ -186,7 +186,7 @@ void gen_access(struct build *b, unsigned size, bool write)
 		gen_access_at(b, m->base, (s32)m->disp, size, write);
 		return;
 	}
-	s = begin_access(b, size, write);
+	s = begin_access(b, size, write, 140); /* the address is made twice */
 	s->base = m->rip_relative ? 16 : m->base;
 	s->index = m->index;
 	s->shift = m->scale ? (u8)__builtin_ctz(m->scale) : 0;

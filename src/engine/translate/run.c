@@ -216,6 +216,9 @@ static u64 came_back(struct vcpu *cpu, u32 number, const struct stop *st)
 	case SITE_STOP:
 		cpu->rip = next_rip(cpu, cpu->tr.page_va + (u64)(s64)s->target);
 		return 0;
+	case SITE_DEAD:
+		jc_drop(cpu, tr_jc_class(st->key), cpu->rip);
+		return 0;
 	case SITE_FAULT:
 		cpu->stats.tr_faults++;
 		return interpret_and_resume(cpu, s, st);

@@ -36,6 +36,7 @@ enum site_kind {
 	SITE_EMU,   /* an instruction that its interpreter handler executes */
 	SITE_EXIT,  /* a direct jump not chained yet */
 	SITE_STOP,  /* a backward jump found attention */
+	SITE_DEAD,  /* a block that was killed: another one is to be found */
 	SITE_FAULT, /* an instruction that may fault by itself: only signals lead here */
 };
 
@@ -180,6 +181,7 @@ enum tt_fill tt_fill(struct vcpu *cpu, gva_t a, unsigned size, bool write, enum 
 void jc_start(struct vcpu *cpu);
 void jc_forget_low(struct vcpu *cpu);
 void jc_install(struct vcpu *cpu, unsigned cls, u64 rip, u64 host);
+void jc_drop(struct vcpu *cpu, unsigned cls, u64 rip);
 u64 jc_find(struct vcpu *cpu, unsigned cls, u64 rip);
 u32 jc_displacement(unsigned cls);
 

@@ -279,6 +279,17 @@ u64 jc_find(struct vcpu *cpu, unsigned cls, u64 rip)
 	return e->negated + rip == 0 ? e->host : 0;
 }
 
+void jc_drop(struct vcpu *cpu, unsigned cls, u64 rip)
+{
+	struct jc_entry *e = NULL;
+
+	if (cls == JC_NONE)
+		return;
+	e = &jc_table(cpu, cls)[rip & 0xffff];
+	if (e->negated + rip == 0) /* its slot stays in the log, and counts as taken */
+		e->negated = 1 - (rip & 0xffff);
+}
+
 u32 jc_displacement(unsigned cls)
 {
 	return jc_at[cls];
