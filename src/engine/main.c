@@ -4,7 +4,6 @@
  * Start-up: take the low address space, acquire what is needed, drop authority, serve.
  */
 #include <errno.h>
-#include <stdlib.h>
 #include <fcntl.h>
 #include <malloc.h>
 #include <signal.h>
@@ -73,7 +72,6 @@ static _Noreturn void engine_main(void)
 
 int main(int argc, char **argv)
 {
-	extern unsigned tr_debug_off, tr_lo, tr_hi; if (getenv("TR_LO")) { tr_lo = atoi(getenv("TR_LO")); tr_hi = atoi(getenv("TR_HI")); } if (getenv("TR_OFF")) tr_debug_off = (unsigned)atoi(getenv("TR_OFF"));
 	options.translate = argc < 2 || strcmp(argv[1], "interp") != 0;
 	if (fcntl(3, F_GETFD) < 0) {
 		static const char text[] = "doppel-engine: started by doppel, not by hand: fd 3 must be its socket\n";

@@ -1,6 +1,5 @@
 /* One translation in the making: decodes from a place in a guest page on and has each instruction emitted. */
 #include "engine/translate/tr_int.h"
-#include "engine/lib/lib.h"
 
 #define JRCXZ_REACH 120
 #define ISLAND_SIZE 11 /* mov r15d, site; jmp tr_leave */
@@ -83,16 +82,12 @@ static bool mode_allows(const struct build *b, const struct insn *in)
 	}
 }
 
-unsigned tr_debug_off, tr_lo, tr_hi;
 static void emit_insn(struct build *b)
 {
 	const struct insn *in = &b->in;
 	bool last = insn_ends_block(in);
 
-	unsigned off = tr_debug_off;
-	bool mem = false; for (unsigned i=0;i<in->nops;i++) mem |= in->op[i].kind==OPK_MEM;
-	if (mode_allows(b, in) && ((!(off&1) && gen_branch(b)) || (!(off&2)&&gen_stack(b)) || (!(off&4)&&gen_lea(b)) ||
-		(in->id != INSN_LEA && !(mem && in->id >= tr_lo && in->id < tr_hi) && !(off & (mem?8:16)) && !((off&32) && in->desc->cls != IC_INT) && gen_data(b))))
+	if (mode_allows(b, in) && (gen_branch(b) || gen_stack(b) || gen_lea(b) || gen_data(b)))
 		return;
 	gen_emulate(b);
 	if (last)
@@ -170,13 +165,9 @@ bool build_block(struct build *b, gpa_t gpa)
 		return false;
 	emit_entry(b, start);
 	while (!b->ended && b->n < TR_MAX_INSNS && !b->full && decode_next(b, page)) {
-		{ unsigned np = b->npending; u8*pp = np ? b->pending[0].place : 0, *e0 = b->e.p; bool f0 = b->e.full;
 		build_room(b, 48);
-		if (!f0 && b->e.full) eng_log("full in room n %u npend %u dist %ld insn before %s", b->n, np, e0-pp, insn_name(b->in.id)); }
 		note_insn(b);
-		{ bool f0 = b->e.full; unsigned np = b->npending; u8*pp = np ? b->pending[0].place : 0, *e0 = b->e.p;
 		emit_insn(b);
-		if (!f0 && b->e.full) { char t[200]; insn_format(&b->in, 0, t, 200); eng_log("full in %s npend %u dist %ld len %ld", t, np, pp ? e0 - pp : 0, b->e.p - e0); } }
 		b->n++;
 		b->page_off += b->in.len;
 	}
@@ -184,17 +175,13 @@ bool build_block(struct build *b, gpa_t gpa)
 	falls = !b->ended;
 	if (falls)
 		gen_goto(b, (s32)b->page_off);
-	if (b->e.full) eng_log("full after goto falls %d pend %u", falls, b->npending);
 	b->ended = true;
 	build_islands_after_jump(b);
-	bool f0 = b->e.full;
 	gen_exits(b);
-	if (!f0 && b->e.full) eng_log("full in exits");
 	b->b->bytes = (u16)(b->page_off - start);
 	emit_dead_stub(b, start);
 	set_resumes(b, falls);
 	b->b->ninsns = (u16)b->n;
 	b->b->end = (u32)emit_here(&b->e);
-	if (b->full || b->e.full) eng_log("build failed at %lx n %u full %d %d sites %u", gpa, b->n, b->full, b->e.full, b->nsites);
 	return !b->full && !b->e.full;
 }

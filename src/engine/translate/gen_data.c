@@ -1,6 +1,5 @@
 /* Data instructions: the same instruction, with registers renamed and the operand's address translated. */
 #include "engine/translate/tr_int.h"
-#include "engine/lib/lib.h"
 
 #define SPILLED (1u << R_14 | 1u << R_15)
 
@@ -189,14 +188,6 @@ bool gen_data(struct build *b)
 	if (!reencode(&b->e, in, d.map, d.mem ? &m : NULL))
 		b->full = true; /* cannot be: it was tried */
 	store_registers(b, &d);
-	static int cnt;
-	if (d.mem && in->id == 12 && cnt++ < 12) {
-		char t[200]; unsigned k = 0;
-		insn_format(in, 0, t, sizeof(t));
-		eng_log("%s len %d", t, in->len);
-		(void)k;
-		for (u8 *q = b->site[b->nsites-1].host - b->e.rx + (u8*)0; q < b->e.p; q += 8) eng_log("%02x %02x %02x %02x %02x %02x %02x %02x", q[0],q[1],q[2],q[3],q[4],q[5],q[6],q[7]);
-	}
 	return true;
 }
 
