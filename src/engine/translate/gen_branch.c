@@ -254,7 +254,7 @@ static bool gen_target(struct build *b)
 		gen_get(b, S0, o->reg);
 		return true;
 	}
-	if (b->in.mem.disp != (s32)b->in.mem.disp)
+	if (!gen_addressable(b))
 		return false;
 	gen_access(b, b->mode64 ? 8 : 4, false);
 	m = gen_operand(b);

@@ -57,9 +57,7 @@ static bool operands_ok(const struct build *b, const struct insn_operand *mem)
 			return false;
 	if (!mem)
 		return true;
-	if (in->mem.vsib || !in->mem.size || in->mem.size > 64 || in->mem.disp != (s32)in->mem.disp || in->adsize < 4)
-		return false;
-	if (in->mem.rip_relative && (in->mem.disp > 0x7fff0000 || in->mem.disp < -0x7fff0000))
+	if (!in->mem.size || in->mem.size > 64 || !gen_addressable(b))
 		return false;
 	/* a bit offset in a register reaches beyond the operand */
 	return !(in->id >= INSN_BT && in->id <= INSN_BTC && in->op[1].kind == OPK_GPR);

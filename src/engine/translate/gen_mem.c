@@ -43,6 +43,18 @@ static bool has_seg_base(const struct insn_mem *m)
 	return m->seg == SEG_FS || m->seg == SEG_GS;
 }
 
+bool gen_addressable(const struct build *b)
+{
+	const struct insn_mem *m = &b->in.mem;
+
+	if (b->in.adsize < 4 || m->vsib || m->disp != (s32)m->disp)
+		return false;
+	if (m->rip_relative && (m->disp > 0x7fff0000 || m->disp < -0x7fff0000))
+		return false;
+	/* outside 64-bit mode FS and GS have limits, and CS cannot be written */
+	return b->mode64 || !(has_seg_base(m) || m->seg == SEG_CS);
+}
+
 /* A plain base register in a host register, no index: the operand can be named directly. */
 static bool is_simple(const struct build *b)
 {

@@ -29,7 +29,7 @@ static bool push_value_from_memory(struct build *b)
 	unsigned size = width(b);
 	struct hostmem value = MEM_VCPU(tr.value), m;
 
-	if (b->in.mem.disp != (s32)b->in.mem.disp || b->in.adsize < 4)
+	if (!gen_addressable(b))
 		return false;
 	gen_access(b, size, false);
 	m = gen_operand(b);

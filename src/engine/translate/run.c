@@ -12,7 +12,7 @@
 
 #define ARCH_SET_GS   0x1001
 #define SS_AUTODISARM (1u << 31)
-#define HOT           2 /* executions before a block is translated: see docs/performance.md */
+#define HOT           2
 
 bool tr_mode_ok(const struct vcpu *cpu)
 {

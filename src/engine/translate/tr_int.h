@@ -158,6 +158,8 @@ void gen_emulate(struct build *b);
 /* The guest's effective address into reg (S1 or S0); add is added. Uses no other register. */
 void gen_offset(struct build *b, unsigned reg, s32 add); /* without segment base */
 void gen_ea(struct build *b, unsigned reg, s32 add);
+/* Whether the memory operand can be reached by translated code. */
+bool gen_addressable(const struct build *b);
 /* After this S0 is what to add to the guest address to get the host's: an access of size bytes at the instruction's operand. */
 void gen_access(struct build *b, unsigned size, bool write);
 /* The same for a plain base register and displacement (stack). */
