@@ -2,6 +2,7 @@
 #include <signal.h>
 #include <sys/mman.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "engine/cpu/cpu.h"
 #include "engine/cpu/fpu.h"
@@ -9,6 +10,7 @@
 #include "engine/interp/interp.h"
 #include "engine/lib/lib.h"
 #include "engine/main.h"
+#include "engine/translate/stress.h"
 #include "engine/translate/tr.h"
 #include "engine/vm.h"
 #include "kvm/chan.h"
@@ -135,7 +137,7 @@ bool guest_init(void)
 	long_mode_user(cpu);
 	cpu_update_mode(cpu);
 	mmu_set_cr3(cpu, cpu->cr3, false);
-	if (stub_init() < 0 || !tr_init() || !tr_vcpu_start(cpu)) {
+	if (!tr_stress_parse(getenv("DOPPEL_TR_STRESS")) || stub_init() < 0 || !tr_init() || !tr_vcpu_start(cpu)) {
 		printf("harness: the translator does not start\n");
 		return false;
 	}

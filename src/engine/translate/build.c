@@ -1,4 +1,5 @@
 /* One translation in the making: decodes from a place in a guest page on and has each instruction emitted. */
+#include "engine/translate/stress.h"
 #include "engine/translate/tr_int.h"
 
 #define JRCXZ_REACH 120
@@ -164,7 +165,7 @@ bool build_block(struct build *b, gpa_t gpa)
 	if (!decode_next(b, page))
 		return false;
 	emit_entry(b, start);
-	while (!b->ended && b->n < TR_MAX_INSNS && !b->full && decode_next(b, page)) {
+	while (!b->ended && b->n < tr_stress()->max_insns && !b->full && decode_next(b, page)) {
 		build_room(b, 48);
 		note_insn(b);
 		emit_insn(b);

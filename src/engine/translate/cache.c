@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "engine/lib/lib.h"
+#include "engine/translate/stress.h"
 #include "engine/translate/tr_int.h"
 #include "engine/interp/stub.h"
 
@@ -28,7 +29,7 @@
 
 #define CODE_RX     (ENG_CODE_RX + STUB_REGION)
 #define CODE_RW     (ENG_CODE_RW + STUB_REGION)
-#define CODE_LIMIT  (64ull << 20)
+#define CODE_LIMIT  TR_CODE_SIZE
 
 struct tcache {
 	u32 nblocks; /* entry 0 stays empty */
@@ -174,7 +175,7 @@ static bool has_room(void)
 	const struct tcache *c = cache();
 
 	return c->nblocks < MAX_BLOCKS && c->nsites + BLOCK_SITES < MAX_SITES &&
-	       c->code_used + BLOCK_CODE <= CODE_LIMIT &&
+	       c->code_used + BLOCK_CODE <= tr_stress()->code_size &&
 	       ALIGN_UP(EMU_AT, 64) + c->emu_used + TR_MAX_INSNS * EMU_SIZE <= EMU_END;
 }
 

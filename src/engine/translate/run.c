@@ -8,11 +8,11 @@
 
 #include "engine/interp/hostop.h"
 #include "engine/lib/lib.h"
+#include "engine/translate/stress.h"
 #include "engine/translate/tr_int.h"
 
 #define ARCH_SET_GS   0x1001
 #define SS_AUTODISARM (1u << 31)
-#define HOT           2
 
 bool tr_mode_ok(const struct vcpu *cpu)
 {
@@ -69,7 +69,7 @@ static struct tblock *block_at_rip(struct vcpu *cpu)
 	if (t)
 		return t;
 	heat = heat_of(cpu, gpa);
-	if (++*heat < HOT)
+	if (++*heat < tr_stress()->hot)
 		return NULL;
 	*heat = 0;
 	return tb_make(cpu, gpa);
@@ -176,7 +176,7 @@ static u64 on_exit(struct vcpu *cpu, struct tr_site *s, const struct stop *st)
 	to = tb_find(gpa, key);
 	if (!to) {
 		heat = heat_of(cpu, gpa);
-		if (++*heat < HOT)
+		if (++*heat < tr_stress()->hot)
 			return 0;
 		*heat = 0;
 		to = tb_make(cpu, gpa);
@@ -235,6 +235,8 @@ static void run_code(struct vcpu *cpu, u64 host)
 
 		cpu->tr.flags_ax = (u16)flags_to_ax(cpu->rflags);
 		cpu->stats.tr_entries++;
+		if (unlikely(tr_stress()->flush))
+			tr_stress_flush(cpu, false);
 		site = tr_enter(cpu, host);
 		cpu->rflags = flags_merge(cpu->rflags, cpu->tr.flags_ax);
 		host = came_back(cpu, site, &st);
@@ -247,8 +249,11 @@ static void loop(struct vcpu *cpu, struct icache_vcpu *ic)
 	ic[1].stepping = ic[1].stop = false;
 	ic[1].cur = NULL;
 	while (!interp_must_stop(cpu)) {
-		u64 host = code_at_rip(cpu);
+		u64 host = 0;
 
+		if (unlikely(tr_stress()->flush))
+			tr_stress_flush(cpu, true);
+		host = code_at_rip(cpu);
 		if (host)
 			run_code(cpu, host);
 		else

@@ -59,6 +59,7 @@ struct tr_site {
 
 /* ---- blocks ---- */
 #define TR_MAX_INSNS 48
+#define TR_CODE_SIZE (64ull << 20) /* of the code cache */
 
 struct tblock {
 	gpa_t gpa;
