@@ -72,7 +72,7 @@ static struct tblock *block_at_rip(struct vcpu *cpu)
 	if (++*heat < tr_stress()->hot)
 		return NULL;
 	*heat = 0;
-	return tb_make(cpu, gpa);
+	return tb_make(cpu, gpa, 0);
 }
 
 /* Where to go on at RIP in translated code; 0: not there. */
@@ -140,13 +140,37 @@ static gva_t site_address(const struct vcpu *cpu, const struct tr_site *s)
 	return cpu->mode.long64 ? a : (u32)a;
 }
 
-static u64 on_memory(struct vcpu *cpu, const struct tr_site *s, const struct stop *st, bool fault)
+/* A look-up for several accesses that no entry can serve: from now on to code with a look-up for each. */
+static u64 leave_group(struct vcpu *cpu, struct tr_site *s, const struct stop *st)
 {
-	enum tt_fill r = tt_fill(cpu, site_address(cpu, s), s->size, s->write, cpu->mode.mmu_idx);
+	const struct tblock *b = tb_at(s->block);
+	gpa_t gpa = (b->gpa & PAGE_MASK) | s->goff;
+	struct tblock *alone = tb_find(gpa, b->key | TR_KEY_ALONE);
+
+	if (!alone)
+		alone = tb_make(cpu, gpa, TR_KEY_ALONE);
+	if (!alone || !code_still_good(cpu, st))
+		return 0;
+	tb_divert(s, alone);
+	return alone->body;
+}
+
+static bool group_fails(const struct vcpu *cpu, const struct tr_site *s, gva_t a)
+{
+	return s->group && ((a & ~PAGE_MASK) + s->size > PAGE_SIZE || s->write != s->own_write) &&
+	       !(cpu->mode.mmu_idx == MMU_USER_AC);
+}
+
+static u64 on_memory(struct vcpu *cpu, struct tr_site *s, const struct stop *st, bool fault)
+{
+	gva_t a = site_address(cpu, s);
+	enum tt_fill r = tt_fill(cpu, a, s->size, s->write, cpu->mode.mmu_idx);
 
 	cpu->stats.tr_misses++;
 	if (r == TT_FILLED || (r == TT_SAME && !fault))
-		return s->host;
+		return s->host; /* 0: an earlier look-up is to be repeated; the loop finds a block that does */
+	if (group_fails(cpu, s, a))
+		return leave_group(cpu, s, st);
 	cpu->stats.tr_interpreted++;
 	return interpret_and_resume(cpu, s, st);
 }
@@ -167,7 +191,7 @@ static u64 on_exit(struct vcpu *cpu, struct tr_site *s, const struct stop *st)
 {
 	struct tblock *from = tb_at(s->block), *to = NULL;
 	gpa_t gpa = (from->gpa & PAGE_MASK) | ((u32)s->target & 0xfff);
-	u32 key = from->key;
+	u32 key = from->key & ~TR_KEY_ALONE;
 	u8 *heat = NULL;
 
 	cpu->rip = next_rip(cpu, cpu->tr.page_va + (u64)(s64)s->target);
@@ -179,7 +203,7 @@ static u64 on_exit(struct vcpu *cpu, struct tr_site *s, const struct stop *st)
 		if (++*heat < tr_stress()->hot)
 			return 0;
 		*heat = 0;
-		to = tb_make(cpu, gpa);
+		to = tb_make(cpu, gpa, 0);
 	}
 	if (!to || !code_still_good(cpu, st))
 		return 0;
