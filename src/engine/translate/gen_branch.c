@@ -79,11 +79,11 @@ static void chainable_jump(struct build *b, s32 target)
 	build_leave(b, site_number(b, s));
 }
 
-/* The instruction of this block at the offset, 0: none (so far). */
+/* The instruction of this block at the offset, 0: none (so far), or an x87 record waits there (gen_x87.c). */
 static u32 own_insn(const struct build *b, s32 target)
 {
 	for (unsigned i = 0; i < b->n; i++)
-		if (b->insn_off[i] == target)
+		if (b->insn_off[i] == target && !b->insn_waits[i])
 			return b->insn_host[i];
 	return 0;
 }
