@@ -29,8 +29,10 @@ static void on_timer(int sig, siginfo_t *si, void *ctx)
 
 	(void)sig;
 	(void)si;
-	if (cpu)
-		__atomic_fetch_or(&cpu->chan->attention, ATT_TIMER, __ATOMIC_SEQ_CST);
+	if (!cpu)
+		return;
+	__atomic_fetch_or(&cpu->chan->attention, ATT_TIMER, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&cpu->chan->calm, 0, __ATOMIC_SEQ_CST);
 }
 
 static _Noreturn void die(const char *what, const siginfo_t *si, const ucontext_t *uc)
