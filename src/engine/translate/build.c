@@ -15,7 +15,7 @@ struct tr_site *build_site(struct build *b, enum site_kind kind)
 		return b->site; /* overwritten; the block is given up */
 	}
 	s = &b->site[b->nsites++];
-	*s = (struct tr_site){.kind = kind, .goff = (u16)b->page_off};
+	*s = (struct tr_site){.kind = kind, .goff = (u16)b->page_off, .x87_op = b->x87_op, .x87_off = b->x87_off};
 	return s;
 }
 
@@ -89,7 +89,11 @@ static bool mode_allows(const struct build *b, const struct insn *in)
 		return m->sse_ok;
 	case IC_AVX:
 		return m->avx_ok;
-	default: /* x87 and MMX keep instruction and data pointers, which are the guest's: vec_x87.c */
+	case IC_X87:
+		return m->fpu_ok && x87_native(in);
+	case IC_MMX:
+		return m->fpu_ok && m->sse_ok;
+	default:
 		return false;
 	}
 }
@@ -99,6 +103,8 @@ static void emit_insn(struct build *b)
 	const struct insn *in = &b->in;
 	bool last = insn_ends_block(in);
 
+	if (in->desc->attr & IA_BRANCH)
+		gen_x87_flush(b);
 	if (mode_allows(b, in) && (gen_branch(b) || gen_stack(b) || gen_lea(b) || gen_data(b)))
 		return;
 	gen_emulate(b);
@@ -109,6 +115,7 @@ static void emit_insn(struct build *b)
 static void note_insn(struct build *b)
 {
 	b->insn_host[b->n] = (u32)emit_here(&b->e);
+	b->insn_waits[b->n] = b->x87_op != 0;
 }
 
 /* Every site learns where its next instruction begins. */
@@ -179,8 +186,10 @@ bool build_block(struct build *b, gpa_t gpa)
 	}
 	note_insn(b);
 	falls = !b->ended;
-	if (falls)
+	if (falls) {
+		gen_x87_flush(b);
 		gen_goto(b, (s32)b->page_off);
+	}
 	b->ended = true;
 	build_islands_after_jump(b);
 	gen_exits(b);

@@ -80,12 +80,12 @@ static void chainable_jump(struct build *b, s32 target)
 	build_leave(b, site_number(b, s));
 }
 
-/* Code of the instruction of this block at the offset, 0: none so far. */
+/* Code of the instruction of this block at the offset; 0: none so far, or an x87 record waits there (gen_x87.c). */
 static u32 own_insn(const struct build *b, s32 target)
 {
 	int i = own_index(b, target);
 
-	return i >= 0 && (unsigned)i <= b->n ? b->insn_host[i] : 0;
+	return i >= 0 && (unsigned)i <= b->n && !b->insn_waits[i] ? b->insn_host[i] : 0;
 }
 
 static void backward_jump(struct build *b, s32 target)

@@ -45,7 +45,7 @@ static bool operands_ok(const struct build *b, const struct insn_operand *mem)
 	const struct insn *in = &b->in;
 
 	for (unsigned i = 0; i < in->nops; i++)
-		if (in->op[i].kind == OPK_MMX || in->op[i].kind == OPK_ST || in->op[i].kind == OPK_SREG ||
+		if ((in->op[i].kind == OPK_MMX && !b->cpu->mode.fpu_ok) || in->op[i].kind == OPK_SREG ||
 		    in->op[i].kind == OPK_CR || in->op[i].kind == OPK_DR)
 			return false;
 	if (!mem)
@@ -191,6 +191,8 @@ bool gen_data(struct build *b)
 	if (!reencode(&b->e, in, d.map, d.mem ? &m : NULL))
 		b->full = true; /* cannot be: it was tried */
 	store_registers(b, &d);
+	if (in->desc->cls == IC_X87)
+		gen_x87_done(b);
 	return true;
 }
 
@@ -253,4 +255,5 @@ void gen_emulate(struct build *b)
 	}
 	build_leave(b, site_number(b, s));
 	build_islands_after_jump(b);
+	b->x87_op = 0; /* what waited is recorded on leaving */
 }

@@ -151,7 +151,8 @@ static u64 leave_group(struct vcpu *cpu, struct tr_site *s, const struct stop *s
 		alone = tb_make(cpu, gpa, TR_KEY_ALONE);
 	if (!alone || !code_still_good(cpu, st))
 		return 0;
-	tb_divert(s, alone);
+	if (!s->x87_op) /* else what it carries must come by here */
+		tb_divert(s, alone);
 	return alone->body;
 }
 
@@ -226,9 +227,11 @@ static u64 came_back(struct vcpu *cpu, u32 number, const struct stop *st)
 	struct tr_site *s = NULL;
 
 	number &= ~SITE_FAULT_BIT;
-	if (number == SITE_JUMP)
+	s = number == SITE_JUMP ? NULL : site_at(number);
+	if (cpu->tr.fop | cpu->tr.fdp_seg | (s ? s->x87_op : 0))
+		x87_settle(cpu, s);
+	if (!s)
 		return on_jump(cpu);
-	s = site_at(number);
 	cpu->rip = next_rip(cpu, cpu->tr.page_va + s->goff);
 	switch ((enum site_kind)s->kind) {
 	case SITE_MEM:

@@ -203,11 +203,11 @@ void scan_group(const struct build *b, const struct ea *ea, bool *write, s64 *lo
 		return;
 	for (unsigned i = b->n; i + 1 < b->total && follow(&b->code[i], ea, &moved) && !b->label[i + 1]; i++) {
 		const struct insn *next = &b->code[i + 1];
-		struct access a;
+		struct access a = {.size = 0};
 		unsigned n = accesses(next, b->insn_off[i + 1], &a);
 		s64 l = 0, h = 0;
 
-		if (next->desc->cls != IC_INT && next->desc->cls != IC_SSE && next->desc->cls != IC_AVX)
+		if (next->desc->cls == IC_SYS)
 			return;
 		if (n == 2 || shifts_by_cl(next) || next->desc->attr & (IA_STRING | IA_IOPL | IA_PRIV))
 			return;

@@ -56,6 +56,8 @@ struct tr_state {
 	u64 page_va;       /* guest address of the page whose code runs */
 	u64 host_sp;       /* of tr_enter() */
 	u64 entry;         /* where tr_enter() jumps */
+	u64 fip, fdp;      /* of x87 instructions, with what follows: gen_x87.c */
+	u32 fop, fdp_seg;  /* X87_OP_VALID | opcode; X87_SEG_VALID | segment; 0: nothing new */
 	u16 flags_ax;      /* arithmetic flags: AL = OF, AH = the rest */
 	u32 user_slot;     /* pair in use for the low half */
 	u32 victim;

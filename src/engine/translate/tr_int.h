@@ -52,6 +52,7 @@ struct tr_site {
 	u8 kind;
 	bool write; /* MEM: the look-up is for writing ... */
 	bool own_write, group; /* ... as this instruction does; it serves later accesses too */
+	u16 x87_op, x87_off; /* last x87 instruction before it, if nothing has recorded that yet: gen_x87.c */
 	u8 base, index, shift, seg, asize; /* MEM: address, as in struct iop */
 	s32 disp;
 	struct iblock *emu; /* EMU: one decoded instruction */
@@ -160,6 +161,8 @@ struct build {
 		u32 off;     /* of the jump in its page */
 	} exits[TR_MAX_INSNS];
 	unsigned nexits;
+	bool insn_waits[TR_MAX_INSNS + 1]; /* an x87 record was waiting there */
+	u16 x87_op, x87_off; /* waits to be recorded: X87_OP_VALID | opcode; offset in the page */
 	bool full;          /* out of sites: give up */
 	bool ended;         /* no way on to the next instruction */
 };
@@ -198,6 +201,14 @@ void gen_exits(struct build *b);    /* the ways out of conditional jumps */
 void gen_goto(struct build *b, s32 target); /* on to another place: direct exit */
 void gen_indirect(struct build *b);         /* guest address in S0 */
 void gen_emulate(struct build *b);
+
+/* ---- gen_x87.c ---- */
+#define X87_OP_VALID  0x8000u /* with the opcode's 11 bits */
+#define X87_SEG_VALID 0x8000u
+bool x87_native(const struct insn *in);
+void gen_x87_done(struct build *b);
+void gen_x87_flush(struct build *b);
+void x87_settle(struct vcpu *cpu, const struct tr_site *s);
 
 /* ---- gen_mem.c ---- */
 /* The guest's effective address into reg (S1 or S0); add is added. Uses no other register. */
