@@ -15,7 +15,7 @@
 #define W_DATA_RW  (2 * PAGE_SIZE)
 #define W_DATA_SIZE (3 * PAGE_SIZE)
 #define W_COUNT_VA 0x38000000ull /* loop counters, then tables of jump targets */
-#define W_COUNT_SIZE 256u
+#define W_COUNT_SIZE PAGE_SIZE
 #define W_TABLES   64u
 #define W_HIGH     0xffff800000000000ull
 
@@ -33,7 +33,7 @@ struct world_facts {
 extern const struct world_facts world_facts[WORLDS];
 
 struct vec {
-	u8 xmm[16][16], ymm_high[16][16];
+	u8 xmm[16][16] __attribute__((aligned(16))), ymm_high[16][16];
 	u32 mxcsr;
 };
 
@@ -45,8 +45,8 @@ struct state {
 };
 
 struct memory {
-	u8 data[W_DATA_SIZE];
-	u8 count[W_COUNT_SIZE];
+	u8 data[W_DATA_SIZE] __attribute__((aligned(64)));
+	u8 count[W_COUNT_SIZE] __attribute__((aligned(64)));
 };
 
 struct result {

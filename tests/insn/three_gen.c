@@ -558,14 +558,17 @@ static void generate_vec(struct vec *v, u64 *rnd)
 	static const u32 floats[] = {0, 0x80000000, 0x3f800000, 0xbf800000, 0x7f800000, 0xff800000, 0x7fc00000, 0x7f800001,
 				     1, 0x007fffff, 0x00800000, 0x7f7fffff};
 
-	for (unsigned i = 0; i < 16; i++)
-		for (unsigned j = 0; j < 4; j++) {
-			u32 a = below(rnd, 3) ? (u32)three_random(rnd) : floats[below(rnd, ARRAY_SIZE(floats))];
-			u32 b = below(rnd, 3) ? (u32)three_random(rnd) : floats[below(rnd, ARRAY_SIZE(floats))];
+	u64 *w = (u64 *)(void *)v->xmm;
 
-			memcpy(v->xmm[i] + 4 * j, &a, 4);
-			memcpy(v->ymm_high[i] + 4 * j, &b, 4);
+	for (unsigned i = 0; i < 64; i++) {
+		u64 r = three_random(rnd);
+
+		w[i] = r;
+		if (r >> 62 == 0) {
+			memcpy(&w[i], &floats[(r >> 8) % ARRAY_SIZE(floats)], 4);
+			memcpy((u8 *)&w[i] + 4, &floats[(r >> 16) % ARRAY_SIZE(floats)], 4);
 		}
+	}
 	/* rounding; now and then DAZ and FZ; exceptions mostly masked */
 	v->mxcsr = (below(rnd, 6) ? 0x1f80u : below(rnd, 64) << 7) | below(rnd, 4) << 13 | (below(rnd, 8) ? 0 : 0x8040);
 }

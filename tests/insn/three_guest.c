@@ -249,14 +249,26 @@ static void save(const struct vcpu *cpu, struct result *r)
 	r->cr2 = cpu->exc.cr2;
 }
 
+static bool is_fill(const u8 *p, const u8 *end)
+{
+	while (p < end && (u64)p & 7)
+		if (*p++ != W_FILL)
+			return false;
+	for (; p + 8 <= end; p += 8)
+		if (*(const u64 *)p != W_FILL * 0x0101010101010101ull)
+			return false;
+	while (p < end)
+		if (*p++ != W_FILL)
+			return false;
+	return true;
+}
+
 static bool code_is(const struct program *p)
 {
 	const u8 *code = gpa_to_hva(CODE_GPA);
 
-	for (unsigned i = 0; i < 64; i++) /* near the program */
-		if (p->at > i && code[p->at - 1 - i] != W_FILL)
-			return false;
-	return !memcmp(code + p->at, p->bytes, p->len);
+	return is_fill(code, code + p->at) && is_fill(code + p->at + p->len, code + W_CODE_SIZE) &&
+	       !memcmp(code + p->at, p->bytes, p->len);
 }
 
 void three_run_guest(const struct program *p, const struct state *s, const struct memory *m, struct result *r, bool translate)

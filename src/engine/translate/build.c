@@ -82,6 +82,9 @@ static bool mode_allows(const struct build *b, const struct insn *in)
 
 	if (d->feature != FEAT_NONE && !cpu_has(b->cpu, d->feature))
 		return false;
+	/* VPEXTRQ and VPINSRQ: AMD does not ignore W outside 64-bit mode, and here it would count */
+	if (in->map == 3 && (in->opcode == 0x16 || in->opcode == 0x22) && in->prefixes & PFX_VEX && in->rex & 8 && !b->mode64)
+		return false;
 	switch (d->cls) {
 	case IC_INT:
 		return true;
