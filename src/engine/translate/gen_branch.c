@@ -36,11 +36,14 @@ static void jump_cached(struct build *b)
 {
 	unsigned cls = tr_jc_class(b->key);
 	struct hostmem target = MEM_VCPU(tr.target), att = mem_gs(ATTENTION), slot, twice, sum;
+	struct tr_site *s = NULL;
 	u8 *hit = NULL;
 
 	build_room(b, 96);
+	s = build_site(b, SITE_JUMP);
+	s->disp = b->sp_moved;
 	if (cls == JC_NONE) {
-		build_leave(b, SITE_JUMP);
+		build_leave(b, site_number(b, s));
 		return;
 	}
 	slot = (struct hostmem){.base = H_NONE, .index = S1, .shift = 3, .gs = true, .disp = (s32)jc_displacement(cls)};
@@ -55,7 +58,7 @@ static void jump_cached(struct build *b)
 	emit_load(&b->e, S1, &target, 2);
 	emit_lea(&b->e, S1, &twice, 4);
 	hit = emit_jrcxz(&b->e);
-	build_leave(b, SITE_JUMP);
+	build_leave(b, site_number(b, s));
 	emit_short_here(&b->e, hit);
 	slot.disp += (s32)offsetof(struct jc_entry, host);
 	emit_jmp_mem(&b->e, &slot);
@@ -142,6 +145,7 @@ void gen_exits(struct build *b)
 {
 	u32 end = b->page_off;
 
+	b->sp_moved = 0; /* these jumps are not those of the last instruction */
 	for (unsigned i = 0; i < b->nexits && !b->e.full; i++) {
 		u64 rel_end = (u64)b->exits[i].rel_end + (u64)b->e.rx;
 		s32 target = b->exits[i].target;
@@ -241,6 +245,7 @@ static void push_return_address(struct build *b)
 	gen_mark(b);
 	emit_store(&b->e, &at, S1, size);
 	emit_lea(&b->e, H_SP, &low, size);
+	b->sp_moved = -(s32)size;
 }
 
 static bool gen_direct(struct build *b)
@@ -306,6 +311,7 @@ static bool gen_ret(struct build *b)
 	gen_mark(b);
 	emit_load(&b->e, S0, &at, size);
 	emit_lea(&b->e, H_SP, &more, size);
+	b->sp_moved = pop;
 	gen_indirect(b);
 	b->ended = true;
 	return true;

@@ -37,6 +37,7 @@ enum site_kind {
 	SITE_EXIT,  /* a direct jump not chained yet */
 	SITE_STOP,  /* a backward jump found attention */
 	SITE_DEAD,  /* a block that was killed: another one is to be found */
+	SITE_JUMP,  /* an indirect jump that the cache did not know: target in tr.target */
 	SITE_FAULT, /* an instruction that may fault by itself: only signals lead here */
 };
 
@@ -54,11 +55,10 @@ struct tr_site {
 	bool own_write, group; /* ... as this instruction does; it serves later accesses too */
 	u16 x87_op, x87_off; /* last x87 instruction before it, if nothing has recorded that yet: gen_x87.c */
 	u8 base, index, shift, seg, asize; /* MEM: address, as in struct iop */
-	s32 disp;
+	s32 disp;   /* JUMP: what the stack pointer has moved by */
 	struct iblock *emu; /* EMU: one decoded instruction */
 };
 
-#define SITE_JUMP  0x7fffffffu /* an indirect jump that the cache did not know: target in tr.target */
 #define SITE_FAULT_BIT 0x80000000u
 
 /* ---- blocks ---- */
@@ -165,6 +165,7 @@ struct build {
 	unsigned nexits;
 	bool insn_waits[TR_MAX_INSNS + 1]; /* an x87 record was waiting there */
 	u16 x87_op, x87_off; /* waits to be recorded: X87_OP_VALID | opcode; offset in the page */
+	s32 sp_moved;       /* by the instruction, before it jumps */
 	bool full;          /* out of sites: give up */
 	bool ended;         /* no way on to the next instruction */
 };
