@@ -184,6 +184,7 @@ static bool gen_jcc(struct build *b)
 		return false;
 	if (target <= (s32)b->page_off && own_insn(b, target)) {
 		emit_jcc(&b->e, b->in.cond, own_insn(b, target));
+		build_islands(b); /* here they do not lengthen the loop */
 		return true;
 	}
 	emit_jcc(&b->e, b->in.cond, emit_here(&b->e));

@@ -142,6 +142,8 @@ struct build {
 	u8 label[TR_MAX_INSNS + 1];     /* enum label_bits */
 	bool no_resume[TR_MAX_INSNS + 1]; /* code that relies on an earlier look-up */
 	struct held held;
+	u8 s1_guest;        /* spilled guest register that S1 holds too, unless e.written says it was overwritten */
+	u8 s1_from;         /* instruction that left it there */
 	u8 *emu;            /* room for decoded instructions */
 	u8 *emu_end;
 	u32 insn_host[TR_MAX_INSNS + 1]; /* code of each instruction, by number */
