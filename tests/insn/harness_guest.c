@@ -65,6 +65,7 @@ static void map_page(u64 va, u64 gpa)
 static const u64 descriptors[16] = {
 	[1] = 0x00cf9b000000ffff, [2] = 0x00af9b000000ffff, [3] = 0x00cf93000000ffff,
 	[4] = 0x00cffb000000ffff, [5] = 0x00cff3000000ffff, [6] = 0x00affb000000ffff,
+	[15] = 0x0040f50000000000, /* GDT_ENTRY_CPUNODE */
 };
 
 /* Supervisor only; tables 5 to 7. */

@@ -42,7 +42,7 @@ static void start_with(struct vm *v, const u8 *code, size_t n, bool irqchip)
 	struct kvm_sregs s;
 	struct kvm_regs regs = {.rflags = 2, .rip = 0x1000, .rsp = 0x8000};
 
-	alarm(20);
+	alarm(60);
 	if (kvm_open(choice, &v->sys, &res) < 0)
 		fail_msg("%s", res.why);
 	assert_int_equal(kvm_create_vm(v->sys, 0, &v->vm), 0);
@@ -393,7 +393,7 @@ static bool fired(int fd)
 	struct pollfd p = {.fd = fd, .events = POLLIN};
 	u64 n = 0;
 
-	return poll(&p, 1, 1000) == 1 && read(fd, &n, sizeof(n)) == sizeof(n) && n;
+	return poll(&p, 1, 20000) == 1 && read(fd, &n, sizeof(n)) == sizeof(n) && n;
 }
 
 static void ioeventfds(void **state)
@@ -779,9 +779,9 @@ static void vmm_death(void **state)
 	assert_false(process_gone(engine));
 	kill(child, SIGKILL);
 	waitpid(child, NULL, 0);
-	for (i = 0; i < 100 && !process_gone(engine); i++)
+	for (i = 0; i < 2000 && !process_gone(engine); i++)
 		nanosleep(&tick, NULL);
-	assert_true(i < 100);
+	assert_true(i < 2000);
 	close(pipes[0]);
 	close(pipes[1]);
 }
