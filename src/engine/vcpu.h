@@ -147,6 +147,13 @@ struct vcpu {
 	u64 msr_kvm_wall_clock, msr_kvm_system_time, msr_kvm_async_pf_en, msr_kvm_async_pf_int, msr_kvm_async_pf_ack,
 	    msr_kvm_steal_time, msr_kvm_eoi_en, msr_kvm_poll_control, msr_kvm_migration;
 
+	struct {                    /* cpu/pvsched.c; ns */
+		u64 wall, used;     /* clock and processor time when the vCPU began to run */
+		u64 total, told;    /* stolen so far; what the guest's record says */
+		bool open;
+	} steal;
+	u32 pv_kicked;              /* KVM_HC_KICK_CPU came: any thread sets, atomic; HLT ends, or does not begin */
+
 	/* ---- events ---- */
 	struct exception exc;       /* raised by the current instruction, to be delivered by the run loop */
 	u8 shadow;                  /* enum intr_shadow: set by STI / MOV SS for the next instruction */

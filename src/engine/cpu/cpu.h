@@ -107,7 +107,7 @@ void cpu_out(struct vcpu *cpu, u16 port, unsigned size, u32 v);
 u32 cpu_in_string(struct vcpu *cpu, u16 port, unsigned size, u32 count, void *buf);
 u32 cpu_out_string(struct vcpu *cpu, u16 port, unsigned size, u32 count, const void *buf);
 
-/* VMCALL and VMMCALL: the KVM hypercalls (cpu/pvclock.c). */
+/* VMCALL and VMMCALL: the KVM hypercalls (cpu/pvsched.c). */
 void cpu_hypercall(struct vcpu *cpu);
 
 /* HLT: marks the vCPU halted; the run loop acts when the instruction has committed. */
