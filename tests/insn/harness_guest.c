@@ -100,7 +100,7 @@ static void load_segments(struct vcpu *cpu, const struct insn_case *c)
 static void long_mode_user(struct vcpu *cpu)
 {
 	load_segments(cpu, NULL);
-	cpu->cr0 = 0x80050033;
+	cpu->cr0 = 0x8005003b; /* TS: a program that changed itself into vector instructions ends there */
 	cpu->cr3 = TABLE_GPA;
 	cpu->cr4 = 0x106e0; /* FSGSBASE: as the host */
 	cpu->efer = 0xd01;
