@@ -189,6 +189,7 @@ struct vcpu {
 	/* ---- identity ---- */
 	struct vm *vm;
 	u32 id;                     /* APIC ID */
+	int bell;                   /* eventfd to write with each answer, + 1; 0: none. Any thread, atomic */
 	int tid;                    /* host thread; 0 before it runs */
 	bool is_bsp;
 	u32 ncpuid;

@@ -226,6 +226,15 @@ static void shutdown(void **state)
 	stop(&v);
 }
 
+static void *killer(void *sys)
+{
+	const struct timespec t = {.tv_nsec = 50000000};
+
+	nanosleep(&t, NULL);
+	kill(kvm_engine_pid(sys), SIGKILL);
+	return NULL;
+}
+
 static void *kicker(void *vcpu)
 {
 	const struct timespec t = {.tv_nsec = 30000000};
@@ -248,6 +257,79 @@ static void kick_running(void **state)
 	pthread_join(t, NULL);
 	v.run->immediate_exit = 1;
 	assert_int_equal(RUN(&v), -EINTR);
+	stop(&v);
+}
+
+static void *signaller(void *thread)
+{
+	const struct timespec t = {.tv_nsec = 30000000};
+
+	nanosleep(&t, NULL);
+	pthread_kill(*(pthread_t *)thread, SIGUSR2);
+	return NULL;
+}
+
+/* A signal blocked outside KVM_RUN and open in it: ends it and stays pending. By default SIGUSR2 would kill. */
+static void signal_mask(void **state)
+{
+	struct {
+		struct kvm_signal_mask m;
+		u64 set;
+	} __attribute__((packed)) mask = {.m.len = 8, .set = ~(BIT64(SIGUSR2 - 1) | BIT64(SIGUSR1 - 1) | BIT64(SIGALRM - 1))}; /* SIGUSR1: kicks */
+	const struct timespec now = {0};
+	pthread_t t, me = pthread_self();
+	sigset_t usr2, pending;
+	struct vm v;
+
+	(void)state;
+	sigemptyset(&usr2);
+	sigaddset(&usr2, SIGUSR2);
+	pthread_sigmask(SIG_BLOCK, &usr2, NULL);
+	START(&v, 0xeb, 0xfe);
+	mask.m.len = 4;
+	assert_int_equal(kvm_ioctl(v.vcpu, KVM_SET_SIGNAL_MASK, &mask), -EINVAL);
+	mask.m.len = 8;
+	assert_int_equal(kvm_ioctl(v.vcpu, KVM_SET_SIGNAL_MASK, &mask), 0);
+	pthread_create(&t, NULL, signaller, &me);
+	for (int i = 0; i < 3; i++) { /* it is there all the time */
+		v.run->exit_reason = 0;
+		assert_int_equal(RUN(&v), -EINTR);
+		assert_int_equal(v.run->exit_reason, KVM_EXIT_INTR);
+		sigpending(&pending);
+		assert_true(sigismember(&pending, SIGUSR2));
+	}
+	pthread_join(t, NULL);
+	assert_int_equal(sigtimedwait(&usr2, NULL, &now), SIGUSR2);
+	pthread_create(&t, NULL, kicker, v.vcpu);
+	assert_int_equal(RUN(&v), -EINTR);
+	pthread_join(t, NULL);
+	/* without a mask a blocked signal does not matter */
+	v.run->immediate_exit = 0;
+	assert_int_equal(kvm_ioctl(v.vcpu, KVM_SET_SIGNAL_MASK, NULL), 0);
+	pthread_kill(me, SIGUSR2);
+	pthread_create(&t, NULL, kicker, v.vcpu);
+	assert_int_equal(RUN(&v), -EINTR);
+	pthread_join(t, NULL);
+	assert_int_equal(sigtimedwait(&usr2, NULL, &now), SIGUSR2);
+	stop(&v);
+}
+
+/* The same as a process that dies while such a wait is on. */
+static void signal_mask_death(void **state)
+{
+	struct {
+		struct kvm_signal_mask m;
+		u64 set;
+	} __attribute__((packed)) mask = {.m.len = 8};
+	pthread_t t;
+	struct vm v;
+
+	(void)state;
+	START(&v, 0xeb, 0xfe);
+	assert_int_equal(kvm_ioctl(v.vcpu, KVM_SET_SIGNAL_MASK, &mask), 0);
+	pthread_create(&t, NULL, killer, v.sys);
+	assert_int_equal(RUN(&v), -EIO);
+	pthread_join(t, NULL);
 	stop(&v);
 }
 
@@ -381,8 +463,13 @@ static void bad_slots(void **state)
 		if (ret != t[i].err)
 			fail_msg("bad slot %u: %ld, want %d", i, ret, t[i].err);
 	}
+	/* memory of ours alone */
+	r = (struct kvm_userspace_memory_region){.slot = 2, .guest_phys_addr = HIGH + 0x8000, .memory_size = 0x4000};
+	r.userspace_addr = (u64)mmap(NULL, 0x4000, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	assert_int_equal(kvm_ioctl(v.vm, KVM_SET_USER_MEMORY_REGION, &r), choice == KVM_CHOICE_KVM ? 0 : -EOPNOTSUPP);
 	assert_hlt(&v);
 	stop(&v);
+	munmap((void *)r.userspace_addr, 0x4000);
 	kvm_ram_free(extra, 0x8000);
 }
 
@@ -708,15 +795,6 @@ static void translate(void **state)
 
 /* ---- deaths ---- */
 
-static void *killer(void *sys)
-{
-	const struct timespec t = {.tv_nsec = 50000000};
-
-	nanosleep(&t, NULL);
-	kill(kvm_engine_pid(sys), SIGKILL);
-	return NULL;
-}
-
 static void engine_death(void **state)
 {
 	struct kvm_regs r;
@@ -807,11 +885,11 @@ int main(int argc, char **argv)
 		cmocka_unit_test(ioeventfds),	     cmocka_unit_test(irqfds),	     cmocka_unit_test(round_trips),
 		cmocka_unit_test(chip_round_trips),  cmocka_unit_test(msrs),	     cmocka_unit_test(too_small),
 		cmocka_unit_test(guest_debug),	     cmocka_unit_test(translate),    cmocka_unit_test(engine_death),
-		cmocka_unit_test(vmm_death),
+		cmocka_unit_test(vmm_death),	     cmocka_unit_test(signal_mask),  cmocka_unit_test(signal_mask_death),
 	};
 	const struct CMUnitTest portable[] = {
 		cmocka_unit_test(string_io), cmocka_unit_test(kick_running), cmocka_unit_test(slots),
-		cmocka_unit_test(bad_slots), cmocka_unit_test(too_small),
+		cmocka_unit_test(bad_slots), cmocka_unit_test(too_small), cmocka_unit_test(signal_mask),
 	};
 	int failed;
 
