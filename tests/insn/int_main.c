@@ -144,6 +144,7 @@ static const struct {
 	{true, {0x66, 0x61}},
 	{true, {0x67, 0x63, 0x0e, 0xdc, 0x54}},              /* ARPL reads before it writes */
 	{true, {0x63, 0x0b}},
+	{true, {0x8f, 0x05, 0xfd, 0xff, 0xff, 0xff}},        /* POP [0xfffffffd]: beyond 4 GiB */
 	{true, {0x64, 0x62, 0x06}},                          /* BOUND: two accesses */
 	{true, {0x62, 0x7f, 0xfa}},
 	{true, {0x66, 0x36, 0x8c, 0x05, 0xff, 0xff, 0xff, 0xff}}, /* beyond 4 GiB: #SS */
@@ -167,7 +168,7 @@ static void run_regressions(u64 rnd)
 
 	for (unsigned n = 0; n < ARRAY_SIZE(regressions) * 256; n++) {
 		unsigned i = n / 256;
-		bool fixed = regressions[i].bytes[1] == 0x36;
+		bool fixed = regressions[i].bytes[1] == 0x36 || regressions[i].bytes[0] == 0x8f;
 
 		put_regression(&c, i);
 		if (fixed)
