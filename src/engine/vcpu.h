@@ -99,7 +99,7 @@ struct cpu_mode {
 	u32 key;      /* all of the above that matters to decoded code, packed; equal key = same decoded code valid */
 };
 
-#define MMIO_FRAGS 16
+#define MMIO_FRAGS 128 /* XSAVE of 832 bytes, in pieces of 8 */
 /*
  * Accesses that leave to the VMM. An instruction that touches MMIO is *restarted* when the VMM has answered: the accesses
  * done so far are replayed from this log, in order, and the instruction commits once it needs none that is not here. (The
@@ -155,6 +155,10 @@ struct vcpu {
 	u32 pv_kicked;              /* KVM_HC_KICK_CPU came: any thread sets, atomic; HLT ends, or does not begin */
 
 	/* ---- events ---- */
+	struct {                    /* an event whose delivery touches MMIO: delivered again when the VMM has answered */
+		bool pending, hard; /* hard: interrupt or NMI, not an exception */
+		struct exception e;
+	} redelivery;
 	struct exception exc;       /* raised by the current instruction, to be delivered by the run loop */
 	u8 shadow;                  /* enum intr_shadow: set by STI / MOV SS for the next instruction */
 	bool nmi_pending, nmi_masked, smi_pending, init_pending;

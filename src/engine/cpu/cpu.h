@@ -71,6 +71,8 @@ void cpu_sysexit(struct vcpu *cpu, unsigned size);
 bool exception_deliver(struct vcpu *cpu);
 /* Delivers an external interrupt or NMI between instructions. Returns false on triple fault. */
 bool interrupt_deliver(struct vcpu *cpu, unsigned vector, bool nmi);
+/* Goes on with cpu->redelivery after an access of the delivery has been answered. Returns false on triple fault. */
+bool event_redeliver(struct vcpu *cpu);
 
 /* ---- flags (cpu/flags.c) ---- */
 void cpu_pushf(struct vcpu *cpu, unsigned size);

@@ -43,6 +43,7 @@ static void reset_registers(struct vcpu *cpu)
 static void reset_events(struct vcpu *cpu)
 {
 	cpu->exc = (struct exception){0};
+	cpu->redelivery.pending = false;
 	cpu->shadow = SHADOW_NONE;
 	cpu->nmi_pending = cpu->nmi_masked = cpu->smi_pending = false;
 	cpu->inject.pending = false;

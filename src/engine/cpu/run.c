@@ -237,6 +237,14 @@ static enum next pending_exception(struct vcpu *cpu)
 	return exception_deliver(cpu) ? GO_ON : triple_fault(cpu);
 }
 
+static enum next redeliver(struct vcpu *cpu)
+{
+	bool alive = event_redeliver(cpu);
+
+	mmio_commit(cpu);
+	return alive ? GO_ON : triple_fault(cpu);
+}
+
 static enum next once(struct vcpu *cpu)
 {
 	struct vcpu_chan *c = cpu->chan;
@@ -255,6 +263,8 @@ static enum next once(struct vcpu *cpu)
 	}
 	if (c->attention && take_attention(cpu) == LEAVE)
 		return LEAVE;
+	if (cpu->redelivery.pending)
+		return redeliver(cpu);
 	if (!restart) { /* an instruction at the VMM completes before anything else happens */
 		if (cpu->init_pending)
 			do_init(cpu);
