@@ -93,7 +93,7 @@ static void backward_jump(struct build *b, s32 target)
 	struct hostmem att = mem_gs(ATTENTION);
 	struct tr_site *s = build_site(b, SITE_STOP);
 	u8 *go = NULL;
-	u32 own = own_insn(b, target);
+	u32 own = b->checked ? 0 : own_insn(b, target); /* once around, and the code is compared again */
 
 	s->target = target;
 	emit_load(&b->e, S0, &att, 4);
@@ -121,6 +121,15 @@ void gen_goto(struct build *b, s32 target)
 	emit_load(&b->e, S0, &va, 8);
 	emit_lea(&b->e, S0, &to, b->mode64 ? 8 : 4);
 	gen_indirect(b);
+}
+
+void gen_next(struct build *b)
+{
+	build_room(b, 48);
+	if (b->page_off < PAGE_SIZE)
+		chainable_jump(b, (s32)b->page_off);
+	else
+		gen_goto(b, (s32)b->page_off);
 }
 
 void gen_exits(struct build *b)

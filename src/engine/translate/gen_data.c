@@ -234,6 +234,8 @@ void gen_emulate(struct build *b)
 {
 	struct tr_site *s = build_site(b, SITE_EMU);
 
+	b->emulated = true;
+
 	if (b->emu + EMU_SIZE > b->emu_end) {
 		b->full = true;
 	} else {
