@@ -34,7 +34,8 @@ static void islands_here(struct build *b)
 {
 	for (unsigned i = 0; i < b->npending; i++) {
 		emit_short_here(&b->e, b->pending[i].place);
-		build_leave(b, b->pending[i].site);
+		build_leave(b, site_number(b, b->pending[i].site));
+		b->pending[i].site->island = (u32)emit_here(&b->e);
 	}
 	b->npending = 0;
 }
@@ -53,6 +54,17 @@ void build_islands(struct build *b)
 void build_islands_after_jump(struct build *b)
 {
 	islands_here(b);
+}
+
+void build_pending(struct build *b, struct tr_site *s)
+{
+	if (b->npending == ARRAY_SIZE(b->pending)) { /* build_room() sees to it that this does not happen */
+		b->full = true;
+		return;
+	}
+	b->pending[b->npending].place = emit_jrcxz(&b->e);
+	b->pending[b->npending].site = s;
+	b->npending++;
 }
 
 void build_room(struct build *b, unsigned bytes)
@@ -101,28 +113,9 @@ static void emit_insn(struct build *b)
 		b->ended = true;
 }
 
-/* The next instruction, if it lies in the page. */
-static bool decode_next(struct build *b, gpa_t page)
-{
-	u8 bytes[INSN_MAX_LEN + 1];
-	unsigned left = PAGE_SIZE - b->page_off, n = MIN(left, sizeof(bytes));
-
-	if (!left)
-		return false;
-	if (b->checked) {
-		left = (unsigned)(b->snap_gpa + b->snap_len - (page | b->page_off));
-		n = MIN(left, sizeof(bytes));
-		memcpy(bytes, b->snap + (b->page_off - (b->snap_gpa & ~PAGE_MASK)), n);
-	} else {
-		memcpy(bytes, gpa_to_hva(page | b->page_off), n); /* one copy: it may change meanwhile */
-	}
-	return insn_decode(bytes, n, b->cpu->mode.code, &b->in) == INSN_OK;
-}
-
 static void note_insn(struct build *b)
 {
 	b->insn_host[b->n] = (u32)emit_here(&b->e);
-	b->insn_off[b->n] = (u16)b->page_off;
 	b->insn_waits[b->n] = b->x87_op != 0;
 }
 
@@ -135,7 +128,7 @@ static void set_resumes(struct build *b, bool falls)
 		s->block = (u32)(b->b - tb_at(0));
 		for (unsigned k = 0; k + 1 <= b->n; k++)
 			if (b->insn_off[k] == s->goff)
-				s->resume = k + 1 < b->n || falls ? b->insn_host[k + 1] : 0;
+				s->resume = (k + 1 < b->n || falls) && !b->no_resume[k + 1] ? b->insn_host[k + 1] : 0;
 	}
 }
 
@@ -177,22 +170,28 @@ bool build_block(struct build *b, gpa_t gpa)
 	bool falls = true;
 
 	b->page_off = start;
-	b->insn_off[0] = (u16)start;
 	if (b->checked)
 		check_snapshot(b, gpa);
-	if (!decode_next(b, page))
+	scan_block(b, page);
+	if (!b->total)
 		return false;
 	b->b->begin = (u32)emit_here(&b->e);
 	if (!b->checked)
 		build_entry(b);
-	while (!b->ended && b->n < TR_MAX_INSNS && !b->full && decode_next(b, page)) {
+	while (!b->ended && b->n < b->total && !b->full) {
+		b->in = b->code[b->n];
 		build_room(b, 48);
 		note_insn(b);
+		if (b->label[b->n])
+			hold_drop(b);
+		if (b->label[b->n] & LABEL_BACKWARD && !b->checked)
+			gen_loop_head(b);
 		emit_insn(b);
+		hold_after_insn(b);
 		b->n++;
 		b->page_off += b->in.len;
-		if (b->checked && check_ends(b))
-			break;
+		if (b->checked && b->emulated)
+			b->total = b->n;
 	}
 	note_insn(b);
 	falls = !b->ended;

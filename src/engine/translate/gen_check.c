@@ -22,17 +22,12 @@ void check_snapshot(struct build *b, gpa_t gpa)
 	memcpy(b->snap, gpa_to_hva(gpa), b->snap_len);
 }
 
-/* Whether a checked block ends behind this instruction. */
-bool check_ends(const struct build *b)
+bool check_writes(const struct insn *in)
 {
-	const struct insn *in = &b->in;
-
-	if (b->emulated || in->id == INSN_PUSH)
-		return true;
 	for (unsigned i = 0; i < in->nops; i++)
 		if (in->op[i].kind == OPK_MEM && in->op[i].access & OPA_WRITE)
 			return true;
-	return false;
+	return in->id == INSN_PUSH;
 }
 
 /* ---- the comparison ---- */
@@ -171,6 +166,8 @@ bool gen_soft(struct build *b)
 
 	if (!b->soft || !reg || in->map || in->opsize < 4 || in->prefixes & PFX_VEX || b->nsoft == ARRAY_SIZE(b->soft_at))
 		return false;
+	if (is_spilled(in->op[0].reg))
+		hold_drop(b); /* S0 is needed */
 	if (in->id == INSN_MOV && (in->imm_len == 4 || in->imm_len == in->opsize))
 		return soft_mov(b);
 	if (in->id >= INSN_ADD && in->id <= INSN_CMP && in->desc->cls == IC_INT && (in->imm_len == 4 || in->imm_len == 1) &&

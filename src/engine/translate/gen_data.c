@@ -3,13 +3,6 @@
 
 #define SPILLED (1u << R_14 | 1u << R_15)
 
-static bool shifts_by_cl(const struct insn *in)
-{
-	if (in->map == 0)
-		return in->opcode == 0xd2 || in->opcode == 0xd3;
-	return in->map == 1 && !(in->prefixes & PFX_VEX) && (in->opcode == 0xa5 || in->opcode == 0xad);
-}
-
 /* Those that the host must not execute by themselves, or that touch more than their operands say. */
 static bool excluded(const struct insn *in, bool mode64)
 {
@@ -57,9 +50,7 @@ static bool operands_ok(const struct build *b, const struct insn_operand *mem)
 			return false;
 	if (!mem)
 		return true;
-	if (in->mem.vsib || !in->mem.size || in->mem.size > 64 || in->mem.disp != (s32)in->mem.disp || in->adsize < 4)
-		return false;
-	if (in->mem.rip_relative && (in->mem.disp > 0x7fff0000 || in->mem.disp < -0x7fff0000))
+	if (!in->mem.size || in->mem.size > 64 || !gen_addressable(b))
 		return false;
 	/* a bit offset in a register reaches beyond the operand */
 	return !(in->id >= INSN_BT && in->id <= INSN_BTC && in->op[1].kind == OPK_GPR);
@@ -126,6 +117,16 @@ static bool plan(const struct build *b, struct data *d)
 	return reencode(&probe, in, d->map, d->mem ? &m : NULL);
 }
 
+static bool takes_s0(const struct data *d)
+{
+	if (d->by_cl || d->pcmpstri || d->map[R_CX] == H_CX)
+		return true;
+	for (unsigned r = R_14; r <= R_15; r++)
+		if ((d->read | d->written) >> r & 1 && d->map[r] == S0)
+			return true;
+	return false;
+}
+
 static void load_registers(struct build *b, const struct data *d)
 {
 	for (unsigned r = R_14; r <= R_15; r++)
@@ -181,6 +182,8 @@ bool gen_data(struct build *b)
 	if (d.mem)
 		m = place_operand(b, &d);
 	load_registers(b, &d);
+	if (takes_s0(&d))
+		hold_drop(b);
 	if (!d.mem && may_fault(in))
 		build_site(b, SITE_FAULT);
 	if (d.mem || may_fault(in))
@@ -224,6 +227,7 @@ bool gen_lea(struct build *b)
 	if (gen_lea_direct(b, dst))
 		return true;
 	gen_offset(b, S1, 0);
+	hold_drop(b); /* it may have taken both */
 	if (in->opsize == 4)
 		emit_mov(&b->e, S1, S1, 4);
 	gen_put(b, dst, S1);
@@ -235,6 +239,7 @@ void gen_emulate(struct build *b)
 	struct tr_site *s = build_site(b, SITE_EMU);
 
 	b->emulated = true;
+	hold_drop(b);
 
 	if (b->emu + EMU_SIZE > b->emu_end) {
 		b->full = true;
