@@ -45,6 +45,7 @@ struct icache_page {
 	u64 until_ns;   /* checked until then */
 	u32 next;       /* checked pages: list */
 	u8 mode, tries;
+	bool translated; /* some code of it has been: it can be checked */
 };
 
 /* So many stores to a page with code within the window, and its code is checked rather than protected from then on. */
@@ -169,7 +170,7 @@ static void count_store_locked(struct icache_page *pg)
 {
 	u64 now = 0;
 
-	if (++pg->stores < MIX_STORES || !tr_available())
+	if (++pg->stores < MIX_STORES || !pg->translated)
 		return;
 	now = eng_now_ns();
 	pg->stores = 0;
@@ -343,7 +344,10 @@ u32 *icache_page_blocks_locked(gpa_t page)
 {
 	struct icache_page *pg = page_get_locked(page);
 
-	return pg ? &pg->tblocks : NULL;
+	if (!pg)
+		return NULL;
+	pg->translated = true;
+	return &pg->tblocks;
 }
 
 void icache_page_cover_locked(gpa_t page, gpa_t first, gpa_t last)

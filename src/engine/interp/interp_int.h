@@ -74,7 +74,6 @@ void icache_sweep(void);                  /* now and then: back to PAGE_PROTECTE
 void icache_page_cover_locked(gpa_t page, gpa_t first, gpa_t last); /* a block covers these bytes */
 typedef void icache_cover_fn(void *arg, gpa_t first, gpa_t last);
 /* translate/cache.c: kills the blocks of the list that overlap; tells keep() of the others. True: there were some. */
-bool tr_available(void);
 bool tr_invalidate_locked(u32 *list, gpa_t first, gpa_t last, icache_cover_fn *keep, void *arg);
 void tr_flush_locked(void);
 
