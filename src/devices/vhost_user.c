@@ -331,10 +331,10 @@ static bool complete(struct relay *q, u32 id, u32 len)
 
 	if (!f || !f->busy)
 		return false;
-	f->busy = false;
 	rebuild(u, c, (u16)id, f);
 	if (len > c->in_bytes)
 		return false;
+	f->busy = false;
 	for (unsigned i = c->n_out; i < c->n_out + c->n_in; i++) /* whatever it says it wrote */
 		guest_written(u->machine, c->gpa[i], c->iov[i].iov_len);
 	virtq_push(&u->v->queue[q->index], c, len);
