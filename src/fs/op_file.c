@@ -84,6 +84,7 @@ static int get_file(struct fs_request *r, u64 fh, struct fs_handle **h)
 	if (!(*h)->dir)
 		return 0;
 	handle_put(r->fs, *h);
+	*h = NULL;
 	return -EISDIR;
 }
 

@@ -407,6 +407,14 @@ static void holes_and_copies(void **state)
 	assert_file(c, "b", "data");
 	copy.nodeid_out = a; /* not that node's */
 	assert_int_equal(client_call(c, FUSE_COPY_FILE_RANGE, a, &copy, sizeof(copy), NULL), -EBADF);
+	u64 dir = 0; /* a directory's handle is let go once */
+
+	assert_int_equal(client_openat(c, FUSE_OPENDIR, ROOT, 0, &dir), 0);
+	copy.fh_in = dir;
+	copy.nodeid_out = b;
+	assert_int_equal(client_call(c, FUSE_COPY_FILE_RANGE, ROOT, &copy, sizeof(copy), NULL), -EISDIR);
+	assert_int_equal(client_release(c, ROOT, dir), 0);
+	assert_int_equal(c->fs.n_handles, 2);
 	copy.nodeid_out = 77;
 	assert_int_equal(client_call(c, FUSE_COPY_FILE_RANGE, a, &copy, sizeof(copy), NULL), -EBADF);
 }
