@@ -16,6 +16,7 @@
 #include "base/term.h"
 #include "cli/cli.h"
 #include "cli/guest.h"
+#include "cli/share.h"
 #include "vmm/console.h"
 #include "vmm/instance.h"
 #include "vmm/machine.h"
@@ -31,6 +32,9 @@ struct run_options {
 	enum kvm_choice engine;
 	struct machine_disk disk[MACHINE_DISKS_MAX];
 	u32 ndisks;
+	struct share_option share[SHARES_MAX];
+	u32 nshares;
+	const char *share_server;
 	bool virtio_console;
 	bool detach, verbose, quiet, no_reboot;
 };
@@ -112,6 +116,18 @@ static int parse_disk(void *target, const char *value, struct err *e)
 	return 0;
 }
 
+static int parse_share(void *target, const char *value, struct err *e)
+{
+	struct run_options *o = target;
+
+	if (o->nshares == SHARES_MAX)
+		return err_set(e, E2BIG, "more than %d shared folders", SHARES_MAX);
+	int ret = share_parse(&o->share[o->nshares], value, o->nshares, e);
+
+	o->nshares += !ret;
+	return ret;
+}
+
 #define AT(field) offsetof(struct run_options, field)
 static const struct opt run_opts[] = {
 	{"kernel", 'k', OPT_STRING, AT(kernel), "FILE", "kernel: bzImage, ELF vmlinux or multiboot; or builtin", 0, 0, NULL},
@@ -121,6 +137,10 @@ static const struct opt run_opts[] = {
 	{"cpus", 'c', OPT_UINT, AT(cpus), "N", "virtual CPUs (default 1)", 1, MACHINE_CPUS_MAX, NULL},
 	{"engine", 'e', OPT_CALL, 0, "ENGINE", "auto, kvm, translate or interp (default auto)", 0, 0, parse_engine},
 	{"disk", 'd', OPT_CALL, 0, "FILE[,ro]", "raw disk image or block device; may be repeated", 0, 0, parse_disk},
+	{"share", 0, OPT_CALL, 0, "HOST[:GUEST][:rw]", "folder of this machine for the guest, read-only unless rw; may be repeated",
+	 0, 0, parse_share},
+	{"share-server", 0, OPT_STRING, AT(share_server), "PROGRAM", "a virtiofsd that serves the folders (default doppel-fs)", 0, 0,
+	 NULL},
 	{"console", 0, OPT_CALL, 0, "DEVICE", "serial (ttyS0) or virtio (hvc0; needs its driver) (default serial)", 0, 0,
 	 parse_console},
 	{"name", 'n', OPT_STRING, AT(name), "NAME", "name for the other commands (default vm-PID)", 0, 0, NULL},
@@ -166,6 +186,11 @@ static int open_files(struct run *r, struct err *e)
 					 .cpus = o->cpus, .engine = o->engine, .ndisks = o->ndisks, .no_reboot = o->no_reboot,
 					 .debug_exit_port = (u16)o->debug_exit};
 	memcpy(r->cfg.disk, o->disk, sizeof(r->cfg.disk));
+	for (u32 i = 0; i < o->nshares; i++) {
+		r->cfg.share[i] = o->share[i].share;
+		r->cfg.share[i].server = o->share_server;
+	}
+	r->cfg.nshares = o->nshares;
 	if (!o->kernel) {
 		ret = default_guest(&r->guest, o->initrd == NULL, e);
 		if (ret)
@@ -362,6 +387,8 @@ static void free_disks(struct run_options *o)
 {
 	for (u32 i = 0; i < o->ndisks; i++)
 		free((char *)o->disk[i].path);
+	for (u32 i = 0; i < o->nshares; i++)
+		free((char *)o->share[i].share.path);
 }
 
 static void release(struct run *r)
