@@ -1,5 +1,5 @@
 /* What all disk formats share: checking requests, counting them. */
-#include "backends/disk.h"
+#include "backends/disk_int.h"
 
 static int check(const struct disk *d, const struct disk_req *r)
 {
@@ -15,6 +15,9 @@ int disk_submit(struct disk *d, struct disk_req *r)
 	int e = check(d, r);
 	if (e)
 		return e;
+	r->offset += d->base;
+	if (d->limit && disk_limit_delays(d->limit, r))
+		return 0;
 	d->in_flight++;
 	d->ops->submit(d, r);
 	return 0;
@@ -27,9 +30,13 @@ void disk_go(struct disk *d)
 
 void disk_drain(struct disk *d)
 {
-	d->ops->flush_queue(d);
-	while (d->in_flight)
-		d->ops->drain(d);
+	do { /* a completion may bring new requests, and a limit may hold those */
+		if (d->limit)
+			disk_limit_release(d->limit);
+		d->ops->flush_queue(d);
+		if (d->in_flight)
+			d->ops->drain(d);
+	} while (d->in_flight || (d->limit && disk_limit_holds(d->limit)));
 }
 
 void disk_destroy(struct disk *d)
@@ -37,5 +44,6 @@ void disk_destroy(struct disk *d)
 	if (!d)
 		return;
 	disk_drain(d);
+	disk_limit_destroy(d->limit);
 	d->ops->destroy(d);
 }
