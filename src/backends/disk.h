@@ -42,6 +42,7 @@ struct disk {
 	u64 base;       /* where the disk begins in the image: a minidisk's offset */
 	u64 size;       /* bytes */
 	u32 block_size; /* physical block, 512 .. 64 KiB */
+	u32 discard_align; /* what is smaller is not given back */
 	bool read_only;
 	bool can_discard;
 	bool write_through;       /* a completed write is on stable storage: the guest needs no flush */

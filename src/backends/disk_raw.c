@@ -106,7 +106,8 @@ int disk_raw_create(struct loop *l, const char *path, struct disk_file *f, struc
 		return err_set(e, EINVAL, "%s: is empty (a disk has at least one sector of 512 bytes)", path);
 	}
 	d->disk = (struct disk){.ops = &raw_ops, .read_only = f->read_only, .can_discard = !f->read_only,
-				.size = f->size & ~(u64)(SECTOR - 1), .block_size = f->block_size};
+				.size = f->size & ~(u64)(SECTOR - 1), .block_size = f->block_size,
+				.discard_align = f->block_size};
 	d->loop = l;
 	int r = disk_aio_init(&d->aio, raw_settled, d);
 	if (r) {

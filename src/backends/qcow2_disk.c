@@ -401,7 +401,8 @@ int qcow2_disk_create(struct loop *l, struct qcow2_image *q, bool write_through,
 		return err_set(e, ENOMEM, "%s: out of memory", q->name);
 	d->disk = (struct disk){.ops = &qcow2_ops, .size = q->size, .read_only = q->file.read_only,
 				.can_discard = !q->file.read_only, .write_through = write_through,
-				.block_size = (u32)MIN(1ull << q->subcluster_bits, 4096)};
+				.block_size = (u32)MIN(1ull << q->subcluster_bits, 4096),
+				.discard_align = (u32)q->cluster};
 	d->loop = l;
 	d->image = q;
 	pthread_mutex_init(&d->lock, NULL);

@@ -15,6 +15,7 @@
 #include <unistd.h>
 #include "base/term.h"
 #include "cli/cli.h"
+#include "cli/disk_opt.h"
 #include "cli/guest.h"
 #include "vmm/console.h"
 #include "vmm/instance.h"
@@ -31,7 +32,7 @@ struct run_options {
 	enum kvm_choice engine;
 	struct machine_disk disk[MACHINE_DISKS_MAX];
 	u32 ndisks;
-	bool virtio_console;
+	bool virtio_console, stop_on_enospc;
 	bool detach, verbose, quiet, no_reboot;
 };
 
@@ -78,38 +79,26 @@ static int parse_console(void *target, const char *value, struct err *e)
 	return 0;
 }
 
-static int disk_option(struct machine_disk *d, const char *opt, struct err *e)
-{
-	if (!strcmp(opt, "ro"))
-		d->readonly = true;
-	else if (strcmp(opt, "format=raw") != 0)
-		return err_set(e, EINVAL, "%s: not a disk option of this version (ro, format=raw)", opt);
-	return 0;
-}
-
 static int parse_disk(void *target, const char *value, struct err *e)
 {
 	struct run_options *o = target;
-	struct machine_disk d = {0};
-	char *copy = NULL, *path = NULL, *opt = NULL, *save = NULL;
 	int ret = 0;
 
 	if (o->ndisks == MACHINE_DISKS_MAX)
 		return err_set(e, E2BIG, "more than %d disks", MACHINE_DISKS_MAX);
-	if (!*value || *value == ',')
-		return err_set(e, EINVAL, "empty (give FILE[,ro])");
-	copy = strdup(value); /* begins with the path: free_disks() frees it */
-	if (!copy)
-		return err_set(e, ENOMEM, "no memory");
-	path = strtok_r(copy, ",", &save);
-	while (!ret && (opt = strtok_r(NULL, ",", &save)))
-		ret = disk_option(&d, opt, e);
-	if (ret) {
-		free(copy);
-		return ret;
-	}
-	d.path = path;
-	o->disk[o->ndisks++] = d;
+	ret = disk_opt_parse(value, &o->disk[o->ndisks], e);
+	if (!ret)
+		o->ndisks++;
+	return ret;
+}
+
+static int parse_enospc(void *target, const char *value, struct err *e)
+{
+	struct run_options *o = target;
+
+	o->stop_on_enospc = !strcmp(value, "stop");
+	if (!o->stop_on_enospc && strcmp(value, "report") != 0)
+		return err_set(e, EINVAL, "%s: not an answer to a full disk (stop, report)", value);
 	return 0;
 }
 
@@ -121,7 +110,10 @@ static const struct opt run_opts[] = {
 	{"memory", 'm', OPT_SIZE, AT(memory), "SIZE", "RAM, as 512M or 2G (default 512M)", MEM_MIN, MEM_MAX, NULL},
 	{"cpus", 'c', OPT_UINT, AT(cpus), "N", "virtual CPUs (default 1)", 1, MACHINE_CPUS_MAX, NULL},
 	{"engine", 'e', OPT_CALL, 0, "ENGINE", "auto, kvm or interp (default auto)", 0, 0, parse_engine},
-	{"disk", 'd', OPT_CALL, 0, "FILE[,ro]", "raw disk image or block device; may be repeated", 0, 0, parse_disk},
+	{"disk", 'd', OPT_CALL, 0, "FILE[,OPTION...]", "disk image or block device; may be repeated (see doppel(1))", 0, 0,
+	 parse_disk},
+	{"on-enospc", 0, OPT_CALL, 0, "WHAT", "the host's disk is full: stop the VM, or report an I/O error to the guest (default)",
+	 0, 0, parse_enospc},
 	{"console", 0, OPT_CALL, 0, "DEVICE", "serial (ttyS0) or virtio (hvc0; needs its driver) (default serial)", 0, 0,
 	 parse_console},
 	{"name", 'n', OPT_STRING, AT(name), "NAME", "name for the other commands (default vm-PID)", 0, 0, NULL},
@@ -164,7 +156,8 @@ static int open_files(struct run *r, struct err *e)
 
 	r->cfg = (struct machine_config){.name = r->instance.name, .append = o->append, .kernel_fd = -1, .initrd_fd = -1,
 					 .kernel_name = o->kernel, .initrd_name = o->initrd, .memory = o->memory,
-					 .cpus = o->cpus, .engine = o->engine, .ndisks = o->ndisks, .no_reboot = o->no_reboot,
+					 .cpus = o->cpus, .engine = o->engine, .ndisks = o->ndisks,
+					 .stop_on_enospc = o->stop_on_enospc, .no_reboot = o->no_reboot,
 					 .debug_exit_port = (u16)o->debug_exit};
 	memcpy(r->cfg.disk, o->disk, sizeof(r->cfg.disk));
 	if (!o->kernel) {
@@ -362,7 +355,7 @@ static void tell_done(struct run *r)
 static void free_disks(struct run_options *o)
 {
 	for (u32 i = 0; i < o->ndisks; i++)
-		free((char *)o->disk[i].path);
+		free((char *)o->disk[i].disk.path);
 }
 
 static void release(struct run *r)

@@ -9,6 +9,7 @@
 
 #include <pthread.h>
 #include <linux/kvm.h>
+#include "backends/disk.h"
 #include "base/base.h"
 #include "devices/guestmem.h"
 #include "kvm/kvm.h"
@@ -24,8 +25,8 @@ enum { STATUS_PANIC = 120, STATUS_TRIPLE_FAULT = 121, STATUS_FAILED = 125 };
 
 struct chardev;
 struct machine_disk {
-	const char *path;
-	bool readonly;
+	struct disk_config disk;
+	char serial[21];
 };
 struct machine_config {
 	const char *name;
@@ -37,6 +38,7 @@ struct machine_config {
 	enum kvm_choice engine;
 	struct machine_disk disk[MACHINE_DISKS_MAX];
 	u32 ndisks;
+	bool stop_on_enospc; /* a full host disk pauses the VM; else the guest sees an I/O error */
 	bool no_reboot;
 	u16 debug_exit_port; /* 0: none */
 	struct chardev *serial, *virtio_console; /* NULL: no one listens; no such device */
