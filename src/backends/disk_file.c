@@ -9,7 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { SECTOR = 512, PHYSICAL_MAX = 65536, DIRECT_ALIGN = 4096 };
+enum { SECTOR = 512, PHYSICAL_MAX = 65536, DIRECT_ALIGN = 4096, LOCK_TRIES = 20, LOCK_WAIT_US = 20000 };
 
 /* ---- locks ---- */
 #define RANGE_BASE (1ull << 62)
@@ -53,14 +53,23 @@ static int lock_as_qemu(const struct disk_file *f, bool whole)
 	return 0;
 }
 
-static int lock_image(const struct disk_file *f, const struct disk_file_options *o, struct err *e)
+static int try_lock(const struct disk_file *f, const struct disk_file_options *o)
 {
 	u64 n = o->lock_size; /* 0: to the end, however long the file gets */
-	int r = -EINVAL;
-	if (o->lock_offset < RANGE_BASE && n < RANGE_BASE - o->lock_offset)
-		r = lock_range(f->fd, f->read_only ? F_RDLCK : F_WRLCK, RANGE_BASE + o->lock_offset, n);
-	if (!r)
-		r = lock_as_qemu(f, !o->lock_offset && !n);
+	if (o->lock_offset >= RANGE_BASE || n >= RANGE_BASE - o->lock_offset)
+		return -EINVAL;
+	int r = lock_range(f->fd, f->read_only ? F_RDLCK : F_WRLCK, RANGE_BASE + o->lock_offset, n);
+	return r ? r : lock_as_qemu(f, !o->lock_offset && !n);
+}
+
+/* The io_uring of a process that was just killed lets go of its files a little later than the process. */
+static int lock_image(const struct disk_file *f, const struct disk_file_options *o, struct err *e)
+{
+	int r = try_lock(f, o);
+	for (int i = 0; i < LOCK_TRIES && (r == -EAGAIN || r == -EACCES); i++) {
+		usleep(LOCK_WAIT_US);
+		r = try_lock(f, o);
+	}
 	if (r == -EAGAIN || r == -EACCES)
 		return err_set(e, EBUSY, in_use, o->path);
 	return r ? err_set(e, -r, "%s: cannot lock: %s", o->path, strerror(-r)) : 0;
