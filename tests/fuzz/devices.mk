@@ -4,3 +4,9 @@ $(B)/tests/fuzz/fuzz_devices: tests/fuzz/fuzz_devices.c tests/unit/fake_machine.
 	@echo LD $@ && $(CC) $(V_CFLAGS) -fsanitize=address,undefined -fno-sanitize-recover=undefined -Itests/unit -o $@ \
 		tests/fuzz/fuzz_devices.c tests/unit/fake_machine.c tests/unit/virtio_driver.c \
 		src/devices/*.c src/backends/*.c src/base/loop.c src/base/err.c $(V_LIBS)
+FUZZERS += $(B)/tests/fuzz/fuzz_qcow2
+$(B)/tests/fuzz/fuzz_qcow2: tests/fuzz/fuzz_qcow2.c tests/unit/fake_machine.c $(wildcard src/devices/*.c src/backends/*.c)
+	@mkdir -p $(@D)
+	@echo LD $@ && $(CC) $(V_CFLAGS) -fsanitize=address,undefined -fno-sanitize-recover=undefined -Itests/unit -o $@ \
+		tests/fuzz/fuzz_qcow2.c tests/unit/fake_machine.c \
+		src/devices/*.c src/backends/*.c src/base/loop.c src/base/err.c $(V_LIBS)
