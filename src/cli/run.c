@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
+#include "backends/chardev_spool.h"
 #include "base/term.h"
 #include "cli/cli.h"
 #include "cli/disk_opt.h"
@@ -26,7 +27,7 @@
 enum { BUILTIN_DEBUG_EXIT = 0xf4 }; /* a failed self-test writes there */
 
 struct run_options {
-	const char *kernel, *initrd, *append, *name;
+	const char *kernel, *initrd, *append, *name, *printer;
 	u64 memory;
 	u32 cpus, debug_exit;
 	enum kvm_choice engine;
@@ -43,6 +44,7 @@ struct run {
 	struct loop *loop;
 	struct console *console;
 	struct machine *machine;
+	struct chardev *printer;
 	struct qmp *qmp;
 	int signal_fd;
 	int ready_fd; /* --detach: tells the parent how the start went; else -1 */
@@ -92,6 +94,16 @@ static int parse_disk(void *target, const char *value, struct err *e)
 	return ret;
 }
 
+static int parse_spool(void *target, const char *value, struct err *e)
+{
+	struct run_options *o = target;
+
+	if (strncmp(value, "printer=", 8) != 0 || !value[8])
+		return err_set(e, EINVAL, "%s: not a spooled device (printer=DIR)", value);
+	o->printer = value + 8;
+	return 0;
+}
+
 static int parse_enospc(void *target, const char *value, struct err *e)
 {
 	struct run_options *o = target;
@@ -114,6 +126,7 @@ static const struct opt run_opts[] = {
 	 parse_disk},
 	{"on-enospc", 0, OPT_CALL, 0, "WHAT", "the host's disk is full: stop the VM, or report an I/O error to the guest (default)",
 	 0, 0, parse_enospc},
+	{"spool", 0, OPT_CALL, 0, "printer=DIR", "a printer: each job of the guest becomes a file in DIR", 0, 0, parse_spool},
 	{"console", 0, OPT_CALL, 0, "DEVICE", "serial (ttyS0) or virtio (hvc0; needs its driver) (default serial)", 0, 0,
 	 parse_console},
 	{"name", 'n', OPT_STRING, AT(name), "NAME", "name for the other commands (default vm-PID)", 0, 0, NULL},
@@ -245,6 +258,19 @@ static int start_control(struct run *r, struct err *e)
 	return ret ? err_set(e, -ret, "%s: %s", r->instance.dir, strerror(-ret)) : 0;
 }
 
+/* Before there are threads: it is a process. */
+static int open_spool(struct run *r, struct err *e)
+{
+	int ret = 0;
+
+	if (!r->o.printer)
+		return 0;
+	ret = chardev_spool_create(r->loop, r->o.printer, r->instance.name, &r->printer, e);
+	if (!ret)
+		r->cfg.port[r->cfg.nports++] = (struct machine_port){"printer", r->printer};
+	return ret;
+}
+
 static int acquire(struct run *r, struct err *e)
 {
 	int ret = open_files(r, e);
@@ -255,6 +281,9 @@ static int acquire(struct run *r, struct err *e)
 	r->console = r->loop ? console_new(r->loop) : NULL;
 	if (!r->console)
 		return err_set(e, ENOMEM, "run: no memory");
+	ret = open_spool(r, e);
+	if (ret)
+		return ret;
 	*(r->o.virtio_console ? &r->cfg.virtio_console : &r->cfg.serial) = console_chardev(r->console);
 	ret = catch_signals(r);
 	if (ret)
@@ -361,6 +390,7 @@ static void free_disks(struct run_options *o)
 static void release(struct run *r)
 {
 	machine_destroy(r->machine);
+	chardev_destroy(r->printer);
 	console_free(r->console);
 	if (r->cfg.kernel_fd >= 0)
 		close(r->cfg.kernel_fd);

@@ -159,10 +159,14 @@ static int add_board(struct machine *m, struct pci_host **pci)
 
 static int add_virtio_console(struct machine *m, struct pci_host *pci)
 {
-	struct virtio_console_options o = {.n_ports = 1, .port[0] = {.chardev = m->cfg.virtio_console, .console = true}};
+	struct chardev *console = m->cfg.virtio_console;
+	struct virtio_console_options o = {.n_ports = 1, .port[0] = {.chardev = console, .console = console != NULL}};
 	struct virtio_console *c = NULL;
 
-	return m->cfg.virtio_console ? virtio_console_create(m, pci, &o, &c) : 0;
+	for (u32 i = 0; i < m->cfg.nports; i++)
+		o.port[o.n_ports++] = (struct virtio_console_port_options){.chardev = m->cfg.port[i].chardev,
+									   .name = m->cfg.port[i].name};
+	return console || m->cfg.nports ? virtio_console_create(m, pci, &o, &c) : 0;
 }
 
 static int add_disk(struct machine *m, struct pci_host *pci, const struct machine_disk *d, struct err *e)
