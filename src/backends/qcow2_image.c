@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "backends/qcow2_int.h"
 
@@ -52,13 +53,13 @@ static int backing_path(const struct qcow2_image *q, char *path, struct err *e)
 	return 0;
 }
 
-static int check_lineage(const struct lineage *l, const struct disk_file *f, const char *name, struct err *e)
+static int check_lineage(const struct lineage *l, dev_t dev, ino_t ino, const char *name, struct err *e)
 {
 	if (l->depth >= QCOW2_CHAIN_MAX)
 		return err_set(e, ELOOP, "%s: chain of more than %d backing files (qemu-img rebase or commit shortens it)",
 			       name, QCOW2_CHAIN_MAX);
 	for (; l; l = l->up)
-		if (l->file->dev == f->dev && l->file->ino == f->ino)
+		if (l->file->dev == dev && l->file->ino == ino)
 			return err_set(e, ELOOP, "%s: is its own backing file (qemu-img rebase mends it)", name);
 	return 0;
 }
@@ -66,6 +67,7 @@ static int check_lineage(const struct lineage *l, const struct disk_file *f, con
 static int open_backing(struct qcow2_image *q, const struct lineage *l, struct err *e)
 {
 	struct disk_file f;
+	struct stat st;
 	char path[PATH_MAX];
 	bool raw = !strcmp(q->h.backing_format, "raw");
 	if (!q->h.backing[0])
@@ -77,6 +79,8 @@ static int open_backing(struct qcow2_image *q, const struct lineage *l, struct e
 		return err_set(e, ENOTSUP, "%s: backing file in format %s: not supported (raw and qcow2 are)", q->name,
 			       q->h.backing_format);
 	int r = backing_path(q, path, e);
+	if (!r && !stat(path, &st)) /* before the lock, which would blame another machine */
+		r = check_lineage(l, st.st_dev, st.st_ino, path, e);
 	if (r)
 		return r;
 	const struct disk_file_options o = {.path = path, .read_only = true,
@@ -84,7 +88,7 @@ static int open_backing(struct qcow2_image *q, const struct lineage *l, struct e
 	r = disk_file_open(&f, &o, e);
 	if (r)
 		return r;
-	r = check_lineage(l, &f, path, e);
+	r = check_lineage(l, f.dev, f.ino, path, e);
 	if (!r)
 		r = raw ? qcow2_image_raw(&f, path, &q->backing, e) : open_qcow2(&f, path, NULL, l, &q->backing, e);
 	if (r)
