@@ -179,8 +179,10 @@ void disk_file_close(struct disk_file *f)
 {
 	if (f->direct_fd >= 0)
 		close(f->direct_fd);
-	if (f->fd >= 0)
-		close(f->fd); /* and with it the locks */
+	if (f->fd >= 0) {
+		lock_range(f->fd, F_UNLCK, 0, 0); /* an io_uring may hold the file a little longer than we do */
+		close(f->fd);
+	}
 	f->fd = f->direct_fd = -1;
 }
 
@@ -202,6 +204,13 @@ void disk_file_aim(const struct disk_file *f, struct disk_req *r)
 		r->fd = f->direct_fd;
 		r->other_fd = f->fd;
 	}
+}
+
+bool disk_file_read_cached(const struct disk_file *f, u64 off, const struct iovec *iov, unsigned n, u64 len)
+{
+	if (f->direct_fd >= 0)
+		return false;
+	return preadv2(f->fd, iov, (int)n, (off_t)off, RWF_NOWAIT) == (ssize_t)len;
 }
 
 int disk_file_read(const struct disk_file *f, u64 off, void *p, u64 n)

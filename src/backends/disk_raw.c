@@ -74,6 +74,11 @@ static void raw_submit(struct disk *disk, struct disk_req *r)
 	disk_aio_submit(&d->aio, r);
 }
 
+static bool raw_read_now(struct disk *disk, const struct disk_req *r, u64 offset)
+{
+	return disk_file_read_cached(&raw_of(disk)->file, offset, r->iov, r->n_iov, r->len);
+}
+
 static void raw_flush_queue(struct disk *disk)
 {
 	disk_aio_go(&raw_of(disk)->aio);
@@ -94,7 +99,7 @@ static void raw_destroy(struct disk *disk)
 }
 
 static const struct disk_ops raw_ops = {
-    .submit = raw_submit, .flush_queue = raw_flush_queue, .drain = raw_drain, .destroy = raw_destroy};
+    .submit = raw_submit, .read_now = raw_read_now, .flush_queue = raw_flush_queue, .drain = raw_drain, .destroy = raw_destroy};
 
 int disk_raw_create(struct loop *l, const char *path, struct disk_file *f, struct disk **out, struct err *e)
 {

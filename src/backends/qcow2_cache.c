@@ -68,6 +68,8 @@ int qcow2_cache_get(struct qcow2_image *q, struct qcow2_cache *c, u64 host, bool
 		if (set[i].used < t->used)
 			t = &set[i];
 	}
+	if (q->no_reading)
+		return -EAGAIN;
 	if (!t->data && posix_memalign((void **)&t->data, 4096, q->cluster))
 		return -ENOMEM;
 	r = make_room(q, c, t);

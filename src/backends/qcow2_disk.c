@@ -3,6 +3,9 @@
  * thread, looks up and changes tables with plain calls, and moves guest data by disk_aio, so that many transfers
  * are under way at once and the main loop never waits for a disk. Finished requests go back by an eventfd.
  *
+ * A read whose tables and data are in memory already the main thread does itself, if it gets the images' lock at
+ * once: a hand-over to the thread and back costs several times as much as the read.
+ *
  * FLUSH covers the requests completed before it was submitted. With changed tables it is a commit; without, a
  * sync among the other transfers.
  */
@@ -20,7 +23,7 @@
 #include "backends/disk_aio.h"
 #include "backends/qcow2_int.h"
 
-enum { PARTS_MAX = 512 };
+enum { PARTS_MAX = 512, AT_ONCE_MAX = 128 * 1024 };
 
 struct queue {
 	struct disk_req *head, **tail;
@@ -35,6 +38,7 @@ struct qcow2_disk {
 	pthread_mutex_t lock;
 	struct queue in, out; /* under lock */
 	bool quit;
+	pthread_mutex_t images; /* their owner for the moment: the thread, or a main thread that reads */
 	struct queue gathered; /* main thread: submitted, not yet handed over */
 	/* the thread's */
 	struct disk_aio aio;
@@ -113,9 +117,24 @@ static void part_settled(void *arg, struct disk_req *r, int result)
 	free(p);
 }
 
+/* Through the page cache a small transfer is a copy, done sooner than handed to the ring. -EAGAIN: it is not. */
+static int at_once(const struct disk_req *r, enum disk_op op, struct qcow2_image *q, u64 at, u64 host, u64 len)
+{
+	if (!len || len > AT_ONCE_MAX || q->file.direct_fd >= 0)
+		return -EAGAIN;
+	struct iovec iov[r->n_iov + 1];
+	unsigned n = qcow2_slice(r->iov, r->n_iov, at, len, iov);
+	if (op == DISK_WRITE)
+		return qcow2_write_vec(q, host, iov, n, len);
+	return disk_file_read_cached(&q->file, host, iov, n, len) ? 0 : -EAGAIN;
+}
+
 static int start_part(struct work *w, enum disk_op op, struct qcow2_image *q, u64 at, u64 host, u64 len)
 {
 	struct qcow2_disk *d = w->d;
+	int ret = at_once(w->r, op, q, at, host, len);
+	if (ret != -EAGAIN)
+		return ret;
 	while (d->parts >= PARTS_MAX)
 		disk_aio_wait(&d->aio);
 	struct part *p = malloc(sizeof(*p) + w->r->n_iov * sizeof(p->iov[0]));
@@ -256,7 +275,9 @@ static void start(struct qcow2_disk *d, struct disk_req *r)
 		return;
 	}
 	*w = (struct work){.d = d, .r = r, .pending = 1};
+	pthread_mutex_lock(&d->images);
 	int ret = handlers[r->op](w);
+	pthread_mutex_unlock(&d->images);
 	if (ret && !w->result)
 		w->result = ret;
 	put_work(w);
@@ -265,8 +286,12 @@ static void start(struct qcow2_disk *d, struct disk_req *r)
 /* Hands over what has settled; in write-through mode not before its tables are safe. */
 static void finish(struct qcow2_disk *d)
 {
-	bool commit = d->disk.write_through && d->settled.head && !qcow2_clean(d->image);
-	int ret = commit ? qcow2_commit(d->image) : 0; /* may wait, and so settle more: which it covers too */
+	int ret = 0;
+	if (d->disk.write_through && d->settled.head) { /* it may wait, and so settle more: which it covers too */
+		pthread_mutex_lock(&d->images);
+		ret = qcow2_commit(d->image);
+		pthread_mutex_unlock(&d->images);
+	}
 	struct disk_req *r = queue_take_all(&d->settled), *next = NULL;
 	if (!r)
 		return;
@@ -288,7 +313,8 @@ static void *serve(void *arg)
 	bool quit = false;
 	while (!quit) {
 		poll(p, 2, -1);
-		silence(d->in_fd);
+		if (p[0].revents)
+			silence(d->in_fd);
 		pthread_mutex_lock(&d->lock);
 		struct disk_req *r = queue_take_all(&d->in), *next = NULL;
 		quit = d->quit;
@@ -298,7 +324,8 @@ static void *serve(void *arg)
 			start(d, r);
 		}
 		disk_aio_go(&d->aio);
-		disk_aio_reap(&d->aio);
+		if (d->aio.in_flight || p[1].revents)
+			disk_aio_reap(&d->aio);
 		finish(d);
 	}
 	return NULL;
@@ -333,6 +360,39 @@ static void disk_submit_op(struct disk *disk, struct disk_req *r)
 	queue_put(&disk_of(disk)->gathered, r);
 }
 
+static void allow_reading(struct qcow2_image *q, bool allow)
+{
+	for (; q && !q->raw; q = q->backing)
+		q->no_reading = !allow;
+}
+
+static bool read_pieces(struct qcow2_image *q, const struct disk_req *r, u64 offset)
+{
+	for (u64 at = 0; at < r->len;) {
+		struct qcow2_source s;
+		if (qcow2_find(q, offset + at, r->len - at, &s) || s.kind == QCOW2_EXT_PACKED)
+			return false;
+		if (s.kind == QCOW2_EXT_ZERO)
+			give(r, at, s.len, NULL);
+		else if (at_once(r, DISK_READ, s.image, at, s.host, s.len))
+			return false;
+		at += s.len;
+	}
+	return true;
+}
+
+static bool disk_read_now_op(struct disk *disk, const struct disk_req *r, u64 offset)
+{
+	struct qcow2_disk *d = disk_of(disk);
+	if (pthread_mutex_trylock(&d->images))
+		return false;
+	allow_reading(d->image, false);
+	bool done = read_pieces(d->image, r, offset);
+	allow_reading(d->image, true);
+	pthread_mutex_unlock(&d->images);
+	return done;
+}
+
 static void disk_flush_queue(struct disk *disk)
 {
 	struct qcow2_disk *d = disk_of(disk);
@@ -362,6 +422,7 @@ static void free_disk(struct qcow2_disk *d)
 	if (d->out_fd >= 0)
 		close(d->out_fd);
 	pthread_mutex_destroy(&d->lock);
+	pthread_mutex_destroy(&d->images);
 	free(d);
 }
 
@@ -379,6 +440,7 @@ static void disk_destroy_op(struct disk *disk)
 }
 
 static const struct disk_ops qcow2_ops = {.submit = disk_submit_op,
+					  .read_now = disk_read_now_op,
 					  .flush_queue = disk_flush_queue,
 					  .drain = disk_drain_op,
 					  .destroy = disk_destroy_op};
@@ -406,6 +468,7 @@ int qcow2_disk_create(struct loop *l, struct qcow2_image *q, bool write_through,
 	d->loop = l;
 	d->image = q;
 	pthread_mutex_init(&d->lock, NULL);
+	pthread_mutex_init(&d->images, NULL);
 	queue_init(&d->in);
 	queue_init(&d->out);
 	queue_init(&d->gathered);

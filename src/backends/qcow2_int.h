@@ -90,6 +90,7 @@ struct qcow2_image {
 	u8 *zipped;  /* two clusters: a compressed one may be a little larger than it */
 	u8 *unzipped; /* the last compressed cluster that was read */
 	u64 unzipped_entry;
+	bool no_reading; /* a table that is not in the cache is -EAGAIN */
 	void (*quiesce)(void *arg); /* waits for the transfers in flight */
 	void *arg;
 };
@@ -198,6 +199,7 @@ int qcow2_unpack(struct qcow2_image *q, u64 entry, const u8 **data); /* one clus
 /* ---- qcow2_write.c, qcow2_zero.c ---- */
 /* Writes the beginning of [off, off + len), which is not all in place, and says how much it was. */
 int qcow2_write_new(struct qcow2_image *q, u64 off, u64 len, const struct iovec *iov, unsigned n_iov, u64 *done);
+int qcow2_write_vec(struct qcow2_image *q, u64 off, struct iovec *iov, unsigned n, u64 len); /* off: in the file */
 int qcow2_release(struct qcow2_image *q, u64 entry); /* what the entry names loses a reference, later */
 int qcow2_write_zeroes(struct qcow2_image *q, u64 off, u64 len, bool unmap);
 int qcow2_discard(struct qcow2_image *q, u64 off, u64 len);

@@ -18,7 +18,7 @@ struct span {
 	u64 from, at, n, to; /* bytes from there */
 };
 
-static int write_vec(struct qcow2_image *q, u64 off, struct iovec *iov, unsigned n, u64 len)
+int qcow2_write_vec(struct qcow2_image *q, u64 off, struct iovec *iov, unsigned n, u64 len)
 {
 	struct disk_req r = {.op = DISK_WRITE, .offset = off, .len = len, .iov = iov, .n_iov = n};
 	disk_file_aim(&q->file, &r);
@@ -78,7 +78,7 @@ static int write_span(struct qcow2_image *q, struct span *s, u64 guest, const st
 	k += qcow2_slice(iov, n_iov, 0, s->n, v + k);
 	if (tail)
 		v[k++] = (struct iovec){t, tail};
-	return write_vec(q, s->host + s->from, v, k, head + s->n + tail);
+	return qcow2_write_vec(q, s->host + s->from, v, k, head + s->n + tail);
 }
 
 /* Bits of the subclusters that [from, to) of a cluster touches. */
