@@ -16,7 +16,7 @@ E_CFLAGS += $(if $(IS_CLANG),,-fno-tree-loop-distribute-patterns)
 ET_CFLAGS := $(V_CFLAGS) -fno-pie
 # `make asan`: all of ASan and UBSan for the VMM. For the engine, which has no runtime, UBSan that traps.
 E_CFLAGS += $(if $(SAN),-fsanitize=undefined -fno-sanitize=alignment -fsanitize-undefined-trap-on-error)
-PKGS := libarchive liburing libseccomp libcjson
+PKGS := libarchive liburing libseccomp libcjson zlib libzstd
 V_CFLAGS += $(SAN) $(shell pkg-config --cflags $(PKGS) 2>/dev/null) -fPIE
 V_LIBS := $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lpthread
 
