@@ -16,6 +16,7 @@
 #include "base/term.h"
 #include "cli/cli.h"
 #include "cli/guest.h"
+#include "cli/net_opts.h"
 #include "vmm/console.h"
 #include "vmm/instance.h"
 #include "vmm/machine.h"
@@ -31,6 +32,8 @@ struct run_options {
 	enum kvm_choice engine;
 	struct machine_disk disk[MACHINE_DISKS_MAX];
 	u32 ndisks;
+	struct net_options net[MACHINE_NETS_MAX];
+	u32 nnets;
 	bool virtio_console;
 	bool detach, verbose, quiet, no_reboot;
 };
@@ -113,6 +116,20 @@ static int parse_disk(void *target, const char *value, struct err *e)
 	return 0;
 }
 
+static int parse_net(void *target, const char *value, struct err *e)
+{
+	struct run_options *o = target;
+	struct net_options n;
+	int ret = 0;
+
+	if (o->nnets == MACHINE_NETS_MAX)
+		return err_set(e, E2BIG, "more than %d networks", MACHINE_NETS_MAX);
+	ret = net_options_parse(value, &n, e);
+	if (!ret && n.kind != NET_NONE)
+		o->net[o->nnets++] = n;
+	return ret;
+}
+
 #define AT(field) offsetof(struct run_options, field)
 static const struct opt run_opts[] = {
 	{"kernel", 'k', OPT_STRING, AT(kernel), "FILE", "kernel: bzImage, ELF vmlinux or multiboot; or builtin", 0, 0, NULL},
@@ -122,6 +139,8 @@ static const struct opt run_opts[] = {
 	{"cpus", 'c', OPT_UINT, AT(cpus), "N", "virtual CPUs (default 1)", 1, MACHINE_CPUS_MAX, NULL},
 	{"engine", 'e', OPT_CALL, 0, "ENGINE", "auto, kvm or interp (default auto)", 0, 0, parse_engine},
 	{"disk", 'd', OPT_CALL, 0, "FILE[,ro]", "raw disk image or block device; may be repeated", 0, 0, parse_disk},
+	{"net", 0, OPT_CALL, 0, "NETWORK", "none, user[,hostfwd=tcp:HOSTPORT:GUESTPORT], and others; see doppel(1)", 0, 0,
+	 parse_net},
 	{"console", 0, OPT_CALL, 0, "DEVICE", "serial (ttyS0) or virtio (hvc0; needs its driver) (default serial)", 0, 0,
 	 parse_console},
 	{"name", 'n', OPT_STRING, AT(name), "NAME", "name for the other commands (default vm-PID)", 0, 0, NULL},
@@ -164,9 +183,10 @@ static int open_files(struct run *r, struct err *e)
 
 	r->cfg = (struct machine_config){.name = r->instance.name, .append = o->append, .kernel_fd = -1, .initrd_fd = -1,
 					 .kernel_name = o->kernel, .initrd_name = o->initrd, .memory = o->memory,
-					 .cpus = o->cpus, .engine = o->engine, .ndisks = o->ndisks, .no_reboot = o->no_reboot,
+					 .cpus = o->cpus, .engine = o->engine, .ndisks = o->ndisks, .nnets = o->nnets, .no_reboot = o->no_reboot,
 					 .debug_exit_port = (u16)o->debug_exit};
 	memcpy(r->cfg.disk, o->disk, sizeof(r->cfg.disk));
+	memcpy(r->cfg.net, o->net, sizeof(r->cfg.net));
 	if (!o->kernel) {
 		ret = default_guest(&r->guest, o->initrd == NULL, e);
 		if (ret)

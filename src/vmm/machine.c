@@ -13,6 +13,7 @@
 #include "devices/uart.h"
 #include "devices/virtio_blk.h"
 #include "devices/virtio_console.h"
+#include "devices/virtio_net.h"
 #include "devices/virtio_rng.h"
 #include "vmm/acpi.h"
 #include "vmm/machine.h"
@@ -183,6 +184,41 @@ static int add_disks(struct machine *m, struct pci_host *pci, struct err *e)
 	return 0;
 }
 
+/* Locally administered, and the same each time a VM of this name starts. */
+static void default_mac(const struct machine *m, u32 index, u8 *mac)
+{
+	u64 hash = 0xcbf29ce484222325ull; /* FNV-1a */
+
+	for (const char *p = m->cfg.name ? m->cfg.name : ""; *p; p++)
+		hash = (hash ^ (u8)*p) * 0x100000001b3ull;
+	hash = (hash ^ index ^ (u64)geteuid() << 8) * 0x100000001b3ull;
+	hash ^= hash >> 32;
+	memcpy(mac, (u8[]){0x52, 0x54, 0x00}, 3);
+	memcpy(mac + 3, &hash, 3);
+}
+
+static int add_nets(struct machine *m, struct pci_host *pci, struct err *e)
+{
+	for (u32 i = 0; i < m->cfg.nnets; i++) {
+		const struct net_options *net = &m->cfg.net[i];
+		struct virtio_net_options o = {0};
+		struct virtio_net *n = NULL;
+		int ret = net_open(m->loop, net, &o.net, e);
+
+		if (ret)
+			return ret;
+		default_mac(m, i, o.mac);
+		if (net->mac_given)
+			memcpy(o.mac, net->mac, sizeof(o.mac));
+		ret = virtio_net_create(m, pci, &o, &n);
+		if (ret) {
+			net_destroy(o.net);
+			return err_set(e, -ret, "--net: %s", strerror(-ret));
+		}
+	}
+	return 0;
+}
+
 static int assemble(struct machine *m, struct err *e)
 {
 	struct pci_host *pci = NULL;
@@ -213,6 +249,8 @@ static int assemble(struct machine *m, struct err *e)
 		return err_set(e, -ret, "machine: cannot create a device: %s%s", strerror(-ret),
 			       ret == -EBUSY ? " (--debug-exit port taken by another device?)" : "");
 	ret = add_disks(m, pci, e);
+	if (!ret)
+		ret = add_nets(m, pci, e);
 	return ret ? ret : power_on_save(m, e);
 }
 

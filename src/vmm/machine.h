@@ -9,6 +9,7 @@
 
 #include <pthread.h>
 #include <linux/kvm.h>
+#include "backends/net.h"
 #include "base/base.h"
 #include "devices/guestmem.h"
 #include "kvm/kvm.h"
@@ -17,6 +18,7 @@
 
 #define MACHINE_CPUS_MAX  64
 #define MACHINE_DISKS_MAX 8
+#define MACHINE_NETS_MAX  4
 #define MACHINE_EXITS     48
 
 /* Exit statuses of a VM that is not powered off by its guest. */
@@ -37,6 +39,8 @@ struct machine_config {
 	enum kvm_choice engine;
 	struct machine_disk disk[MACHINE_DISKS_MAX];
 	u32 ndisks;
+	struct net_options net[MACHINE_NETS_MAX];
+	u32 nnets;
 	bool no_reboot;
 	u16 debug_exit_port; /* 0: none */
 	struct chardev *serial, *virtio_console; /* NULL: no one listens; no such device */
