@@ -110,7 +110,8 @@ struct net_options {
 	enum net_kind kind;
 	bool host_loopback;	     /* USER: 10.0.2.2 is this machine's loopback */
 	char text[108];		     /* path, interface or LAN name */
-	unsigned queues;	     /* TAP */
+	unsigned queues;	     /* TAP: 1..NET_PAIRS_MAX */
+	u16 mtu;		     /* 0: as the kind has it */
 	bool mac_given;
 	u8 mac[NET_MAC];
 	unsigned n_forwards;

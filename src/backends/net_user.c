@@ -17,13 +17,18 @@ enum { USER_MTU = 65520, FORWARD_TEXT = 40 };
 	(BIT64(VIRTIO_NET_F_CSUM) | BIT64(VIRTIO_NET_F_HOST_TSO4) | BIT64(VIRTIO_NET_F_HOST_TSO6) |                    \
 	 BIT64(VIRTIO_NET_F_HOST_ECN) | BIT64(VIRTIO_NET_F_GUEST_CSUM))
 
+static u16 mtu_of(const struct net_options *o)
+{
+	return o->mtu ? o->mtu : USER_MTU;
+}
+
 static int start(const struct net_options *o, int fd, struct err *e)
 {
 	char forward[NET_FORWARDS_MAX][FORWARD_TEXT], mtu[12];
 	char *argv[NET_FORWARDS_MAX + 6] = {NULL, "user", mtu, o->host_loopback ? "loopback" : "no-loopback"};
 	unsigned n = 4;
 
-	snprintf(mtu, sizeof(mtu), "%d", USER_MTU);
+	snprintf(mtu, sizeof(mtu), "%u", mtu_of(o));
 	for (unsigned i = 0; i < o->n_forwards; i++) {
 		const struct net_forward *f = &o->forward[i];
 
@@ -45,7 +50,7 @@ int net_open_user(struct loop *l, const struct net_options *o, struct net **out,
 	if (pid > 0)
 		ret = net_process_ready(pair[0], e);
 	if (!ret)
-		ret = net_link_new(l, pair[0], pid, USER_FEATURES, USER_MTU, out);
+		ret = net_link_new(l, pair[0], pid, USER_FEATURES, mtu_of(o), out);
 	if (!ret)
 		return 0;
 	close(pair[0]);

@@ -8,6 +8,8 @@
 
 #define ANY_KIND  0xffu
 #define LOOPBACK4 "127.0.0.1"
+#define NAME_CHARS "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
+enum { MTU_MIN = 576, MTU_MAX = 65520 };
 
 static int parse_port(const char *text, u16 *port, struct err *e)
 {
@@ -72,6 +74,37 @@ static int set_mac(struct net_options *o, char *value, struct err *e)
 	return 0;
 }
 
+static int set_mtu(struct net_options *o, char *value, struct err *e)
+{
+	char *end = NULL;
+	unsigned long v = strtoul(value, &end, 10);
+
+	if (*value < '0' || *value > '9' || *end || v < MTU_MIN || v > MTU_MAX)
+		return err_set(e, EINVAL, "mtu=%s: out of range (%d to %d)", value, MTU_MIN, MTU_MAX);
+	o->mtu = (u16)v;
+	return 0;
+}
+
+static int set_queues(struct net_options *o, char *value, struct err *e)
+{
+	if (value[0] < '1' || value[0] > '0' + NET_PAIRS_MAX || value[1])
+		return err_set(e, EINVAL, "queues=%s: out of range (1 to %d)", value, NET_PAIRS_MAX);
+	o->queues = (unsigned)(value[0] - '0');
+	return 0;
+}
+
+static int set_text(struct net_options *o, char *value, struct err *e)
+{
+	size_t most = o->kind == NET_TAP ? 15 : o->kind == NET_LAN ? NET_NAME_MAX : sizeof(o->text) - 1;
+
+	if (!*value || strlen(value) > most)
+		return err_set(e, EINVAL, "%s: empty or longer than %zu characters", value, most);
+	if (o->kind == NET_LAN && strspn(value, NAME_CHARS) != strlen(value))
+		return err_set(e, EINVAL, "%s: not a LAN's name (letters, digits, '-', '_')", value);
+	snprintf(o->text, sizeof(o->text), "%s", value);
+	return 0;
+}
+
 static const struct {
 	const char *name;
 	unsigned kinds; /* bits of enum net_kind */
@@ -79,7 +112,11 @@ static const struct {
 } options[] = {
 	{"hostfwd", BIT(NET_USER), set_hostfwd},
 	{"hostloopback", BIT(NET_USER), set_hostloopback},
+	{"path", BIT(NET_PASST) | BIT(NET_SOCKET), set_text},
+	{"ifname", BIT(NET_TAP), set_text},
+	{"queues", BIT(NET_TAP), set_queues},
 	{"mac", ANY_KIND, set_mac},
+	{"mtu", ANY_KIND, set_mtu},
 };
 
 static int set_option(struct net_options *o, const char *kind, char *text, struct err *e)
@@ -95,20 +132,37 @@ static int set_option(struct net_options *o, const char *kind, char *text, struc
 	return err_set(e, EINVAL, "%s: not an option of --net %s (see doppel(1))", text, kind);
 }
 
-static int set_kind(struct net_options *o, const char *text, struct err *e)
-{
-	static const struct {
-		const char *name;
-		enum net_kind kind;
-	} kinds[] = {{"none", NET_NONE}, {"user", NET_USER}};
+static const struct {
+	const char *name;
+	enum net_kind kind;
+	const char *needs; /* the option that says which */
+} kinds[] = {
+	{"none", NET_NONE, NULL},	   {"user", NET_USER, NULL},	     {"lan", NET_LAN, "lan=NAME"},
+	{"passt", NET_PASST, "path=PATH"}, {"socket", NET_SOCKET, "path=PATH"}, {"tap", NET_TAP, "ifname=NAME"},
+};
 
+/* KIND, or lan=NAME */
+static int set_kind(struct net_options *o, char *text, struct err *e)
+{
+	char *eq = strchr(text, '=');
+
+	if (eq)
+		*eq++ = 0;
 	for (unsigned i = 0; i < ARRAY_SIZE(kinds); i++) {
-		if (strcmp(text, kinds[i].name) != 0)
+		if (strcmp(text, kinds[i].name) != 0 || (eq && kinds[i].kind != NET_LAN))
 			continue;
 		o->kind = kinds[i].kind;
-		return 0;
+		return eq ? set_text(o, eq, e) : 0;
 	}
-	return err_set(e, EINVAL, "%s: not a network (none, user)", text);
+	return err_set(e, EINVAL, "%s: not a network (none, user, lan=NAME, passt, socket, tap)", text);
+}
+
+static int check_complete(const struct net_options *o, struct err *e)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(kinds); i++)
+		if (kinds[i].kind == o->kind && kinds[i].needs && !o->text[0])
+			return err_set(e, EINVAL, "%s: needs %s", kinds[i].name, kinds[i].needs);
+	return 0;
 }
 
 int net_options_parse(const char *value, struct net_options *out, struct err *e)
@@ -120,20 +174,31 @@ int net_options_parse(const char *value, struct net_options *out, struct err *e)
 	if (!copy)
 		return err_set(e, ENOMEM, "no memory");
 	kind = *value && *value != ',' ? strtok_r(copy, ",", &save) : NULL;
-	ret = kind ? set_kind(out, kind, e) : err_set(e, EINVAL, "empty (give none, user[,...])");
+	ret = kind ? set_kind(out, kind, e) : err_set(e, EINVAL, "empty (give none, user[,...], lan=NAME, ...)");
 	while (!ret && (text = strtok_r(NULL, ",", &save)))
 		ret = set_option(out, kind, text, e);
+	if (!ret)
+		ret = check_complete(out, e);
 	free(copy);
 	return ret;
 }
 
-void net_options_ports(const struct net_options *o, char *buf, size_t n)
+void net_options_ports(const struct net_options *o, unsigned count, char *buf, size_t n)
 {
+	char one[64];
 	size_t at = 0;
 
-	if (n)
-		*buf = 0;
-	for (unsigned i = 0; i < o->n_forwards && at < n; i++)
-		at += (size_t)snprintf(buf + at, n - at, "%s%s %s:%u->%u", i ? ", " : "", o->forward[i].udp ? "udp" : "tcp",
-				       o->forward[i].address, o->forward[i].host_port, o->forward[i].guest_port);
+	buf[0] = 0;
+	for (unsigned i = 0; i < count; i++) {
+		for (unsigned k = 0; k < o[i].n_forwards; k++) {
+			const struct net_forward *f = &o[i].forward[k];
+
+			snprintf(one, sizeof(one), "%s%s %s:%u->%u", at ? ", " : "", f->udp ? "udp" : "tcp", f->address, f->host_port,
+				 f->guest_port);
+			if (at + strlen(one) >= n)
+				return;
+			memcpy(buf + at, one, strlen(one) + 1);
+			at += strlen(one);
+		}
+	}
 }

@@ -268,6 +268,7 @@ static int start_control(struct run *r, struct err *e)
 	snprintf(info.name, sizeof(info.name), "%s", r->instance.name);
 	snprintf(info.engine, sizeof(info.engine), "%s", kvm_kind(r->machine->sys) == KVM_KIND_ENGINE ? "interp" : "kvm");
 	snprintf(info.kernel, sizeof(info.kernel), "%s", r->o.kernel);
+	net_options_ports(r->o.net, r->o.nnets, info.ports, sizeof(info.ports));
 	ret = instance_write_info(&r->instance, &info);
 	return ret ? err_set(e, -ret, "%s: %s", r->instance.dir, strerror(-ret)) : 0;
 }

@@ -11,7 +11,7 @@ int main(int argc, char **argv)
 	static const struct {
 		const char *name;
 		int (*main)(int argc, char **argv);
-	} roles[] = {{"user", user_main}};
+	} roles[] = {{"user", user_main}, {"switch", switch_main}};
 
 	for (u32 i = 0; argc > 1 && i < ARRAY_SIZE(roles); i++)
 		if (!strcmp(argv[1], roles[i].name) && fcntl(NET_FD, F_GETFD) >= 0)

@@ -6,8 +6,9 @@
 
 enum { NET_FD = 3 }; /* the link to the VM; the switch's listening socket */
 
-/* Each acquires, says LINK_READY or LINK_FAILED, drops authority, serves until its VM or VMs are gone. */
+/* Each acquires, drops authority, says LINK_READY (or LINK_FAILED), serves until its VM or VMs are gone. */
 int user_main(int argc, char **argv);
+int switch_main(int argc, char **argv);
 
 /* ---- the VM's end of the link ---- */
 struct link_in {
@@ -23,7 +24,7 @@ void link_say(int fd, enum link_type type, const char *text);
 
 /* ---- authority ---- */
 enum net_role { ROLE_USER, ROLE_SWITCH };
-/* For good. keep_resolv: what /etc/resolv.conf holds now stays readable under its name, and nothing else. */
+/* For good. ROLE_USER: /etc/resolv.conf stays readable under its name, and nothing else. */
 int sandbox_enter(enum net_role role);
 
 #endif

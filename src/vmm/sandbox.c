@@ -4,6 +4,7 @@
  * control clients that connect.
  */
 #include <errno.h>
+#include <linux/if_tun.h>
 #include <linux/kvm.h>
 #include <malloc.h>
 #include <seccomp.h>
@@ -56,6 +57,9 @@ static const struct {
 	{SCMP_SYS(ioctl), 1, UINT32_MAX, TCGETS, false},
 	{SCMP_SYS(ioctl), 1, UINT32_MAX, TCSETS, false},
 	{SCMP_SYS(ioctl), 1, UINT32_MAX, TIOCGWINSZ, false},
+	/* a tap device that it has: what the guest's driver understands, how many queues it uses */
+	{SCMP_SYS(ioctl), 1, UINT32_MAX, TUNSETOFFLOAD, false},
+	{SCMP_SYS(ioctl), 1, UINT32_MAX, TUNSETQUEUE, false},
 	{SCMP_SYS(ioctl), 1, 0xff00, KVMIO << 8, true},
 };
 
