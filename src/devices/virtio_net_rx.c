@@ -92,10 +92,12 @@ static bool take(struct virtio_net *n, unsigned pair, const struct net_packet *p
 void virtio_net_rx(struct virtio_net *n, unsigned pair)
 {
 	const struct net_packet *p = NULL;
+	struct virtq *q = &n->v.queue[rx_queue(pair)];
 	int budget = VIRTIO_BUDGET;
 	bool stuck = false;
+	u16 used = q->used_next;
 
-	virtq_quiet(&n->v.queue[rx_queue(pair)]);
+	virtq_quiet(q);
 	while (budget > 0 && !stuck && (p = net_peek(n->net, pair))) {
 		stuck = !take(n, pair, p);
 		if (!stuck)
@@ -108,5 +110,6 @@ void virtio_net_rx(struct virtio_net *n, unsigned pair)
 	}
 	if (budget <= 0 && !stuck)
 		virtio_again(&n->v, rx_queue(pair)); /* the backend says nothing more of what it has said */
-	virtio_signal_queue(&n->v, rx_queue(pair));
+	if (q->used_next != used)
+		virtio_signal_queue(&n->v, rx_queue(pair));
 }

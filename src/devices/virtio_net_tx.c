@@ -87,6 +87,7 @@ void virtio_net_tx(struct virtio_net *n, unsigned pair)
 {
 	struct virtq *q = &n->v.queue[tx_queue(pair)];
 	int budget = VIRTIO_BUDGET, got = 0;
+	u16 used = q->used_next;
 
 	if (n->tx_full[pair] || pair >= n->active)
 		return;
@@ -100,5 +101,6 @@ void virtio_net_tx(struct virtio_net *n, unsigned pair)
 		virtio_needs_reset_locked(&n->v, "bad transmit chain");
 	else if (budget <= 0 && !n->tx_full[pair])
 		virtio_again(&n->v, tx_queue(pair));
-	virtio_signal_queue(&n->v, tx_queue(pair));
+	if (q->used_next != used)
+		virtio_signal_queue(&n->v, tx_queue(pair));
 }
