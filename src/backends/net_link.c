@@ -111,7 +111,7 @@ static bool fill(struct link *k)
 		got = recvmmsg(k->fd, m, SLOTS, MSG_DONTWAIT, NULL);
 	while (got < 0 && errno == EINTR);
 	k->at = k->n = 0;
-	for (int i = 0; i < got; i++)
+	for (int i = 0; i < got && m[i].msg_len; i++) /* an empty one is the end of file, and repeats for ever */
 		k->len[k->n++] = m[i].msg_hdr.msg_flags & MSG_TRUNC ? 0 : m[i].msg_len;
 	return k->n;
 }

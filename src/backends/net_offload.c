@@ -94,7 +94,8 @@ static bool locate(const struct virtio_net_hdr_v1 *h, u8 *frame, u32 len, struct
 	u16 type;
 
 	*t = (struct tcp_frame){.v6 = kind == VIRTIO_NET_HDR_GSO_TCPV6, .len = len};
-	if (len < ETH + VLAN || !(h->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) || h->csum_offset != TCP_CHECK || !h->gso_size)
+	if ((kind != VIRTIO_NET_HDR_GSO_TCPV4 && kind != VIRTIO_NET_HDR_GSO_TCPV6) || len < ETH + VLAN ||
+	    !(h->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) || h->csum_offset != TCP_CHECK || !h->gso_size)
 		return false;
 	type = get16(frame + 12);
 	if (type == ETH_P_8021Q) {

@@ -6,6 +6,7 @@ TESTS += $(DEV_TESTS)
 $(DEV_FAKES): $(B)/%.o: %.c
 	@mkdir -p $(@D)
 	@echo CC $< && $(CC) $(V_CFLAGS) -c -o $@ $<
+$(B)/tests/unit/test_backend_net: $(B)/doppel-net
 $(DEV_TESTS): $(B)/%: %.c $(DEV_FAKES) $(DEV_OBJ)
 	@mkdir -p $(@D)
 	@echo LD $@ && $(CC) $(V_CFLAGS) -Itests/unit -o $@ $< $(DEV_FAKES) $(DEV_OBJ) $(V_LIBS) -lcmocka
