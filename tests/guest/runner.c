@@ -342,7 +342,7 @@ static enum verdict one(const char *path, bool engine, bool device)
 	pthread_mutex_init(&e->lock, NULL);
 	pthread_mutex_init(&d->lock, NULL);
 	if (engine)
-		run_guest(e, KVM_CHOICE_INTERP, image, size, ncpus);
+		run_guest(e, KVM_CHOICE_TRANSLATE, image, size, ncpus);
 	if (device && run_guest(d, KVM_CHOICE_KVM, image, size, ncpus) < 0)
 		device = false;
 	v = judge(engine ? e : NULL, device ? d : NULL);

@@ -40,7 +40,7 @@ static bool map(u64 at, u64 size)
 
 static bool map_arenas(void)
 {
-	return map(ENG_VM_BASE, 0x10000000) && map(ENG_VCPU_BASE, ENG_VCPU_STRIDE) && map(ENG_ICACHE_BASE, ENG_ICACHE_SIZE) &&
+	return map(ENG_VM_BASE, 0x10000000) && map(ENG_TCACHE_BASE, ENG_TCACHE_SIZE) && map(ENG_VCPU_BASE, ENG_VCPU_STRIDE) && map(ENG_ICACHE_BASE, ENG_ICACHE_SIZE) &&
 	       map(ENG_ATTR_BASE, ENG_ATTR_SIZE) && map(ENG_RAM_BASE, RAM_SIZE);
 }
 

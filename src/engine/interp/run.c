@@ -7,6 +7,7 @@
  */
 #include "engine/cpu/run.h"
 #include "engine/interp/interp_int.h"
+#include "engine/translate/tr.h"
 
 #define EPOCH_ONE  0x1000ull
 #define EPOCH_END  0x100000000ull
@@ -24,6 +25,7 @@ static void forget_lookups(struct icache_vcpu *ic)
 void interp_forget_lookups(struct vcpu *cpu)
 {
 	forget_lookups(icache_vcpu(cpu));
+	tr_forget_targets(cpu);
 }
 
 static unsigned page_bit(gva_t a)
@@ -38,6 +40,7 @@ void interp_forget_page(struct vcpu *cpu, gva_t a)
 
 	if (ic->pages[n >> 6] >> (n & 63) & 1)
 		forget_lookups(ic);
+	tr_forget_page(cpu, a);
 }
 
 static void remember(struct vcpu *cpu, struct icache_vcpu *ic, struct icache_lookup *e, struct iblock *b)
@@ -172,6 +175,11 @@ static bool must_stop(const struct vcpu *cpu, const struct icache_vcpu *ic)
 	       (cpu->irq_window && cpu->rflags & FL_IF);
 }
 
+bool interp_must_stop(const struct vcpu *cpu)
+{
+	return must_stop(cpu, cpu->icache);
+}
+
 static __attribute__((noinline)) void run_blocks(struct vcpu *cpu, struct icache_vcpu *ic)
 {
 	while (!must_stop(cpu, ic)) {
@@ -193,6 +201,38 @@ static __attribute__((noinline)) void step_one(struct vcpu *cpu, struct icache_v
 	ic[1].stepping = true;
 	ic[1].cur = b;
 	b->ops[0].fn(cpu, b->ops);
+}
+
+void interp_one_block(struct vcpu *cpu)
+{
+	struct icache_vcpu *ic = cpu->icache;
+	struct iblock *b = NULL;
+
+	wrap_ip(cpu);
+	check_cs_limit(cpu, 1);
+	cpu->stats.blocks_run++;
+	b = block_find(cpu, code_linear(cpu));
+	if (b && !cpu->mode.flat && cpu->rip + b->bytes - 1 > cpu->seg[SEG_CS].limit)
+		b = NULL;
+	if (!b)
+		b = oneoff_find(cpu, ic - 1, code_linear(cpu));
+	ic->cur = b;
+	b->ops[0].fn(cpu, b->ops);
+}
+
+unsigned interp_alone(struct vcpu *cpu)
+{
+	struct icache_vcpu *ic = cpu->icache;
+	struct iblock *b = NULL;
+	unsigned len = 0;
+
+	wrap_ip(cpu);
+	check_cs_limit(cpu, 1);
+	b = oneoff_find(cpu, ic - 1, code_linear(cpu));
+	len = b->ops[0].len;
+	ic->cur = b;
+	b->ops[0].fn(cpu, b->ops);
+	return len;
 }
 
 /* The address by which op uses the stack segment, if it does. The instruction has changed nothing yet. */
@@ -276,9 +316,7 @@ static _Noreturn __attribute__((noinline)) void unwind_further(struct vcpu *cpu)
 	__builtin_longjmp(cpu->unwind, 1);
 }
 
-typedef void loop_of_run(struct vcpu *cpu, struct icache_vcpu *ic);
-
-static __attribute__((noinline)) void guarded(struct vcpu *cpu, loop_of_run *fn)
+__attribute__((noinline)) void interp_guarded(struct vcpu *cpu, loop_of_run *fn)
 {
 	struct icache_vcpu *ic = icache_vcpu(cpu);
 	void *outer[ARRAY_SIZE(cpu->unwind)];
@@ -305,10 +343,10 @@ static __attribute__((noinline)) void guarded(struct vcpu *cpu, loop_of_run *fn)
 
 void interp_run(struct vcpu *cpu)
 {
-	guarded(cpu, run_blocks);
+	interp_guarded(cpu, run_blocks);
 }
 
 void interp_step(struct vcpu *cpu)
 {
-	guarded(cpu, step_one);
+	interp_guarded(cpu, step_one);
 }

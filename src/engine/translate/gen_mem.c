@@ -1,0 +1,252 @@
+/* Guest memory in translated code: effective addresses and the look-up in the address tables. */
+#include "engine/translate/tr_int.h"
+
+bool is_spilled(unsigned guest)
+{
+	return guest == R_14 || guest == R_15;
+}
+
+unsigned host_of(unsigned guest)
+{
+	return guest == R_CX ? HOST_CX : guest;
+}
+
+void gen_get(struct build *b, unsigned host, unsigned guest)
+{
+	struct hostmem slot = mem_gs(offsetof(struct vcpu, gpr) + 8 * guest);
+
+	if (is_spilled(guest))
+		emit_load(&b->e, host, &slot, 8);
+	else if (host != host_of(guest))
+		emit_mov(&b->e, host, host_of(guest), 8);
+}
+
+void gen_put(struct build *b, unsigned guest, unsigned host)
+{
+	struct hostmem slot = mem_gs(offsetof(struct vcpu, gpr) + 8 * guest);
+
+	if (is_spilled(guest))
+		emit_store(&b->e, &slot, host, 8);
+	else if (host != host_of(guest))
+		emit_mov(&b->e, host_of(guest), host, 8);
+}
+
+/* reg += base of FS or GS, with LEA: the sum of two registers needs a second one, so the base is loaded first. */
+static size_t seg_base_offset(unsigned seg)
+{
+	return offsetof(struct vcpu, seg) + seg * sizeof(struct segment) + offsetof(struct segment, base);
+}
+
+/* In 64-bit mode a segment base other than 0 can only be that of FS or GS; in the flat 32-bit modes too. */
+static bool has_seg_base(const struct insn_mem *m)
+{
+	return m->seg == SEG_FS || m->seg == SEG_GS;
+}
+
+/* A plain base register in a host register, no index: the operand can be named directly. */
+static bool is_simple(const struct build *b)
+{
+	const struct insn_mem *m = &b->in.mem;
+
+	return b->mode64 && b->in.adsize == 8 && m->disp < 0x7fffff00 && m->base != INSN_NO_REG && !m->rip_relative && !is_spilled(m->base) &&
+	       m->index == INSN_NO_REG && !has_seg_base(m);
+}
+
+static void lea_final(struct build *b, unsigned reg, const struct hostmem *m)
+{
+	unsigned size = b->in.adsize == 4 ? 4 : 8;
+
+	if (m->base == H_NONE && m->index == H_NONE) {
+		emit_mov_imm(&b->e, reg, size == 4 ? (u32)m->disp : (u64)(s64)m->disp);
+		return;
+	}
+	emit_lea(&b->e, reg, m, size);
+}
+
+/* base + index * scale + disp, without segment, in the address size. */
+void gen_offset(struct build *b, unsigned reg, s32 add)
+{
+	const struct insn_mem *m = &b->in.mem;
+	struct hostmem a = {.base = H_NONE, .index = H_NONE, .disp = (s32)m->disp + add};
+	struct hostmem va = MEM_VCPU(tr.page_va);
+	bool base_spilled = m->base != INSN_NO_REG && is_spilled(m->base);
+	bool index_spilled = m->index != INSN_NO_REG && is_spilled(m->index);
+
+	if (m->rip_relative) {
+		emit_load(&b->e, reg, &va, 8);
+		a.base = (u8)reg;
+		a.disp += (s32)(b->page_off + b->in.len);
+		lea_final(b, reg, &a);
+		return;
+	}
+	if (m->base != INSN_NO_REG)
+		a.base = (u8)host_of(m->base);
+	if (m->index != INSN_NO_REG) {
+		a.index = (u8)host_of(m->index);
+		a.shift = (u8)__builtin_ctz(m->scale);
+	}
+	if (index_spilled) {
+		gen_get(b, reg, m->index);
+		a.index = (u8)reg;
+		if (base_spilled) { /* both: scale the index, then add the base from memory by a second LEA */
+			unsigned other = reg == S0 ? S1 : S0;
+
+			gen_get(b, other, m->base);
+			a.base = (u8)other;
+		}
+	} else if (base_spilled) {
+		gen_get(b, reg, m->base);
+		a.base = (u8)reg;
+	}
+	lea_final(b, reg, &a);
+}
+
+void gen_ea(struct build *b, unsigned reg, s32 add)
+{
+	const struct insn_mem *m = &b->in.mem;
+	unsigned other = reg == S0 ? S1 : S0;
+	struct hostmem base = mem_gs(seg_base_offset(m->seg)), sum = {.base = (u8)reg, .index = (u8)other};
+
+	if (!has_seg_base(m)) {
+		gen_offset(b, reg, add);
+		return;
+	}
+	gen_offset(b, reg, add);
+	emit_load(&b->e, other, &base, 8);
+	emit_lea(&b->e, reg, &sum, b->mode64 ? 8 : 4);
+}
+
+/* S1 holds the page number of the first byte, S0 that of the last. */
+static void look_up(struct build *b, unsigned size, bool write, struct tr_site *s)
+{
+	static const u8 table_of[MMU_IDX_COUNT] = {[MMU_USER] = 0, [MMU_KERNEL] = 2, [MMU_KERNEL_AC] = 4};
+	struct hostmem table = mem_gs(offsetof(struct vcpu, tr.tt) + 8 * (table_of[b->idx] + write));
+	struct hostmem sum = {.base = S1, .index = size == 1 ? S1 : S0}, slot = {.base = S0, .index = S1, .shift = 3};
+
+	emit_lea(&b->e, S1, &sum, 4);
+	emit_load(&b->e, S0, &table, 8);
+	emit_load(&b->e, S0, &slot, 8);
+	b->pending[b->npending].place = emit_jrcxz(&b->e);
+	b->pending[b->npending].site = site_number(b, s);
+	b->npending++;
+	s->at = (u32)emit_here(&b->e);
+}
+
+static struct tr_site *begin_access(struct build *b, unsigned size, bool write, unsigned code)
+{
+	struct tr_site *s = NULL;
+
+	build_room(b, code);
+	if (b->npending == ARRAY_SIZE(b->pending))
+		build_islands(b);
+	s = build_site(b, SITE_MEM);
+	s->host = (u32)emit_here(&b->e);
+	s->size = (u8)size;
+	s->write = write;
+	return s;
+}
+
+void gen_access_at(struct build *b, unsigned base, s32 disp, unsigned size, bool write)
+{
+	struct tr_site *s = begin_access(b, size, write, 80);
+	struct hostmem first = mem_at(host_of(base), disp), last = mem_at(host_of(base), disp + (s32)size - 1);
+	unsigned from = host_of(base);
+
+	s->base = (u8)base;
+	s->index = INSN_NO_REG;
+	s->seg = SEG_DS;
+	s->disp = disp;
+	s->asize = b->mode64 ? 8 : 4;
+	if (!b->mode64) {
+		emit_lea(&b->e, S1, &first, 4);
+		last = mem_at(S1, (s32)size - 1);
+		emit_lea(&b->e, S0, &last, 8);
+		from = S1;
+	} else {
+		if (size > 1)
+			emit_lea(&b->e, S0, &last, 8);
+		if (disp) {
+			emit_lea(&b->e, S1, &first, 8);
+			from = S1;
+		}
+	}
+	emit_rorx(&b->e, S1, from, 12);
+	if (size > 1)
+		emit_rorx(&b->e, S0, S0, 12);
+	look_up(b, size, write, s);
+}
+
+void gen_access(struct build *b, unsigned size, bool write)
+{
+	const struct insn_mem *m = &b->in.mem;
+	struct hostmem last = mem_at(S1, (s32)size - 1);
+	struct tr_site *s = NULL;
+
+	if (is_simple(b)) {
+		gen_access_at(b, m->base, (s32)m->disp, size, write);
+		return;
+	}
+	s = begin_access(b, size, write, 140); /* the address is made twice */
+	s->base = m->rip_relative ? 16 : m->base;
+	s->index = m->index;
+	s->shift = m->scale ? (u8)__builtin_ctz(m->scale) : 0;
+	s->seg = m->seg;
+	s->asize = b->in.adsize;
+	s->disp = (s32)m->disp + (m->rip_relative ? b->in.len : 0);
+	gen_ea(b, S1, 0);
+	if (size > 1) {
+		emit_lea(&b->e, S0, &last, 8);
+		emit_rorx(&b->e, S0, S0, 12);
+	}
+	emit_rorx(&b->e, S1, S1, 12);
+	look_up(b, size, write, s);
+}
+
+/* Where a look-up needs S0 itself for the address, the addend waits in memory. */
+static bool ea_needs_both(const struct build *b)
+{
+	const struct insn_mem *m = &b->in.mem;
+
+	return has_seg_base(m) || (m->base != INSN_NO_REG && is_spilled(m->base) && m->index != INSN_NO_REG &&
+				   is_spilled(m->index));
+}
+
+static void park_addend(struct build *b, bool back)
+{
+	struct hostmem slot = MEM_VCPU(tr.addend);
+
+	if (back)
+		emit_load(&b->e, S0, &slot, 8);
+	else
+		emit_store(&b->e, &slot, S0, 8);
+}
+
+void gen_mark(struct build *b)
+{
+	b->site[b->nsites - 1].at = (u32)emit_here(&b->e);
+}
+
+struct hostmem gen_operand(struct build *b)
+{
+	const struct insn_mem *m = &b->in.mem;
+
+	if (is_simple(b))
+		return (struct hostmem){.base = (u8)host_of(m->base), .index = S0, .disp = (s32)m->disp};
+	if (ea_needs_both(b)) {
+		park_addend(b, false);
+		gen_ea(b, S1, 0);
+		park_addend(b, true);
+	} else {
+		gen_ea(b, S1, 0);
+	}
+	gen_mark(b);
+	return (struct hostmem){.base = S1, .index = S0};
+}
+
+void gen_operand_in_s0(struct build *b)
+{
+	struct hostmem m = gen_operand(b);
+
+	emit_lea(&b->e, S0, &m, 8);
+	gen_mark(b);
+}
