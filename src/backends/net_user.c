@@ -9,8 +9,12 @@
 #include "backends/net_process.h"
 #include "backends/net_proto.h"
 
-/* TCP over the loopback of large frames costs a fraction; what leaves the machine is cut by its kernel. */
-enum { USER_MTU = 65520, FORWARD_TEXT = 40 };
+/*
+ * What costs is frames, not bytes; what leaves the machine is cut by its kernel. But libslirp knows no window scaling, and holds
+ * back what is less than a segment and less than half of the largest window: with segments near 64 KiB, it and a receiver that
+ * opens its window step by step wait for each other until a timer of seconds ends. A quarter of the window is safe.
+ */
+enum { USER_MTU = 16384, FORWARD_TEXT = 40 };
 
 /* Checksums and segmentation of what the guest sends are done by doppel-net or not needed; what it receives has been checked. */
 #define USER_FEATURES                                                                                                  \

@@ -1,6 +1,5 @@
 /*
- * The user-mode network: libslirp between the guest's frames and this host's sockets. Large TCP frames go in uncut, the MTU is
- * 65520: what costs is frames, not bytes.
+ * The user-mode network: libslirp between the guest's frames and this host's sockets. Large TCP frames go in uncut.
  *
  * Nothing is dropped while the VM is slow: frames for it queue up here, and with too many of them the host's sockets are not read
  * (QUEUE_HIGH), which throttles their senders.
