@@ -22,15 +22,19 @@ V_LIBS := $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lpthread
 
 ENGINE_SRC := $(shell find src/engine -name '*.c')
 V_SRC := $(shell find src/base src/kvm src/vmm src/devices src/backends src/cli -name '*.c')
+# doppel-fs, the server of shared folders, uses the VMM's ring code.
+FS_SRC := $(wildcard src/fs/*.c)
+FS_MAIN := src/fs/main.c
 V_MAIN := src/cli/main.c
 N_SRC := $(shell find src/net -name '*.c')
 N_OBJ := $(N_SRC:%.c=$(B)/%.o)
 E_MAIN := src/engine/main.c
 ENGINE_OBJ := $(ENGINE_SRC:%.c=$(B)/%.o)
 V_OBJ := $(V_SRC:%.c=$(B)/%.o)
+FS_OBJ := $(FS_SRC:%.c=$(B)/%.o) $(patsubst %,$(B)/src/%.o,devices/virtio_ring devices/guestmem base/vhost_user base/err base/file)
 
 .DEFAULT_GOAL := all
-all: $(B)/doppel $(B)/doppel-engine $(B)/doppel-net $(B)/doppel-init $(B)/doppel-builtin.elf
+all: $(B)/doppel $(B)/doppel-engine $(B)/doppel-net $(B)/doppel-fs $(B)/doppel-init $(B)/doppel-builtin.elf
 
 $(B)/src/engine/%.o: src/engine/%.c
 	@mkdir -p $(@D)
@@ -51,6 +55,9 @@ $(B)/doppel: $(B)/$(V_MAIN:.c=.o) $(B)/libdoppel.a
 # libslirp.pc asks for the headers of glib, which libslirp.h does not include
 $(B)/doppel-net: $(N_OBJ) $(B)/libdoppel.a
 	@echo LD $@ && $(CC) $(SAN) -pie -o $@ $^ -lslirp -lseccomp
+
+$(B)/doppel-fs: $(FS_OBJ)
+	@echo LD $@ && $(CC) $(SAN) -pie -o $@ $^ $(shell pkg-config --libs libseccomp) -lpthread
 
 # /init of the guest: static, so that the initramfs needs no library
 $(B)/doppel-init: src/guest/init.c
@@ -95,7 +102,7 @@ D := $(DESTDIR)$(PREFIX)
 install: all
 	install -d $(D)/bin $(D)/libexec $(D)/share/man/man1 $(D)/share/bash-completion/completions
 	install -m755 $(B)/doppel $(D)/bin/doppel
-	install -m755 $(B)/doppel-engine $(B)/doppel-net $(B)/doppel-init $(D)/libexec/
+	install -m755 $(B)/doppel-engine $(B)/doppel-net $(B)/doppel-fs $(B)/doppel-init $(D)/libexec/
 	install -m644 $(B)/doppel-builtin.elf $(D)/libexec/doppel-builtin.elf
 	install -m644 docs/doppel.1 $(D)/share/man/man1/doppel.1
 	install -m644 docs/completion/doppel.bash $(D)/share/bash-completion/completions/doppel

@@ -112,7 +112,7 @@ static const struct {
 } options[] = {
 	{"hostfwd", BIT(NET_USER), set_hostfwd},
 	{"hostloopback", BIT(NET_USER), set_hostloopback},
-	{"path", BIT(NET_PASST) | BIT(NET_SOCKET), set_text},
+	{"path", BIT(NET_PASST) | BIT(NET_SOCKET) | BIT(NET_VHOST_USER), set_text},
 	{"ifname", BIT(NET_TAP), set_text},
 	{"queues", BIT(NET_TAP), set_queues},
 	{"mac", ANY_KIND, set_mac},
@@ -139,6 +139,7 @@ static const struct {
 } kinds[] = {
 	{"none", NET_NONE, NULL},	   {"user", NET_USER, NULL},	     {"lan", NET_LAN, "lan=NAME"},
 	{"passt", NET_PASST, "path=PATH"}, {"socket", NET_SOCKET, "path=PATH"}, {"tap", NET_TAP, "ifname=NAME"},
+	{"vhost-user", NET_VHOST_USER, "path=PATH"},
 };
 
 /* KIND, or lan=NAME */
@@ -154,7 +155,7 @@ static int set_kind(struct net_options *o, char *text, struct err *e)
 		o->kind = kinds[i].kind;
 		return eq ? set_text(o, eq, e) : 0;
 	}
-	return err_set(e, EINVAL, "%s: not a network (none, user, lan=NAME, passt, socket, tap)", text);
+	return err_set(e, EINVAL, "%s: not a network (none, user, lan=NAME, passt, socket, vhost-user, tap)", text);
 }
 
 static int check_complete(const struct net_options *o, struct err *e)

@@ -17,6 +17,7 @@
 #include "cli/cli.h"
 #include "cli/guest.h"
 #include "cli/net_opts.h"
+#include "cli/share.h"
 #include "vmm/console.h"
 #include "vmm/instance.h"
 #include "vmm/machine.h"
@@ -34,6 +35,9 @@ struct run_options {
 	u32 ndisks;
 	struct net_options net[MACHINE_NETS_MAX];
 	u32 nnets;
+	struct share_option share[SHARES_MAX];
+	u32 nshares;
+	const char *share_server;
 	bool virtio_console;
 	bool detach, verbose, quiet, no_reboot;
 };
@@ -129,6 +133,18 @@ static int parse_net(void *target, const char *value, struct err *e)
 	return ret;
 }
 
+static int parse_share(void *target, const char *value, struct err *e)
+{
+	struct run_options *o = target;
+
+	if (o->nshares == SHARES_MAX)
+		return err_set(e, E2BIG, "more than %d shared folders", SHARES_MAX);
+	int ret = share_parse(&o->share[o->nshares], value, o->nshares, e);
+
+	o->nshares += !ret;
+	return ret;
+}
+
 #define AT(field) offsetof(struct run_options, field)
 static const struct opt run_opts[] = {
 	{"kernel", 'k', OPT_STRING, AT(kernel), "FILE", "kernel: bzImage, ELF vmlinux or multiboot; or builtin", 0, 0, NULL},
@@ -140,6 +156,10 @@ static const struct opt run_opts[] = {
 	{"disk", 'd', OPT_CALL, 0, "FILE[,ro]", "raw disk image or block device; may be repeated", 0, 0, parse_disk},
 	{"net", 0, OPT_CALL, 0, "NETWORK", "none, user[,hostfwd=tcp:HOSTPORT:GUESTPORT], and others; see doppel(1)", 0, 0,
 	 parse_net},
+	{"share", 0, OPT_CALL, 0, "HOST[:GUEST][:rw]", "folder of this machine for the guest, read-only unless rw; may be repeated",
+	 0, 0, parse_share},
+	{"share-server", 0, OPT_STRING, AT(share_server), "PROGRAM", "a virtiofsd that serves the folders (default doppel-fs)", 0, 0,
+	 NULL},
 	{"console", 0, OPT_CALL, 0, "DEVICE", "serial (ttyS0) or virtio (hvc0; needs its driver) (default serial)", 0, 0,
 	 parse_console},
 	{"name", 'n', OPT_STRING, AT(name), "NAME", "name for the other commands (default vm-PID)", 0, 0, NULL},
@@ -186,6 +206,11 @@ static int open_files(struct run *r, struct err *e)
 					 .debug_exit_port = (u16)o->debug_exit};
 	memcpy(r->cfg.disk, o->disk, sizeof(r->cfg.disk));
 	memcpy(r->cfg.net, o->net, sizeof(r->cfg.net));
+	for (u32 i = 0; i < o->nshares; i++) {
+		r->cfg.share[i] = o->share[i].share;
+		r->cfg.share[i].server = o->share_server;
+	}
+	r->cfg.nshares = o->nshares;
 	if (!o->kernel) {
 		ret = default_guest(&r->guest, o->initrd == NULL, e);
 		if (ret)
@@ -383,6 +408,8 @@ static void free_disks(struct run_options *o)
 {
 	for (u32 i = 0; i < o->ndisks; i++)
 		free((char *)o->disk[i].path);
+	for (u32 i = 0; i < o->nshares; i++)
+		free((char *)o->share[i].share.path);
 }
 
 static void release(struct run *r)

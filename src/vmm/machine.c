@@ -13,7 +13,7 @@
 #include "devices/uart.h"
 #include "devices/virtio_blk.h"
 #include "devices/virtio_console.h"
-#include "devices/virtio_net.h"
+#include "devices/virtio_fs.h"
 #include "devices/virtio_rng.h"
 #include "vmm/acpi.h"
 #include "vmm/machine.h"
@@ -87,6 +87,8 @@ static int add_ram(struct machine *m, gpa_t gpa, u64 size, u64 offset, struct er
 	m->ram.slot[slot].gpa = gpa;
 	m->ram.slot[slot].size = size;
 	m->ram.slot[slot].host = (u8 *)m->ram_base + offset;
+	m->ram.slot[slot].fd = m->ram_fd;
+	m->ram.slot[slot].offset = offset;
 	m->ram.nslots++;
 	return 0;
 }
@@ -96,7 +98,7 @@ static int make_ram(struct machine *m, struct err *e)
 	int ret = 0;
 
 	memmap_make(&m->map, m->cfg.memory);
-	m->ram_base = kvm_ram_alloc(m->cfg.memory, NULL);
+	m->ram_base = kvm_ram_alloc(m->cfg.memory, &m->ram_fd);
 	if (!m->ram_base)
 		return err_set(e, errno, "--memory: cannot reserve %llu MiB: %s (give the VM less)",
 			       (unsigned long long)(m->cfg.memory >> 20), strerror(errno));
@@ -184,39 +186,18 @@ static int add_disks(struct machine *m, struct pci_host *pci, struct err *e)
 	return 0;
 }
 
-/* Locally administered, and the same each time a VM of this name starts. */
-static void default_mac(const struct machine *m, u32 index, u8 *mac)
+static int add_shares(struct machine *m, struct pci_host *pci, struct err *e)
 {
-	u64 hash = 0xcbf29ce484222325ull; /* FNV-1a */
+	int ret = 0;
 
-	for (const char *p = m->cfg.name ? m->cfg.name : ""; *p; p++)
-		hash = (hash ^ (u8)*p) * 0x100000001b3ull;
-	hash = (hash ^ index ^ (u64)geteuid() << 8) * 0x100000001b3ull;
-	hash ^= hash >> 32;
-	memcpy(mac, (u8[]){0x52, 0x54, 0x00}, 3);
-	memcpy(mac + 3, &hash, 3);
-}
+	for (u32 i = 0; i < m->cfg.nshares && !ret; i++) {
+		int sock = -1;
 
-static int add_nets(struct machine *m, struct pci_host *pci, struct err *e)
-{
-	for (u32 i = 0; i < m->cfg.nnets; i++) {
-		const struct net_options *net = &m->cfg.net[i];
-		struct virtio_net_options o = {0};
-		struct virtio_net *n = NULL;
-		int ret = net_open(m->loop, net, &o.net, e);
-
-		if (ret)
-			return ret;
-		default_mac(m, i, o.mac);
-		if (net->mac_given)
-			memcpy(o.mac, net->mac, sizeof(o.mac));
-		ret = virtio_net_create(m, pci, &o, &n);
-		if (ret) {
-			net_destroy(o.net);
-			return err_set(e, -ret, "--net: %s", strerror(-ret));
-		}
+		ret = share_start(&m->cfg.share[i], &sock, &m->share_pid[i], e);
+		if (!ret)
+			ret = virtio_fs_create(m, pci, m->cfg.share[i].tag, sock, e);
 	}
-	return 0;
+	return ret;
 }
 
 static int assemble(struct machine *m, struct err *e)
@@ -250,7 +231,9 @@ static int assemble(struct machine *m, struct err *e)
 			       ret == -EBUSY ? " (--debug-exit port taken by another device?)" : "");
 	ret = add_disks(m, pci, e);
 	if (!ret)
-		ret = add_nets(m, pci, e);
+		ret = machine_add_nets(m, pci, e);
+	if (!ret)
+		ret = add_shares(m, pci, e);
 	return ret ? ret : power_on_save(m, e);
 }
 
@@ -292,6 +275,9 @@ void machine_destroy(struct machine *m)
 		return;
 	vcpus_quit(m);
 	destroy_devices(m->devices);
+	for (u32 i = 0; i < m->cfg.nshares; i++)
+		if (m->share_pid[i] > 0)
+			share_reap(m->share_pid[i]);
 	power_on_free(m);
 	for (u32 i = 0; i < m->ncpus; i++)
 		vcpu_destroy(&m->cpu[i]);

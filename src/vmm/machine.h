@@ -15,6 +15,7 @@
 #include "kvm/kvm.h"
 #include "vmm/loader.h"
 #include "vmm/memmap.h"
+#include "vmm/share.h"
 
 #define MACHINE_CPUS_MAX  64
 #define MACHINE_DISKS_MAX 8
@@ -41,6 +42,8 @@ struct machine_config {
 	u32 ndisks;
 	struct net_options net[MACHINE_NETS_MAX];
 	u32 nnets;
+	struct machine_share share[SHARES_MAX];
+	u32 nshares;
 	bool no_reboot;
 	u16 debug_exit_port; /* 0: none */
 	struct chardev *serial, *virtio_console; /* NULL: no one listens; no such device */
@@ -74,9 +77,11 @@ struct machine {
 	struct memmap map;
 	struct guestmem ram;
 	void *ram_base;
+	int ram_fd;
 	struct vcpu_thread cpu[MACHINE_CPUS_MAX];
 	u32 ncpus;
 	struct device *devices, **devices_tail;
+	pid_t share_pid[SHARES_MAX]; /* 0: none */
 	struct acpi_pm *pm;
 	struct power_on *power_on; /* interrupt controllers and PIT */
 
@@ -118,6 +123,8 @@ const char *machine_state_name(const struct machine *m);
 void machine_fail(struct machine *m, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /* ---- inside vmm ---- */
+struct pci_host;
+int machine_add_nets(struct machine *m, struct pci_host *pci, struct err *e);
 int irq_init(struct machine *m, struct err *e);
 void irq_free(struct machine *m);
 int cpuid_set(struct machine *m, struct vcpu_thread *v, struct err *e);

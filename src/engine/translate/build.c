@@ -15,7 +15,7 @@ struct tr_site *build_site(struct build *b, enum site_kind kind)
 		return b->site; /* overwritten; the block is given up */
 	}
 	s = &b->site[b->nsites++];
-	*s = (struct tr_site){.kind = kind, .goff = (u16)b->page_off};
+	*s = (struct tr_site){.kind = kind, .goff = (u16)b->page_off, .x87_op = b->x87_op, .x87_off = b->x87_off};
 	return s;
 }
 
@@ -34,7 +34,8 @@ static void islands_here(struct build *b)
 {
 	for (unsigned i = 0; i < b->npending; i++) {
 		emit_short_here(&b->e, b->pending[i].place);
-		build_leave(b, b->pending[i].site);
+		build_leave(b, site_number(b, b->pending[i].site));
+		b->pending[i].site->island = (u32)emit_here(&b->e);
 	}
 	b->npending = 0;
 }
@@ -53,6 +54,17 @@ void build_islands(struct build *b)
 void build_islands_after_jump(struct build *b)
 {
 	islands_here(b);
+}
+
+void build_pending(struct build *b, struct tr_site *s)
+{
+	if (b->npending == ARRAY_SIZE(b->pending)) { /* build_room() sees to it that this does not happen */
+		b->full = true;
+		return;
+	}
+	b->pending[b->npending].place = emit_jrcxz(&b->e);
+	b->pending[b->npending].site = s;
+	b->npending++;
 }
 
 void build_room(struct build *b, unsigned bytes)
@@ -77,7 +89,11 @@ static bool mode_allows(const struct build *b, const struct insn *in)
 		return m->sse_ok;
 	case IC_AVX:
 		return m->avx_ok;
-	default: /* x87 and MMX keep instruction and data pointers, which are the guest's: vec_x87.c */
+	case IC_X87:
+		return m->fpu_ok && x87_native(in);
+	case IC_MMX:
+		return m->fpu_ok && m->sse_ok;
+	default:
 		return false;
 	}
 }
@@ -87,6 +103,8 @@ static void emit_insn(struct build *b)
 	const struct insn *in = &b->in;
 	bool last = insn_ends_block(in);
 
+	if (in->desc->attr & IA_BRANCH)
+		gen_x87_flush(b);
 	if (mode_allows(b, in) && (gen_branch(b) || gen_stack(b) || gen_lea(b) || gen_data(b)))
 		return;
 	gen_emulate(b);
@@ -94,22 +112,10 @@ static void emit_insn(struct build *b)
 		b->ended = true;
 }
 
-/* The next instruction, if it lies in the page. */
-static bool decode_next(struct build *b, gpa_t page)
-{
-	u8 bytes[INSN_MAX_LEN + 1];
-	unsigned left = PAGE_SIZE - b->page_off, n = MIN(left, sizeof(bytes));
-
-	if (!left)
-		return false;
-	memcpy(bytes, gpa_to_hva(page | b->page_off), n); /* one copy: it may change meanwhile */
-	return insn_decode(bytes, n, b->cpu->mode.code, &b->in) == INSN_OK;
-}
-
 static void note_insn(struct build *b)
 {
 	b->insn_host[b->n] = (u32)emit_here(&b->e);
-	b->insn_off[b->n] = (u16)b->page_off;
+	b->insn_waits[b->n] = b->x87_op != 0;
 }
 
 /* Every site learns where its next instruction begins. */
@@ -121,7 +127,7 @@ static void set_resumes(struct build *b, bool falls)
 		s->block = (u32)(b->b - tb_at(0));
 		for (unsigned k = 0; k + 1 <= b->n; k++)
 			if (b->insn_off[k] == s->goff)
-				s->resume = k + 1 < b->n || falls ? b->insn_host[k + 1] : 0;
+				s->resume = (k + 1 < b->n || falls) && !b->no_resume[k + 1] ? b->insn_host[k + 1] : 0;
 	}
 }
 
@@ -161,20 +167,29 @@ bool build_block(struct build *b, gpa_t gpa)
 	bool falls = true;
 
 	b->page_off = start;
-	if (!decode_next(b, page))
+	scan_block(b, page);
+	if (!b->total)
 		return false;
 	emit_entry(b, start);
-	while (!b->ended && b->n < TR_MAX_INSNS && !b->full && decode_next(b, page)) {
+	while (!b->ended && b->n < b->total && !b->full) {
+		b->in = b->code[b->n];
 		build_room(b, 48);
 		note_insn(b);
+		if (b->label[b->n])
+			hold_drop(b);
+		if (b->label[b->n] & LABEL_BACKWARD)
+			gen_loop_head(b);
 		emit_insn(b);
+		hold_after_insn(b);
 		b->n++;
 		b->page_off += b->in.len;
 	}
 	note_insn(b);
 	falls = !b->ended;
-	if (falls)
+	if (falls) {
+		gen_x87_flush(b);
 		gen_goto(b, (s32)b->page_off);
+	}
 	b->ended = true;
 	build_islands_after_jump(b);
 	gen_exits(b);

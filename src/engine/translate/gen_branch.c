@@ -7,6 +7,7 @@
 #include "kvm/chan.h"
 
 #define ATTENTION (ENG_VCPU_CHAN - ENG_VCPU_STATE + offsetof(struct vcpu_chan, attention))
+#define CALM      (ENG_VCPU_CHAN - ENG_VCPU_STATE + offsetof(struct vcpu_chan, calm))
 
 unsigned tr_jc_class(u32 key)
 {
@@ -79,31 +80,45 @@ static void chainable_jump(struct build *b, s32 target)
 	build_leave(b, site_number(b, s));
 }
 
-/* The instruction of this block at the offset, 0: none (so far). */
+/* Code of the instruction of this block at the offset; 0: none so far, or an x87 record waits there (gen_x87.c). */
 static u32 own_insn(const struct build *b, s32 target)
 {
-	for (unsigned i = 0; i < b->n; i++)
-		if (b->insn_off[i] == target)
-			return b->insn_host[i];
-	return 0;
+	int i = own_index(b, target);
+
+	return i >= 0 && (unsigned)i <= b->n && !b->insn_waits[i] ? b->insn_host[i] : 0;
 }
 
 static void backward_jump(struct build *b, s32 target)
 {
 	struct hostmem att = mem_gs(ATTENTION);
-	struct tr_site *s = build_site(b, SITE_STOP);
+	struct tr_site *s = NULL;
 	u8 *go = NULL;
 	u32 own = own_insn(b, target);
 
+	if (own) { /* it looks at attention itself: gen_loop_head() */
+		emit_jmp(&b->e, own);
+		return;
+	}
+	s = build_site(b, SITE_STOP);
 	s->target = target;
+	hold_drop(b);
 	emit_load(&b->e, S0, &att, 4);
 	go = emit_jrcxz(&b->e);
 	build_leave(b, site_number(b, s));
 	emit_short_here(&b->e, go);
-	if (own)
-		emit_jmp(&b->e, own);
-	else
-		chainable_jump(b, target);
+	chainable_jump(b, target);
+}
+
+void gen_loop_head(struct build *b)
+{
+	struct hostmem calm = mem_gs(CALM);
+	struct tr_site *s = build_site(b, SITE_STOP);
+
+	build_room(b, 48);
+	hold_drop(b);
+	s->target = (s32)b->page_off;
+	emit_load(&b->e, S0, &calm, 4);
+	build_pending(b, s);
 }
 
 void gen_goto(struct build *b, s32 target)
@@ -163,6 +178,10 @@ static bool gen_jcc(struct build *b)
 
 	if (!direct_target(b, &target) || b->nexits == ARRAY_SIZE(b->exits))
 		return false;
+	if (target <= (s32)b->page_off && own_insn(b, target)) {
+		emit_jcc(&b->e, b->in.cond, own_insn(b, target));
+		return true;
+	}
 	emit_jcc(&b->e, b->in.cond, emit_here(&b->e));
 	b->exits[b->nexits].rel_end = b->e.p;
 	b->exits[b->nexits].target = target;
@@ -183,6 +202,7 @@ static bool gen_count_jump(struct build *b)
 	if (size < 4 || !direct_target(b, &target))
 		return false;
 	build_islands(b); /* the code below is long */
+	hold_drop(b);
 	if (loop)
 		emit_lea(&b->e, HOST_CX, &less, size);
 	emit_mov(&b->e, S0, HOST_CX, size);
@@ -201,34 +221,25 @@ static bool gen_count_jump(struct build *b)
 
 /* ---- calls and returns ---- */
 
-/* The place for a push into S0 (its whole address). */
-static void push_place(struct build *b)
-{
-	s32 size = b->mode64 ? 8 : 4;
-	struct hostmem at = {.base = H_SP, .index = S0, .disp = -size}, first = mem_at(H_SP, -size),
-		       sum = {.base = S1, .index = S0};
-
-	gen_access_at(b, R_SP, -size, (unsigned)size, true);
-	if (b->mode64) {
-		emit_lea(&b->e, S0, &at, 8);
-	} else {
-		emit_lea(&b->e, S1, &first, 4);
-		emit_lea(&b->e, S0, &sum, 8);
-	}
-}
-
 static void push_return_address(struct build *b)
 {
 	unsigned size = b->mode64 ? 8 : 4;
-	struct hostmem va = MEM_VCPU(tr.page_va), next = mem_at(S1, (s32)(b->page_off + b->in.len)), at = mem_at(S0, 0),
-		       less = mem_at(H_SP, -(s32)size);
+	struct hostmem va = MEM_VCPU(tr.page_va), next = mem_at(S1, (s32)(b->page_off + b->in.len)),
+		       at = {.base = H_SP, .index = S0, .disp = -(s32)size}, low = mem_at(H_SP, -(s32)size),
+		       sum = {.base = S1, .index = S0};
 
-	push_place(b);
+	gen_access_at(b, R_SP, -(s32)size, size, true);
+	if (!b->mode64) { /* the address is cut to 32 bits */
+		emit_lea(&b->e, S1, &low, 4);
+		emit_lea(&b->e, S0, &sum, 8);
+		hold_drop(b);
+		at = mem_at(S0, 0);
+	}
 	emit_load(&b->e, S1, &va, 8);
 	emit_lea(&b->e, S1, &next, size);
 	gen_mark(b);
 	emit_store(&b->e, &at, S1, size);
-	emit_lea(&b->e, H_SP, &less, size);
+	emit_lea(&b->e, H_SP, &low, size);
 }
 
 static bool gen_direct(struct build *b)
@@ -254,7 +265,7 @@ static bool gen_target(struct build *b)
 		gen_get(b, S0, o->reg);
 		return true;
 	}
-	if (b->in.mem.disp != (s32)b->in.mem.disp)
+	if (!gen_addressable(b))
 		return false;
 	gen_access(b, b->mode64 ? 8 : 4, false);
 	m = gen_operand(b);
@@ -268,6 +279,7 @@ static bool gen_through(struct build *b)
 
 	if (!gen_target(b))
 		return false;
+	hold_drop(b);
 	emit_store(&b->e, &target, S0, 8);
 	if (b->in.id == INSN_CALL) {
 		push_return_address(b);

@@ -3,13 +3,6 @@
 
 #define SPILLED (1u << R_14 | 1u << R_15)
 
-static bool shifts_by_cl(const struct insn *in)
-{
-	if (in->map == 0)
-		return in->opcode == 0xd2 || in->opcode == 0xd3;
-	return in->map == 1 && !(in->prefixes & PFX_VEX) && (in->opcode == 0xa5 || in->opcode == 0xad);
-}
-
 /* Those that the host must not execute by themselves, or that touch more than their operands say. */
 static bool excluded(const struct insn *in, bool mode64)
 {
@@ -52,14 +45,12 @@ static bool operands_ok(const struct build *b, const struct insn_operand *mem)
 	const struct insn *in = &b->in;
 
 	for (unsigned i = 0; i < in->nops; i++)
-		if (in->op[i].kind == OPK_MMX || in->op[i].kind == OPK_ST || in->op[i].kind == OPK_SREG ||
+		if ((in->op[i].kind == OPK_MMX && !b->cpu->mode.fpu_ok) || in->op[i].kind == OPK_SREG ||
 		    in->op[i].kind == OPK_CR || in->op[i].kind == OPK_DR)
 			return false;
 	if (!mem)
 		return true;
-	if (in->mem.vsib || !in->mem.size || in->mem.size > 64 || in->mem.disp != (s32)in->mem.disp || in->adsize < 4)
-		return false;
-	if (in->mem.rip_relative && (in->mem.disp > 0x7fff0000 || in->mem.disp < -0x7fff0000))
+	if (!in->mem.size || in->mem.size > 64 || !gen_addressable(b))
 		return false;
 	/* a bit offset in a register reaches beyond the operand */
 	return !(in->id >= INSN_BT && in->id <= INSN_BTC && in->op[1].kind == OPK_GPR);
@@ -126,6 +117,16 @@ static bool plan(const struct build *b, struct data *d)
 	return reencode(&probe, in, d->map, d->mem ? &m : NULL);
 }
 
+static bool takes_s0(const struct data *d)
+{
+	if (d->by_cl || d->pcmpstri || d->map[R_CX] == H_CX)
+		return true;
+	for (unsigned r = R_14; r <= R_15; r++)
+		if ((d->read | d->written) >> r & 1 && d->map[r] == S0)
+			return true;
+	return false;
+}
+
 static void load_registers(struct build *b, const struct data *d)
 {
 	for (unsigned r = R_14; r <= R_15; r++)
@@ -181,6 +182,8 @@ bool gen_data(struct build *b)
 	if (d.mem)
 		m = place_operand(b, &d);
 	load_registers(b, &d);
+	if (takes_s0(&d))
+		hold_drop(b);
 	if (!d.mem && may_fault(in))
 		build_site(b, SITE_FAULT);
 	if (d.mem || may_fault(in))
@@ -188,6 +191,8 @@ bool gen_data(struct build *b)
 	if (!reencode(&b->e, in, d.map, d.mem ? &m : NULL))
 		b->full = true; /* cannot be: it was tried */
 	store_registers(b, &d);
+	if (in->desc->cls == IC_X87)
+		gen_x87_done(b);
 	return true;
 }
 
@@ -222,6 +227,7 @@ bool gen_lea(struct build *b)
 	if (gen_lea_direct(b, dst))
 		return true;
 	gen_offset(b, S1, 0);
+	hold_drop(b); /* it may have taken both */
 	if (in->opsize == 4)
 		emit_mov(&b->e, S1, S1, 4);
 	gen_put(b, dst, S1);
@@ -231,6 +237,8 @@ bool gen_lea(struct build *b)
 void gen_emulate(struct build *b)
 {
 	struct tr_site *s = build_site(b, SITE_EMU);
+
+	hold_drop(b);
 
 	if (b->emu + EMU_SIZE > b->emu_end) {
 		b->full = true;
@@ -247,4 +255,5 @@ void gen_emulate(struct build *b)
 	}
 	build_leave(b, site_number(b, s));
 	build_islands_after_jump(b);
+	b->x87_op = 0; /* what waited is recorded on leaving */
 }

@@ -8,11 +8,11 @@
 
 #include "engine/interp/hostop.h"
 #include "engine/lib/lib.h"
+#include "engine/translate/stress.h"
 #include "engine/translate/tr_int.h"
 
 #define ARCH_SET_GS   0x1001
 #define SS_AUTODISARM (1u << 31)
-#define HOT           2 /* executions before a block is translated: see docs/performance.md */
 
 bool tr_mode_ok(const struct vcpu *cpu)
 {
@@ -69,10 +69,10 @@ static struct tblock *block_at_rip(struct vcpu *cpu)
 	if (t)
 		return t;
 	heat = heat_of(cpu, gpa);
-	if (++*heat < HOT)
+	if (++*heat < tr_stress()->hot)
 		return NULL;
 	*heat = 0;
-	return tb_make(cpu, gpa);
+	return tb_make(cpu, gpa, 0);
 }
 
 /* Where to go on at RIP in translated code; 0: not there. */
@@ -140,13 +140,38 @@ static gva_t site_address(const struct vcpu *cpu, const struct tr_site *s)
 	return cpu->mode.long64 ? a : (u32)a;
 }
 
-static u64 on_memory(struct vcpu *cpu, const struct tr_site *s, const struct stop *st, bool fault)
+/* A look-up for several accesses that no entry can serve: from now on to code with a look-up for each. */
+static u64 leave_group(struct vcpu *cpu, struct tr_site *s, const struct stop *st)
 {
-	enum tt_fill r = tt_fill(cpu, site_address(cpu, s), s->size, s->write, cpu->mode.mmu_idx);
+	const struct tblock *b = tb_at(s->block);
+	gpa_t gpa = (b->gpa & PAGE_MASK) | s->goff;
+	struct tblock *alone = tb_find(gpa, b->key | TR_KEY_ALONE);
+
+	if (!alone)
+		alone = tb_make(cpu, gpa, TR_KEY_ALONE);
+	if (!alone || !code_still_good(cpu, st))
+		return 0;
+	if (!s->x87_op) /* else what it carries must come by here */
+		tb_divert(s, alone);
+	return alone->body;
+}
+
+static bool group_fails(const struct vcpu *cpu, const struct tr_site *s, gva_t a)
+{
+	return s->group && ((a & ~PAGE_MASK) + s->size > PAGE_SIZE || s->write != s->own_write) &&
+	       !(cpu->mode.mmu_idx == MMU_USER_AC);
+}
+
+static u64 on_memory(struct vcpu *cpu, struct tr_site *s, const struct stop *st, bool fault)
+{
+	gva_t a = site_address(cpu, s);
+	enum tt_fill r = tt_fill(cpu, a, s->size, s->write, cpu->mode.mmu_idx);
 
 	cpu->stats.tr_misses++;
 	if (r == TT_FILLED || (r == TT_SAME && !fault))
-		return s->host;
+		return s->host; /* 0: an earlier look-up is to be repeated; the loop finds a block that does */
+	if (group_fails(cpu, s, a))
+		return leave_group(cpu, s, st);
 	cpu->stats.tr_interpreted++;
 	return interpret_and_resume(cpu, s, st);
 }
@@ -167,7 +192,7 @@ static u64 on_exit(struct vcpu *cpu, struct tr_site *s, const struct stop *st)
 {
 	struct tblock *from = tb_at(s->block), *to = NULL;
 	gpa_t gpa = (from->gpa & PAGE_MASK) | ((u32)s->target & 0xfff);
-	u32 key = from->key;
+	u32 key = from->key & ~TR_KEY_ALONE;
 	u8 *heat = NULL;
 
 	cpu->rip = next_rip(cpu, cpu->tr.page_va + (u64)(s64)s->target);
@@ -176,10 +201,10 @@ static u64 on_exit(struct vcpu *cpu, struct tr_site *s, const struct stop *st)
 	to = tb_find(gpa, key);
 	if (!to) {
 		heat = heat_of(cpu, gpa);
-		if (++*heat < HOT)
+		if (++*heat < tr_stress()->hot)
 			return 0;
 		*heat = 0;
-		to = tb_make(cpu, gpa);
+		to = tb_make(cpu, gpa, 0);
 	}
 	if (!to || !code_still_good(cpu, st))
 		return 0;
@@ -202,9 +227,11 @@ static u64 came_back(struct vcpu *cpu, u32 number, const struct stop *st)
 	struct tr_site *s = NULL;
 
 	number &= ~SITE_FAULT_BIT;
-	if (number == SITE_JUMP)
+	s = number == SITE_JUMP ? NULL : site_at(number);
+	if (cpu->tr.fop | cpu->tr.fdp_seg | (s ? s->x87_op : 0))
+		x87_settle(cpu, s);
+	if (!s)
 		return on_jump(cpu);
-	s = site_at(number);
 	cpu->rip = next_rip(cpu, cpu->tr.page_va + s->goff);
 	switch ((enum site_kind)s->kind) {
 	case SITE_MEM:
@@ -235,6 +262,8 @@ static void run_code(struct vcpu *cpu, u64 host)
 
 		cpu->tr.flags_ax = (u16)flags_to_ax(cpu->rflags);
 		cpu->stats.tr_entries++;
+		if (unlikely(tr_stress()->flush))
+			tr_stress_flush(cpu, false);
 		site = tr_enter(cpu, host);
 		cpu->rflags = flags_merge(cpu->rflags, cpu->tr.flags_ax);
 		host = came_back(cpu, site, &st);
@@ -247,8 +276,11 @@ static void loop(struct vcpu *cpu, struct icache_vcpu *ic)
 	ic[1].stepping = ic[1].stop = false;
 	ic[1].cur = NULL;
 	while (!interp_must_stop(cpu)) {
-		u64 host = code_at_rip(cpu);
+		u64 host = 0;
 
+		if (unlikely(tr_stress()->flush))
+			tr_stress_flush(cpu, true);
+		host = code_at_rip(cpu);
 		if (host)
 			run_code(cpu, host);
 		else

@@ -15,7 +15,7 @@
 #define TT_ENTRIES   0x100000000ull
 #define TT_SIZE      (TT_ENTRIES * 8)
 #define TT_USER_CTX  4    /* address spaces of the low half that keep their tables */
-#define TT_LOG       8192 /* entries made since the last flush */
+#define TT_LOG       65536 /* entries made since the last flush */
 
 /* Table pairs (read, write) of a vCPU: user address spaces, then the two supervisor ones. */
 enum { TTP_KERNEL = TT_USER_CTX, TTP_KERNEL_AC, TTP_COUNT };
@@ -56,6 +56,8 @@ struct tr_state {
 	u64 page_va;       /* guest address of the page whose code runs */
 	u64 host_sp;       /* of tr_enter() */
 	u64 entry;         /* where tr_enter() jumps */
+	u64 fip, fdp;      /* of x87 instructions, with what follows: gen_x87.c */
+	u32 fop, fdp_seg;  /* X87_OP_VALID | opcode; X87_SEG_VALID | segment; 0: nothing new */
 	u16 flags_ax;      /* arithmetic flags: AL = OF, AH = the rest */
 	u32 user_slot;     /* pair in use for the low half */
 	u32 victim;
