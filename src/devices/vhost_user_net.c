@@ -13,7 +13,7 @@
 
 #include "devices/vhost_user.h"
 
-enum { CLASS_ETHERNET = 0x020000, QUEUES = 2, QUEUE_SIZE = VIRTQ_SIZE_MAX };
+enum { CLASS_ETHERNET = 0x020000, RX = 0, QUEUES = 2, QUEUE_SIZE = VIRTQ_SIZE_MAX };
 
 /* Of what the server offers: what needs no control queue and no merging. */
 #define PASSED                                                                                                         \
@@ -47,7 +47,10 @@ static u32 vun_fail(struct virtio *v, unsigned queue, const struct virtq_chain *
 
 static void vun_notify(struct virtio *v, unsigned queue)
 {
-	vhost_user_notify(net_of(v)->server, queue);
+	struct vhost_user_net *n = net_of(v);
+
+	if (queue != RX || n->space.status) /* empty frames would make the driver give the buffers again, for ever */
+		vhost_user_notify(n->server, queue);
 }
 
 static void vun_activate(struct virtio *v)
