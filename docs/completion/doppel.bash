@@ -15,6 +15,8 @@ _doppel() {
 	--engine|-e) COMPREPLY=($(compgen -W "auto kvm interp" -- "$cur")); return ;;
 	--console) COMPREPLY=($(compgen -W "serial virtio" -- "$cur")); return ;;
 	--kernel|-k) compopt -o filenames 2>/dev/null; COMPREPLY=($(compgen -W builtin -- "$cur") $(compgen -f -- "$cur")); return ;;
+	--net) compopt -o nospace 2>/dev/null
+		COMPREPLY=($(compgen -W "none user user,hostfwd=tcp: user,hostloopback=on lan= passt,path= socket,path= vhost-user,path= tap,ifname=" -- "$cur")); return ;;
 	--initrd|-i|--disk|-d) compopt -o filenames 2>/dev/null; COMPREPLY=($(compgen -f -- "$cur")); return ;;
 	--append|-a|--memory|-m|--cpus|-c|--name|-n|--debug-exit|--timeout|-t) return ;;
 	esac
