@@ -5,7 +5,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 
-enum { DIRECT = 8192 }; /* from here on a copy costs more than a system call */
+enum { DIRECT = 32768 }; /* from here on a copy costs more than a system call */
 
 int queue_init(struct queue *q)
 {
