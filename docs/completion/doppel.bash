@@ -27,6 +27,8 @@ _doppel() {
 	--initrd|-i) compopt -o filenames 2>/dev/null; COMPREPLY=($(compgen -f -- "$cur")); return ;;
 	--share) compopt -o filenames 2>/dev/null; COMPREPLY=($(compgen -d -- "$cur")); return ;;
 	--share-server) compopt -o filenames 2>/dev/null; COMPREPLY=($(compgen -c -- "$cur")); return ;;
+	--net) compopt -o nospace 2>/dev/null
+		COMPREPLY=($(compgen -W "none user user,hostfwd=tcp: user,hostloopback=on lan= passt,path= socket,path= vhost-user,path= tap,ifname=" -- "$cur")); return ;;
 	--append|-a|--memory|-m|--cpus|-c|--name|-n|--debug-exit|--timeout|-t) return ;;
 	esac
 	if [[ $cur == -* ]]; then

@@ -18,6 +18,7 @@
 #include "cli/cli.h"
 #include "cli/disk_opt.h"
 #include "cli/guest.h"
+#include "cli/net_opts.h"
 #include "cli/share.h"
 #include "vmm/console.h"
 #include "vmm/instance.h"
@@ -34,6 +35,8 @@ struct run_options {
 	enum kvm_choice engine;
 	struct machine_disk disk[MACHINE_DISKS_MAX];
 	u32 ndisks;
+	struct net_options net[MACHINE_NETS_MAX];
+	u32 nnets;
 	struct share_option share[SHARES_MAX];
 	u32 nshares;
 	const char *share_server;
@@ -117,6 +120,20 @@ static int parse_enospc(void *target, const char *value, struct err *e)
 	return 0;
 }
 
+static int parse_net(void *target, const char *value, struct err *e)
+{
+	struct run_options *o = target;
+	struct net_options n;
+	int ret = 0;
+
+	if (o->nnets == MACHINE_NETS_MAX)
+		return err_set(e, E2BIG, "more than %d networks", MACHINE_NETS_MAX);
+	ret = net_options_parse(value, &n, e);
+	if (!ret && n.kind != NET_NONE)
+		o->net[o->nnets++] = n;
+	return ret;
+}
+
 static int parse_share(void *target, const char *value, struct err *e)
 {
 	struct run_options *o = target;
@@ -142,6 +159,8 @@ static const struct opt run_opts[] = {
 	{"on-enospc", 0, OPT_CALL, 0, "WHAT", "the host's disk is full: stop the VM, or report an I/O error to the guest (default)",
 	 0, 0, parse_enospc},
 	{"spool", 0, OPT_CALL, 0, "printer=DIR", "a printer: each job of the guest becomes a file in DIR", 0, 0, parse_spool},
+	{"net", 0, OPT_CALL, 0, "NETWORK", "none, user[,hostfwd=tcp:HOSTPORT:GUESTPORT], and others; see doppel(1)", 0, 0,
+	 parse_net},
 	{"share", 0, OPT_CALL, 0, "HOST[:GUEST][:rw]", "folder of this machine for the guest, read-only unless rw; may be repeated",
 	 0, 0, parse_share},
 	{"share-server", 0, OPT_STRING, AT(share_server), "PROGRAM", "a virtiofsd that serves the folders (default doppel-fs)", 0, 0,
@@ -188,10 +207,11 @@ static int open_files(struct run *r, struct err *e)
 
 	r->cfg = (struct machine_config){.name = r->instance.name, .append = o->append, .kernel_fd = -1, .initrd_fd = -1,
 					 .kernel_name = o->kernel, .initrd_name = o->initrd, .memory = o->memory,
-					 .cpus = o->cpus, .engine = o->engine, .ndisks = o->ndisks,
+					 .cpus = o->cpus, .engine = o->engine, .ndisks = o->ndisks, .nnets = o->nnets,
 					 .stop_on_enospc = o->stop_on_enospc, .no_reboot = o->no_reboot,
 					 .debug_exit_port = (u16)o->debug_exit};
 	memcpy(r->cfg.disk, o->disk, sizeof(r->cfg.disk));
+	memcpy(r->cfg.net, o->net, sizeof(r->cfg.net));
 	for (u32 i = 0; i < o->nshares; i++) {
 		r->cfg.share[i] = o->share[i].share;
 		r->cfg.share[i].server = o->share_server;
@@ -278,6 +298,7 @@ static int start_control(struct run *r, struct err *e)
 	snprintf(info.name, sizeof(info.name), "%s", r->instance.name);
 	snprintf(info.engine, sizeof(info.engine), "%s", kvm_kind(r->machine->sys) == KVM_KIND_ENGINE ? "interp" : "kvm");
 	snprintf(info.kernel, sizeof(info.kernel), "%s", r->o.kernel);
+	net_options_ports(r->o.net, r->o.nnets, info.ports, sizeof(info.ports));
 	ret = instance_write_info(&r->instance, &info);
 	return ret ? err_set(e, -ret, "%s: %s", r->instance.dir, strerror(-ret)) : 0;
 }

@@ -241,6 +241,8 @@ static int assemble(struct machine *m, struct err *e)
 			       ret == -EBUSY ? " (--debug-exit port taken by another device?)" : "");
 	ret = add_disks(m, pci, e);
 	if (!ret)
+		ret = machine_add_nets(m, pci, e);
+	if (!ret)
 		ret = add_shares(m, pci, e);
 	return ret ? ret : power_on_save(m, e);
 }

@@ -10,6 +10,7 @@
 #include <pthread.h>
 #include <linux/kvm.h>
 #include "backends/disk.h"
+#include "backends/net.h"
 #include "base/base.h"
 #include "devices/guestmem.h"
 #include "kvm/kvm.h"
@@ -20,6 +21,7 @@
 #define MACHINE_CPUS_MAX  64
 #define MACHINE_DISKS_MAX 8
 #define MACHINE_PORTS_MAX 4
+#define MACHINE_NETS_MAX  4
 #define MACHINE_EXITS     48
 
 /* Exit statuses of a VM that is not powered off by its guest. */
@@ -44,6 +46,8 @@ struct machine_config {
 	enum kvm_choice engine;
 	struct machine_disk disk[MACHINE_DISKS_MAX];
 	u32 ndisks;
+	struct net_options net[MACHINE_NETS_MAX];
+	u32 nnets;
 	struct machine_share share[SHARES_MAX];
 	u32 nshares;
 	bool stop_on_enospc; /* a full host disk pauses the VM; else the guest sees an I/O error */
@@ -128,6 +132,8 @@ const char *machine_state_name(const struct machine *m);
 void machine_fail(struct machine *m, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /* ---- inside vmm ---- */
+struct pci_host;
+int machine_add_nets(struct machine *m, struct pci_host *pci, struct err *e);
 int irq_init(struct machine *m, struct err *e);
 void irq_free(struct machine *m);
 int cpuid_set(struct machine *m, struct vcpu_thread *v, struct err *e);
