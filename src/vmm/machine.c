@@ -14,6 +14,7 @@
 #include "devices/virtio_blk.h"
 #include "devices/virtio_console.h"
 #include "devices/virtio_rng.h"
+#include "devices/virtio_vsock.h"
 #include "vmm/acpi.h"
 #include "vmm/machine.h"
 
@@ -165,6 +166,13 @@ static int add_virtio_console(struct machine *m, struct pci_host *pci)
 	return m->cfg.virtio_console ? virtio_console_create(m, pci, &o, &c) : 0;
 }
 
+static int add_vsock(struct machine *m, struct pci_host *pci)
+{
+	struct virtio_vsock *s = NULL;
+
+	return m->cfg.vsock.cid ? virtio_vsock_create(m, pci, &m->cfg.vsock, &s) : 0;
+}
+
 static int add_disks(struct machine *m, struct pci_host *pci, struct err *e)
 {
 	for (u32 i = 0; i < m->cfg.ndisks; i++) {
@@ -209,6 +217,8 @@ static int assemble(struct machine *m, struct err *e)
 		ret = virtio_rng_create(m, pci, &rng);
 	if (!ret)
 		ret = add_virtio_console(m, pci);
+	if (!ret)
+		ret = add_vsock(m, pci);
 	if (ret)
 		return err_set(e, -ret, "machine: cannot create a device: %s%s", strerror(-ret),
 			       ret == -EBUSY ? " (--debug-exit port taken by another device?)" : "");

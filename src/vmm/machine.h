@@ -11,6 +11,7 @@
 #include <linux/kvm.h>
 #include "base/base.h"
 #include "devices/guestmem.h"
+#include "devices/virtio_vsock.h"
 #include "kvm/kvm.h"
 #include "vmm/loader.h"
 #include "vmm/memmap.h"
@@ -40,6 +41,7 @@ struct machine_config {
 	bool no_reboot;
 	u16 debug_exit_port; /* 0: none */
 	struct chardev *serial, *virtio_console; /* NULL: no one listens; no such device */
+	struct virtio_vsock_options vsock;       /* cid 0: none; owned by the machine once it is created */
 };
 
 enum machine_state { MACHINE_STOPPED, MACHINE_RUNNING, MACHINE_PAUSED, MACHINE_ENDED };
