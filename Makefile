@@ -21,14 +21,17 @@ V_CFLAGS += $(SAN) $(shell pkg-config --cflags $(PKGS) 2>/dev/null) -fPIE
 V_LIBS := $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lpthread
 
 ENGINE_SRC := $(shell find src/engine -name '*.c')
-V_SRC := $(shell find src/base src/kvm src/vmm src/devices src/backends src/cli -name '*.c')
+V_SRC := $(shell find src/base src/kvm src/vmm src/devices src/backends src/cli -name '*.c') src/guest/proto.c
 V_MAIN := src/cli/main.c
 E_MAIN := src/engine/main.c
 ENGINE_OBJ := $(ENGINE_SRC:%.c=$(B)/%.o)
 V_OBJ := $(V_SRC:%.c=$(B)/%.o)
 
 .DEFAULT_GOAL := all
-all: $(B)/doppel $(B)/doppel-engine $(B)/doppel-init $(B)/doppel-builtin.elf
+all: $(B)/doppel $(B)/doppel-engine $(B)/doppel-init $(B)/doppel-builtin.elf $(B)/doppel-get-kernel
+
+$(B)/doppel-get-kernel: tools/get-kernel
+	@mkdir -p $(@D) && ln -sf $(abspath $<) $@
 
 $(B)/src/engine/%.o: src/engine/%.c
 	@mkdir -p $(@D)
@@ -47,9 +50,10 @@ $(B)/doppel: $(B)/$(V_MAIN:.c=.o) $(B)/libdoppel.a
 	@echo LD $@ && $(CC) $(SAN) -pie -o $@ $< $(B)/libdoppel.a $(V_LIBS)
 
 # /init of the guest: static, so that the initramfs needs no library
-$(B)/doppel-init: src/guest/init.c
+INIT_SRC := $(filter-out src/guest/builtin%,$(wildcard src/guest/*.c))
+$(B)/doppel-init: $(INIT_SRC) $(wildcard src/guest/*.h)
 	@mkdir -p $(@D)
-	@echo LD $@ && $(CC) -std=gnu17 -O2 -Wall -Wextra -Werror -D_GNU_SOURCE -static -s -o $@ $<
+	@echo LD $@ && $(CC) -std=gnu17 -O2 -Wall -Wextra -Werror -Wno-unused-parameter -Isrc -D_GNU_SOURCE -static -s -o $@ $(INIT_SRC)
 
 # The built-in guest: freestanding 32-bit code; links with no 32-bit library
 BUILTIN_FLAGS := -std=gnu17 -O2 -Wall -Wextra -Werror -Isrc -m32 -march=i686 -ffreestanding -fno-pie -fno-stack-protector \
@@ -90,6 +94,7 @@ install: all
 	install -d $(D)/bin $(D)/libexec $(D)/share/man/man1 $(D)/share/bash-completion/completions
 	install -m755 $(B)/doppel $(D)/bin/doppel
 	install -m755 $(B)/doppel-engine $(B)/doppel-init $(D)/libexec/
+	install -m755 tools/get-kernel $(D)/libexec/doppel-get-kernel
 	install -m644 $(B)/doppel-builtin.elf $(D)/libexec/doppel-builtin.elf
 	install -m644 docs/doppel.1 $(D)/share/man/man1/doppel.1
 	install -m644 docs/completion/doppel.bash $(D)/share/bash-completion/completions/doppel

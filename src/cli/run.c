@@ -1,6 +1,7 @@
 /*
- * doppel run: this process becomes the VM. The steps are those of every process here: acquire (files, name, machine), drop the
- * authority to acquire more, serve until the VM ends, leave nothing behind.
+ * doppel run. With a kernel this process becomes the VM; a duplicate's VM is a child of it, and this process has the session with
+ * the command (run_duplicate()). The steps of a VM's process: acquire (files, name, machine), drop the authority to acquire more,
+ * serve until the VM ends, leave nothing behind.
  */
 #include <fcntl.h>
 #include <inttypes.h>
@@ -11,10 +12,12 @@
 #include <sys/epoll.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 #include "base/term.h"
 #include "cli/cli.h"
+#include "cli/duplicate.h"
 #include "cli/guest.h"
 #include "vmm/console.h"
 #include "vmm/instance.h"
@@ -33,6 +36,7 @@ struct run_options {
 	u32 ndisks;
 	bool virtio_console;
 	bool detach, verbose, quiet, no_reboot;
+	struct duplicate_options dup;
 };
 
 struct run {
@@ -46,7 +50,9 @@ struct run {
 	int signal_fd;
 	int ready_fd; /* --detach: tells the parent how the start went; else -1 */
 	struct guest guest;   /* without --kernel */
-	char append[128];
+	char append[2048];
+	struct duplicate *dup; /* NULL: not one */
+	int life_fd;           /* a duplicate's VM ends when its other end closes; else -1 */
 };
 
 static int parse_engine(void *target, const char *value, struct err *e)
@@ -98,7 +104,7 @@ static int parse_disk(void *target, const char *value, struct err *e)
 		return err_set(e, E2BIG, "more than %d disks", MACHINE_DISKS_MAX);
 	if (!*value || *value == ',')
 		return err_set(e, EINVAL, "empty (give FILE[,ro])");
-	copy = strdup(value); /* begins with the path: free_disks() frees it */
+	copy = strdup(value); /* begins with the path: free_options() frees it */
 	if (!copy)
 		return err_set(e, ENOMEM, "no memory");
 	path = strtok_r(copy, ",", &save);
@@ -113,6 +119,16 @@ static int parse_disk(void *target, const char *value, struct err *e)
 	return 0;
 }
 
+static int parse_share(void *target, const char *value, struct err *e)
+{
+	return duplicate_parse_share(&((struct run_options *)target)->dup, value, e);
+}
+
+static int parse_env(void *target, const char *value, struct err *e)
+{
+	return duplicate_parse_env(&((struct run_options *)target)->dup, value, e);
+}
+
 #define AT(field) offsetof(struct run_options, field)
 static const struct opt run_opts[] = {
 	{"kernel", 'k', OPT_STRING, AT(kernel), "FILE", "kernel: bzImage, ELF vmlinux or multiboot; or builtin", 0, 0, NULL},
@@ -122,6 +138,13 @@ static const struct opt run_opts[] = {
 	{"cpus", 'c', OPT_UINT, AT(cpus), "N", "virtual CPUs (default 1)", 1, MACHINE_CPUS_MAX, NULL},
 	{"engine", 'e', OPT_CALL, 0, "ENGINE", "auto, kvm or interp (default auto)", 0, 0, parse_engine},
 	{"disk", 'd', OPT_CALL, 0, "FILE[,ro]", "raw disk image or block device; may be repeated", 0, 0, parse_disk},
+	{"share", 0, OPT_CALL, 0, "HOST[:GUEST][:rw]", "folder of this machine in the duplicate, as it is", 0, 0, parse_share},
+	{"env", 0, OPT_CALL, 0, "NAME[=VALUE]", "variable for the command, besides those here", 0, 0, parse_env},
+	{"workdir", 'w', OPT_STRING, AT(dup.workdir), "DIR", "the command's directory (default: this one)", 0, 0, NULL},
+	{"user", 'u', OPT_STRING, AT(dup.user), "USER[:GROUP]", "who the command is (default: you)", 0, 0, NULL},
+	{"keep", 0, OPT_STRING, AT(dup.keep), "NAME", "keep what it writes, for the next run and for doppel diff", 0, 0, NULL},
+	{"diff", 0, OPT_FLAG, AT(dup.diff), NULL, "print what the command changed, when it ends", 0, 0, NULL},
+	{"bare", 0, OPT_FLAG, AT(dup.bare), NULL, "no duplicate: a small root of busybox in memory", 0, 0, NULL},
 	{"console", 0, OPT_CALL, 0, "DEVICE", "serial (ttyS0) or virtio (hvc0; needs its driver) (default serial)", 0, 0,
 	 parse_console},
 	{"name", 'n', OPT_STRING, AT(name), "NAME", "name for the other commands (default vm-PID)", 0, 0, NULL},
@@ -150,11 +173,24 @@ static int open_image(const char *what, const char *path, struct err *e)
 /* A shell on a terminal; without one the guest shows itself and powers off. */
 static const char *default_append(struct run *r)
 {
+	if (r->dup) {
+		snprintf(r->append, sizeof(r->append), "console=%s quiet panic=-1 %s", r->o.virtio_console ? "hvc0" : "ttyS0",
+			 r->o.append ? r->o.append : "");
+		return r->append;
+	}
 	snprintf(r->append, sizeof(r->append), "console=%s quiet doppel.engine=%s%s",
 		 r->o.virtio_console ? "hvc0" : "ttyS0",
 		 kvm_kind(r->machine->sys) == KVM_KIND_ENGINE ? "interp" : "kvm",
 		 r->o.detach || isatty(STDIN_FILENO) ? "" : " doppel.show");
 	return r->append;
+}
+
+static void on_life_end(void *arg, u32 events)
+{
+	struct run *r = arg;
+
+	loop_del(r->loop, r->life_fd);
+	machine_end(r->machine, 0, "host-ui");
 }
 
 static int open_files(struct run *r, struct err *e)
@@ -167,7 +203,15 @@ static int open_files(struct run *r, struct err *e)
 					 .cpus = o->cpus, .engine = o->engine, .ndisks = o->ndisks, .no_reboot = o->no_reboot,
 					 .debug_exit_port = (u16)o->debug_exit};
 	memcpy(r->cfg.disk, o->disk, sizeof(r->cfg.disk));
-	if (!o->kernel) {
+	if (r->dup) {
+		ret = duplicate_machine(r->dup, &r->instance, &r->cfg, e);
+		if (ret)
+			return ret;
+		r->o.kernel = r->cfg.kernel_name = r->dup->guest.kernel;
+		r->cfg.initrd_fd = r->dup->guest.initrd_fd;
+		r->dup->guest.initrd_fd = -1;
+		r->cfg.initrd_name = "built-in";
+	} else if (!o->kernel) {
 		ret = default_guest(&r->guest, o->initrd == NULL, e);
 		if (ret)
 			return ret;
@@ -269,11 +313,13 @@ static int acquire(struct run *r, struct err *e)
 	ret = machine_create(&r->cfg, r->loop, &r->machine, e);
 	if (ret)
 		return ret;
-	if (!r->cfg.append)
+	if (!r->cfg.append || r->dup)
 		r->machine->cfg.append = default_append(r);
 	r->machine->notify = on_notice;
 	r->machine->notify_arg = r;
-	return start_control(r, e);
+	if (r->life_fd >= 0)
+		ret = loop_add(r->loop, r->life_fd, EPOLLIN, on_life_end, r);
+	return ret ? err_set(e, -ret, "run: %s", strerror(-ret)) : start_control(r, e);
 }
 
 /* Empty with --quiet, else one line. */
@@ -359,8 +405,9 @@ static void tell_done(struct run *r)
 	r->ready_fd = -1;
 }
 
-static void free_disks(struct run_options *o)
+static void free_options(struct run_options *o)
 {
+	duplicate_options_free(&o->dup);
 	for (u32 i = 0; i < o->ndisks; i++)
 		free((char *)o->disk[i].path);
 }
@@ -378,7 +425,7 @@ static void release(struct run *r)
 	if (r->signal_fd >= 0)
 		close(r->signal_fd);
 	loop_free(r->loop);
-	free_disks(&r->o);
+	free_options(&r->o);
 }
 
 /* The VM's process, foreground or detached; the name is claimed. */
@@ -395,7 +442,7 @@ static int vm_process(struct run *r)
 		ret = machine_start(r->machine, &e);
 	if (!ret && !r->o.detach) {
 		fputs(engine_line(r, line, sizeof(line)), stderr);
-		ret = attach_stdio(r, &e);
+		ret = r->dup ? 0 : attach_stdio(r, &e);
 	}
 	if (!ret)
 		ret = sandbox_enter(kvm_kind(r->machine->sys) == KVM_KIND_DEVICE, &e);
@@ -435,33 +482,177 @@ static int detach(struct run *r)
 	return wait_for_child(fds[0], r->instance.name);
 }
 
+/* ---- a duplicate: the VM in a child, the session here ---- */
+struct child {
+	pid_t pid;
+	int messages; /* what the VM's process says */
+	int life;     /* closed: the VM ends */
+};
+
+/* Out of the terminal's reach: its keys are for the command. */
+static void __attribute__((noreturn)) become_vm(struct run *r, const int messages[2], const int life[2])
+{
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	setsid();
+	close(messages[0]);
+	close(life[1]);
+	dup2(null, STDIN_FILENO);
+	dup2(null, STDOUT_FILENO);
+	dup2(messages[1], STDERR_FILENO);
+	close(messages[1]);
+	close(null);
+	r->life_fd = life[0];
+	exit(vm_process(r));
+}
+
+static int start_vm(struct run *r, struct child *c, struct err *e)
+{
+	int messages[2], life[2];
+
+	if (pipe2(messages, O_CLOEXEC) < 0)
+		return err_set(e, errno, "run: %s", strerror(errno));
+	if (pipe2(life, O_CLOEXEC) < 0 || (c->pid = fork()) < 0) {
+		int error = errno;
+
+		close(messages[0]);
+		close(messages[1]);
+		return err_set(e, error, "run: cannot start a process: %s", strerror(error));
+	}
+	if (!c->pid)
+		become_vm(r, messages, life);
+	close(messages[1]);
+	close(life[0]);
+	close(r->instance.lock_fd); /* the VM's process has it */
+	r->instance.lock_fd = -1;
+	c->messages = messages[0];
+	c->life = life[1];
+	return 0;
+}
+
+/* Ends the VM; its last messages; its status. */
+static int end_vm(struct child *c)
+{
+	char buf[512];
+	ssize_t n = 0;
+	int status = 0;
+
+	close(c->life);
+	while ((n = read(c->messages, buf, sizeof(buf))) > 0 || (n < 0 && errno == EINTR))
+		if (n > 0)
+			fwrite(buf, 1, (size_t)n, stderr);
+	close(c->messages);
+	while (waitpid(c->pid, &status, 0) < 0 && errno == EINTR)
+		;
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+/* What is to be done before the VM may go: the changes are shown, files reach the host. */
+static int finish_session(struct run *r, struct err *e)
+{
+	bool writes = r->o.dup.keep != NULL;
+
+	for (u32 i = 0; i < r->o.dup.n_shares; i++)
+		writes |= r->o.dup.share[i].writable;
+	return writes ? duplicate_operation(r->instance.name, OP_SYNC, NULL, NULL, NULL, e) : 0;
+}
+
+static int run_session(struct run *r, char **command)
+{
+	struct child c = {0};
+	struct session_result result = {0};
+	bool ended = false;
+	const struct session_vm vm = {.messages = -1, .ended = &ended};
+	struct session_vm v = vm;
+	struct err e = {0};
+	int ret = start_vm(r, &c, &e), vm_status = 0;
+
+	if (ret) {
+		instance_release(&r->instance);
+		return cli_fail(&e);
+	}
+	v.messages = c.messages;
+	ret = duplicate_session(r->dup, r->instance.name, command, &v, &result, &e);
+	if (!ret && result.end <= SESSION_SIGNAL)
+		ret = finish_session(r, &e);
+	vm_status = end_vm(&c);
+	if (ret)
+		return cli_fail(&e);
+	if (result.end == SESSION_LOST && vm_status)
+		return vm_status; /* it has said why */
+	return session_status(&result, command ? command[0] : r->dup->user.shell);
+}
+
+static int run_duplicate(struct run *r, char **command)
+{
+	struct duplicate d;
+	struct err e = {0};
+	int ret = duplicate_prepare(&d, &r->o.dup, &r->instance, &e);
+
+	if (ret) {
+		instance_release(&r->instance);
+		return cli_fail(&e);
+	}
+	r->dup = &d;
+	ret = r->o.detach ? detach(r) : run_session(r, command);
+	duplicate_free(&d);
+	return ret;
+}
+
+/* What does not go together; NULL: all does. */
+static const char *contradiction(const struct run_options *o, bool command)
+{
+	const struct duplicate_options *d = &o->dup;
+	bool other = o->kernel || o->initrd || d->bare;
+
+	if (!other)
+		return NULL;
+	if (command || d->n_shares || d->n_env || d->workdir || d->user || d->keep || d->diff)
+		return "a command, --share, --env, --workdir, --user, --keep and --diff are for duplicates "
+		       "(leave out --kernel, --initrd and --bare)";
+	return NULL;
+}
+
 static int run_main(const struct command *c, int argc, char **argv)
 {
 	struct run r = {.o = {.memory = 512ull << 20, .cpus = 1}, .instance.lock_fd = -1,
-			.cfg = {.kernel_fd = -1, .initrd_fd = -1}, .signal_fd = -1, .ready_fd = -1};
+			.cfg = {.kernel_fd = -1, .initrd_fd = -1}, .signal_fd = -1, .ready_fd = -1, .life_fd = -1};
 	struct err e = {0};
 	char name[INSTANCE_NAME_MAX];
+	bool duplicate = false;
 	int ret = opts_parse(c, &r.o, &argc, argv);
+	const char *wrong = ret ? NULL : contradiction(&r.o, argc > 1);
 
+	if (wrong) {
+		log_msg(LOG_ERROR, "run: %s", wrong);
+		ret = -EINVAL;
+	}
 	if (ret) {
-		free_disks(&r.o);
+		free_options(&r.o);
 		return ret == OPTS_DONE ? 0 : EXIT_DOPPEL;
 	}
+	duplicate = !r.o.kernel && !r.o.initrd && !r.o.dup.bare;
 	log_set_level(r.o.verbose ? LOG_INFO : r.o.quiet ? LOG_ERROR : LOG_WARN);
 	snprintf(name, sizeof(name), "vm-%d", getpid());
-	if (instance_claim(&r.instance, r.o.name ? r.o.name : name, &e) < 0) {
-		free_disks(&r.o);
+	if (instance_claim(&r.instance, r.o.name ? r.o.name : duplicate && r.o.dup.keep ? r.o.dup.keep : name, &e) < 0) {
+		free_options(&r.o);
 		return cli_fail(&e);
 	}
+	if (duplicate)
+		return run_duplicate(&r, argc > 1 ? argv + 1 : NULL);
 	return r.o.detach ? detach(&r) : vm_process(&r);
 }
 
 const struct command cmd_run = {
 	.name = "run",
-	.args = "[options]",
-	.summary = "starts a VM; its console is this terminal",
-	.details = "Ctrl-] q on a terminal ends the VM. Exit status: 0 after power-off (or reboot with --no-reboot),\n"
-		   "120 guest panic, 121 triple fault, 125 doppel failed, 128+N ended by signal N.\n",
+	.args = "[options] [-- COMMAND ARG...]",
+	.summary = "runs a command in a duplicate of this machine, or starts a VM with a kernel of yours",
+	.details = "Without --kernel: an unmodified Debian kernel, this machine's files copy-on-write, the command's terminal, input,\n"
+		   "output, signals and exit status as if it ran here; without a command a shell. With --kernel: the VM's console is\n"
+		   "this terminal; Ctrl-] q ends it. Exit status: the command's (128+N: it died by signal N; 126, 127: it cannot be\n"
+		   "executed, does not exist); 0 after power-off (or reboot with --no-reboot), 120 guest panic, 121 triple fault,\n"
+		   "125 doppel failed, 128+N ended by signal N.\n",
 	.opts = run_opts,
+	.rest = true,
 	.main = run_main,
 };

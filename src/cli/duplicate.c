@@ -1,0 +1,226 @@
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include "backends/dialer.h"
+#include "cli/cli.h"
+#include "cli/duplicate.h"
+
+enum { GUEST_CID = 3, CONFIG_MAX = 60 << 10 };
+
+/* ---- options ---- */
+static int share_path(const char *text, char **out, const char *value, struct err *e)
+{
+	*out = realpath(text, NULL);
+	return *out ? 0 : err_set(e, errno, "%s: %s: %s", value, text, strerror(errno));
+}
+
+/* HOST[:GUEST][:rw|:ro]; a ':' cannot be part of a path here. */
+int duplicate_parse_share(struct duplicate_options *o, const char *value, struct err *e)
+{
+	struct duplicate_share *s = &o->share[o->n_shares];
+	char copy[PATH_MAX], *part = NULL, *guest = NULL, *save = NULL;
+	int ret = 0;
+
+	if (o->n_shares == DUPLICATE_SHARES_MAX)
+		return err_set(e, E2BIG, "more than %d shares", DUPLICATE_SHARES_MAX);
+	if (!*value || *value == ':' || strlen(value) >= sizeof(copy))
+		return err_set(e, EINVAL, "%s: not HOST[:GUEST][:rw]", value);
+	snprintf(copy, sizeof(copy), "%s", value);
+	*s = (struct duplicate_share){0};
+	strtok_r(copy, ":", &save);
+	while ((part = strtok_r(NULL, ":", &save))) {
+		if (!strcmp(part, "rw") || !strcmp(part, "ro"))
+			s->writable = part[1] == 'w';
+		else if (guest || part[0] != '/')
+			return err_set(e, EINVAL, "%s: %s is neither an absolute path nor rw", value, part);
+		else
+			guest = part;
+	}
+	ret = share_path(copy, &s->host, value, e);
+	if (ret)
+		return ret;
+	s->guest = strdup(guest ? guest : s->host);
+	o->n_shares++;
+	return s->guest ? 0 : err_set(e, ENOMEM, "no memory");
+}
+
+int duplicate_parse_env(struct duplicate_options *o, const char *value, struct err *e)
+{
+	if (o->n_env == DUPLICATE_ENV_MAX)
+		return err_set(e, E2BIG, "more than %d variables", DUPLICATE_ENV_MAX);
+	o->env[o->n_env++] = (char *)value;
+	return 0;
+}
+
+void duplicate_options_free(struct duplicate_options *o)
+{
+	for (u32 i = 0; i < o->n_shares; i++) {
+		free(o->share[i].host);
+		free(o->share[i].guest);
+	}
+	o->n_shares = 0;
+}
+
+/* ---- configuration: records for src/guest/duplicate.c ---- */
+struct config {
+	char text[CONFIG_MAX];
+	size_t n;
+	bool full;
+};
+
+static void __attribute__((format(printf, 2, 3))) record(struct config *c, const char *fmt, ...)
+{
+	va_list ap;
+	int n = 0;
+
+	va_start(ap, fmt);
+	n = vsnprintf(c->text + c->n, sizeof(c->text) - c->n, fmt, ap);
+	va_end(ap);
+	if (n < 0 || (size_t)n >= sizeof(c->text) - c->n)
+		c->full = true;
+	else
+		c->n += (size_t)n + 1;
+}
+
+static void configure(const struct duplicate *d, struct config *c)
+{
+	const char *root = getenv("DOPPEL_ROOT_DISK"); /* without virtio-fs: an ext4 image as the second disk */
+	char host[256] = "doppel";
+
+	gethostname(host, sizeof(host) - 1);
+	record(c, "root=%s", root ? "disk:/dev/vdb" : "virtiofs:doppel-root");
+	record(c, "layer=/dev/vda");
+	record(c, "hostname=%s", host);
+	record(c, "run-user=%u:%u", d->user.uid, d->user.gid);
+	if (!d->o->keep)
+		record(c, "temporary=1");
+	for (u32 i = 0; i < d->o->n_shares; i++)
+		record(c, "share=doppel%u:%s:%s", i, d->o->share[i].writable ? "rw" : "ro", d->o->share[i].guest);
+}
+
+static int make_guest(struct duplicate *d, struct err *e)
+{
+	struct config *c = calloc(1, sizeof(*c));
+	int ret = -ENOMEM;
+
+	if (!c)
+		return err_set(e, ENOMEM, "run: no memory");
+	configure(d, c);
+	ret = c->full ? err_set(e, E2BIG, "--share: too long together") : duplicate_guest(&d->guest, c->text, c->n, e);
+	free(c);
+	return ret;
+}
+
+/* ---- preparation ---- */
+static int find_cwd(struct duplicate *d, struct err *e)
+{
+	if (d->o->workdir) {
+		if (d->o->workdir[0] != '/')
+			return err_set(e, EINVAL, "--workdir %s: not an absolute path", d->o->workdir);
+		snprintf(d->cwd, sizeof(d->cwd), "%s", d->o->workdir);
+		return 0;
+	}
+	return getcwd(d->cwd, sizeof(d->cwd)) ? 0 : err_set(e, errno, "working directory: %s (give --workdir)", strerror(errno));
+}
+
+int duplicate_prepare(struct duplicate *d, const struct duplicate_options *o, const struct instance *in, struct err *e)
+{
+	int ret = 0;
+
+	*d = (struct duplicate){.o = o, .layer.fd = -1, .guest.initrd_fd = -1, .listen_fd = -1};
+	ret = find_cwd(d, e);
+	if (!ret)
+		ret = user_resolve(&d->user, o->user, o->env, o->n_env, e);
+	if (!ret)
+		ret = make_guest(d, e);
+	if (!ret)
+		ret = o->keep ? layer_kept(&d->layer, o->keep, true, e) : layer_temporary(&d->layer, e);
+	if (!ret) {
+		d->listen_fd = instance_socket(in, "vsock.sock", e);
+		ret = d->listen_fd < 0 ? d->listen_fd : 0;
+	}
+	if (ret)
+		duplicate_free(d);
+	return ret;
+}
+
+void duplicate_free(struct duplicate *d)
+{
+	layer_close(&d->layer);
+	user_free(&d->user);
+	if (d->guest.initrd_fd >= 0)
+		close(d->guest.initrd_fd);
+	if (d->listen_fd >= 0)
+		close(d->listen_fd);
+	d->guest.initrd_fd = d->listen_fd = -1;
+}
+
+int duplicate_machine(struct duplicate *d, const struct instance *in, struct machine_config *cfg, struct err *e)
+{
+	const char *root = getenv("DOPPEL_ROOT_DISK");
+	char path[sizeof(in->dir) + 16];
+	u32 extra = root ? 2 : 1;
+	int ret = 0;
+
+	if (cfg->ndisks + extra > MACHINE_DISKS_MAX)
+		return err_set(e, E2BIG, "--disk: more than %u with a duplicate", MACHINE_DISKS_MAX - extra);
+	memmove(cfg->disk + extra, cfg->disk, cfg->ndisks * sizeof(cfg->disk[0]));
+	cfg->disk[0] = (struct machine_disk){.path = d->layer.path};
+	if (root)
+		cfg->disk[1] = (struct machine_disk){.path = root, .readonly = true};
+	cfg->ndisks += extra;
+	cfg->no_reboot = true;
+	snprintf(path, sizeof(path), "%s/vsock.sock", in->dir);
+	cfg->vsock = (struct virtio_vsock_options){.cid = GUEST_CID, .listen_fd = d->listen_fd};
+	ret = dialer_start(path, &cfg->vsock.dialer, e);
+	d->listen_fd = -1;
+	return ret;
+}
+
+/* ---- sessions ---- */
+static int session(const char *name, const struct session_request *q, const struct session_vm *vm, session_sink *sink,
+		   void *arg, struct session_result *out, struct err *e)
+{
+	int sock = instance_connect(name, "vsock.sock", e), ret = sock;
+
+	if (sock < 0)
+		return ret;
+	ret = session_run(sock, q, vm, sink, arg, out, e);
+	close(sock);
+	return ret;
+}
+
+int duplicate_session(const struct duplicate *d, const char *name, char **command, const struct session_vm *vm,
+		      struct session_result *out, struct err *e)
+{
+	char *shell[] = {d->user.shell, NULL};
+	mode_t mask = umask(0);
+	struct session_request q = {.operation = OP_RUN, .argv = command ? command : shell, .env = d->user.env, .cwd = d->cwd,
+				    .uid = d->user.uid, .gid = d->user.gid, .umask = mask,
+				    .groups = (u32 *)d->user.groups, .n_groups = d->user.n_groups};
+
+	umask(mask);
+	return session(name, &q, vm, NULL, NULL, out, e);
+}
+
+static int no_output(void *arg, const u8 *p, size_t n)
+{
+	return 0;
+}
+
+int duplicate_operation(const char *name, u32 operation, char **args, session_sink *sink, void *arg, struct err *e)
+{
+	struct session_request q = {.operation = operation, .argv = args, .no_input = true};
+	struct session_result r;
+	int ret = session(name, &q, NULL, sink ? sink : no_output, arg, &r, e);
+
+	if (ret)
+		return ret;
+	if (r.end == SESSION_STATUS && r.value == 0)
+		return 0;
+	return err_set(e, EIO, "%s: the agent in the duplicate: %s", name,
+		       r.end == SESSION_FAILED ? (r.text[0] ? r.text : strerror(r.value)) : "no answer");
+}
