@@ -153,10 +153,15 @@ static const char *const bare_modules[] = {
 	"rng-core", "virtio-rng", "button", "pvpanic", "pvpanic-mmio", NULL,
 };
 static const char *const duplicate_modules[] = {
-	"virtio_ring", "virtio", "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio_pci", "virtio_blk",
-	"rng-core", "virtio-rng", "button", "pvpanic", "pvpanic-mmio", "failover", "net_failover", "virtio_net", "fuse", "virtiofs",
+	"virtio_ring", "virtio", "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio_pci", "virtio_blk", "fuse", "virtiofs",
 	"overlay", "vsock", "vmw_vsock_virtio_transport_common", "vmw_vsock_virtio_transport", NULL,
 };
+/* Not needed to begin: loaded while the first session runs. */
+static const char *const late_modules[] = {
+	"rng-core", "virtio-rng", "button", "pvpanic", "pvpanic-mmio", NULL,
+};
+/* Only if the machine has such a device; then before the first session. */
+static const char *const net_modules[] = {"failover", "net_failover", "virtio_net", NULL};
 
 /* NN-NAME.ko */
 static bool wanted(const char *file, const char *const *modules)
@@ -172,7 +177,7 @@ static bool wanted(const char *file, const char *const *modules)
 }
 
 /* Drivers beside the kernel, for those that it does not have built in: modules/NN-NAME.ko, loaded by init in that order. */
-static int pack_modules(struct archive *a, const char *kernel, const char *const *modules, struct err *e)
+static int pack_modules(struct archive *a, const char *kernel, const char *const *modules, const char *into, struct err *e)
 {
 	char dir[PATH_MAX], path[PATH_MAX + 260], name[280];
 	struct dirent **names = NULL;
@@ -182,7 +187,7 @@ static int pack_modules(struct archive *a, const char *kernel, const char *const
 	n = scandir(dir, &names, NULL, alphasort);
 	for (int i = 0; i < n; i++) {
 		snprintf(path, sizeof(path), "%s/%s", dir, names[i]->d_name);
-		snprintf(name, sizeof(name), "lib/modules/%s", names[i]->d_name);
+		snprintf(name, sizeof(name), "%s/%s", into, names[i]->d_name);
 		if (!ret && wanted(names[i]->d_name, modules))
 			ret = pack_program(a, name, path, e);
 		free(names[i]);
@@ -203,13 +208,22 @@ static int pack_bare(struct archive *a, const char *kernel, struct err *e)
 		ret = pack_program(a, "bin/busybox", busybox, e);
 	if (!ret && busybox)
 		ret = pack(a, "bin/sh", S_IFLNK | 0777, "busybox", 0);
-	return ret ? ret : pack_modules(a, kernel, bare_modules, e);
+	return ret ? ret : pack_modules(a, kernel, bare_modules, "lib/modules", e);
+}
+
+static int pack_duplicate(struct archive *a, const char *kernel, struct err *e)
+{
+	int ret = pack_modules(a, kernel, duplicate_modules, "lib/modules", e);
+
+	if (!ret)
+		ret = pack_modules(a, kernel, net_modules, "lib/modules", e);
+	return ret ? ret : pack_modules(a, kernel, late_modules, "lib/late", e);
 }
 
 /* config NULL: the bare guest's. */
 static int pack_all(struct archive *a, const char *kernel, const char *config, size_t n, struct err *e)
 {
-	static const char *const dirs[] = {"lib", "lib/modules"};
+	static const char *const dirs[] = {"lib", "lib/modules", "lib/late"};
 	const dev_t console = 5 << 8 | 1;
 	char init[PATH_MAX];
 	int ret = find_part("doppel-init", "DOPPEL_INIT", init, sizeof(init), e);
@@ -225,7 +239,7 @@ static int pack_all(struct archive *a, const char *kernel, const char *config, s
 	if (!ret && config)
 		ret = pack(a, "config", S_IFREG | 0600, config, n);
 	if (!ret)
-		ret = config ? pack_modules(a, kernel, duplicate_modules, e) : pack_bare(a, kernel, e);
+		ret = config ? pack_duplicate(a, kernel, e) : pack_bare(a, kernel, e);
 	if (!ret && archive_write_close(a) != ARCHIVE_OK)
 		ret = -EIO;
 	return ret;

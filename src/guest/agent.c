@@ -83,6 +83,8 @@ void agent_serve(const struct agent *a)
 	errno = a->transport < 0 ? ENOENT : -load_module(a->transport);
 	if (errno)
 		return;
+	if (a->late >= 0)
+		close(a->late);
 	for (;;) {
 		if (poll(p, 3, -1) < 0 && errno != EINTR)
 			return;

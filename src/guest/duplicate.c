@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <net/if.h>
+#include <sched.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -221,6 +222,25 @@ static void make_run_user(const char *ids)
 		printf("init: %s: %s\n", dir, strerror(errno));
 }
 
+/* While it can still see the initramfs; it begins when the pipe is closed, and stands back for everything else. */
+static void fork_late_loader(struct agent *a)
+{
+	int fds[2];
+	char c;
+
+	a->late = -1;
+	if (pipe2(fds, O_CLOEXEC) < 0)
+		return;
+	if (fork() == 0) {
+		close(fds[1]);
+		if (sched_setscheduler(0, SCHED_IDLE, &(struct sched_param){0}) == 0 && read(fds[0], &c, 1) == 0)
+			load_modules(LATE_MODULES, NULL);
+		_exit(0);
+	}
+	close(fds[0]);
+	a->late = fds[1];
+}
+
 void duplicate(void)
 {
 	struct config c = {0};
@@ -229,8 +249,9 @@ void duplicate(void)
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	read_config(&c);
-	load_modules(AGENT_TRANSPORT);
-	a.transport = open_module(AGENT_TRANSPORT);
+	fork_late_loader(&a);
+	load_modules(MODULES, AGENT_TRANSPORT);
+	a.transport = open_module(MODULES, AGENT_TRANSPORT);
 	mount_root(&c);
 	if (chdir(ROOT) < 0)
 		give_up("root: %s", strerror(errno));

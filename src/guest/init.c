@@ -218,7 +218,7 @@ int main(void)
 	if (access(DUPLICATE_CONFIG, R_OK) == 0)
 		duplicate();
 	prepare();
-	load_modules(NULL);
+	load_modules(MODULES, NULL);
 	if (!console)
 		open_console();
 	bare();

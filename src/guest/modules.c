@@ -10,11 +10,9 @@
 
 #include "guest/init.h"
 
-#define MODULES "/lib/modules"
-
-int open_module(const char *part)
+int open_module(const char *dir, const char *part)
 {
-	DIR *d = opendir(MODULES);
+	DIR *d = opendir(dir);
 	struct dirent *e;
 	int fd = -1;
 
@@ -31,16 +29,16 @@ int load_module(int fd)
 	return syscall(SYS_finit_module, fd, "", 0) < 0 && errno != EEXIST ? -errno : 0;
 }
 
-void load_modules(const char *except)
+void load_modules(const char *dir, const char *except)
 {
 	struct dirent **names = NULL;
-	int n = scandir(MODULES, &names, NULL, alphasort);
+	int n = scandir(dir, &names, NULL, alphasort);
 
 	for (int i = 0; i < n; i++) {
 		const char *name = names[i]->d_name;
 
 		if (name[0] != '.' && !(except && strstr(name, except))) {
-			int fd = open_module(name), e = fd < 0 ? -errno : load_module(fd);
+			int fd = open_module(dir, name), e = fd < 0 ? -errno : load_module(fd);
 
 			if (e)
 				printf("init: %s: %s\n", name, strerror(-e));

@@ -14,6 +14,7 @@ struct agent {
 	struct layer layer;
 	struct shares shares;
 	int transport; /* the driver that lets the host in, not yet loaded */
+	int late;      /* closed: the drivers nobody waits for are loaded */
 	int temporary; /* nobody will look at the layer again: it need not be written out */
 };
 
