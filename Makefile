@@ -22,13 +22,17 @@ V_LIBS := $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lpthread
 
 ENGINE_SRC := $(shell find src/engine -name '*.c')
 V_SRC := $(shell find src/base src/kvm src/vmm src/devices src/backends src/cli -name '*.c') src/guest/proto.c
+# doppel-fs, the server of shared folders, uses the VMM's ring code.
+FS_SRC := $(wildcard src/fs/*.c)
+FS_MAIN := src/fs/main.c
 V_MAIN := src/cli/main.c
 E_MAIN := src/engine/main.c
 ENGINE_OBJ := $(ENGINE_SRC:%.c=$(B)/%.o)
 V_OBJ := $(V_SRC:%.c=$(B)/%.o)
+FS_OBJ := $(FS_SRC:%.c=$(B)/%.o) $(patsubst %,$(B)/src/%.o,devices/virtio_ring devices/guestmem base/vhost_user base/err base/file)
 
 .DEFAULT_GOAL := all
-all: $(B)/doppel $(B)/doppel-engine $(B)/doppel-init $(B)/doppel-builtin.elf $(B)/doppel-get-kernel
+all: $(B)/doppel $(B)/doppel-engine $(B)/doppel-fs $(B)/doppel-init $(B)/doppel-builtin.elf $(B)/doppel-get-kernel
 
 $(B)/doppel-get-kernel: tools/get-kernel
 	@mkdir -p $(@D) && ln -sf $(abspath $<) $@
@@ -48,6 +52,9 @@ $(B)/doppel-engine: $(B)/$(E_MAIN:.c=.o) $(B)/libengine.a
 	@echo LD $@ && $(CC) -static -o $@ $< -Wl,--whole-archive $(B)/libengine.a -Wl,--no-whole-archive -lpthread
 $(B)/doppel: $(B)/$(V_MAIN:.c=.o) $(B)/libdoppel.a
 	@echo LD $@ && $(CC) $(SAN) -pie -o $@ $< $(B)/libdoppel.a $(V_LIBS)
+
+$(B)/doppel-fs: $(FS_OBJ)
+	@echo LD $@ && $(CC) $(SAN) -pie -o $@ $^ $(shell pkg-config --libs libseccomp) -lpthread
 
 # /init of the guest: static, so that the initramfs needs no library
 INIT_SRC := $(filter-out src/guest/builtin%,$(wildcard src/guest/*.c))
@@ -93,7 +100,7 @@ D := $(DESTDIR)$(PREFIX)
 install: all
 	install -d $(D)/bin $(D)/libexec $(D)/share/man/man1 $(D)/share/bash-completion/completions
 	install -m755 $(B)/doppel $(D)/bin/doppel
-	install -m755 $(B)/doppel-engine $(B)/doppel-init $(D)/libexec/
+	install -m755 $(B)/doppel-engine $(B)/doppel-fs $(B)/doppel-init $(D)/libexec/
 	install -m755 tools/get-kernel $(D)/libexec/doppel-get-kernel
 	install -m644 $(B)/doppel-builtin.elf $(D)/libexec/doppel-builtin.elf
 	install -m644 docs/doppel.1 $(D)/share/man/man1/doppel.1

@@ -2,9 +2,9 @@
 #ifndef CLI_CLI_H
 #define CLI_CLI_H
 
+#include "base/version.h"
 #include "cli/opts.h"
 
-#define DOPPEL_VERSION "0.1.0"
 enum { EXIT_DOPPEL = 125 }; /* doppel itself failed */
 
 extern const struct command cmd_run, cmd_ps, cmd_console, cmd_stop, cmd_pause, cmd_resume, cmd_stats, cmd_doctor, cmd_help,

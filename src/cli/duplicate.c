@@ -11,57 +11,12 @@
 enum { GUEST_CID = 3, CONFIG_MAX = 60 << 10 };
 
 /* ---- options ---- */
-static int share_path(const char *text, char **out, const char *value, struct err *e)
-{
-	*out = realpath(text, NULL);
-	return *out ? 0 : err_set(e, errno, "%s: %s: %s", value, text, strerror(errno));
-}
-
-/* HOST[:GUEST][:rw|:ro]; a ':' cannot be part of a path here. */
-int duplicate_parse_share(struct duplicate_options *o, const char *value, struct err *e)
-{
-	struct duplicate_share *s = &o->share[o->n_shares];
-	char copy[PATH_MAX], *part = NULL, *guest = NULL, *save = NULL;
-	int ret = 0;
-
-	if (o->n_shares == DUPLICATE_SHARES_MAX)
-		return err_set(e, E2BIG, "more than %d shares", DUPLICATE_SHARES_MAX);
-	if (!*value || *value == ':' || strlen(value) >= sizeof(copy))
-		return err_set(e, EINVAL, "%s: not HOST[:GUEST][:rw]", value);
-	snprintf(copy, sizeof(copy), "%s", value);
-	*s = (struct duplicate_share){0};
-	strtok_r(copy, ":", &save);
-	while ((part = strtok_r(NULL, ":", &save))) {
-		if (!strcmp(part, "rw") || !strcmp(part, "ro"))
-			s->writable = part[1] == 'w';
-		else if (guest || part[0] != '/')
-			return err_set(e, EINVAL, "%s: %s is neither an absolute path nor rw", value, part);
-		else
-			guest = part;
-	}
-	ret = share_path(copy, &s->host, value, e);
-	if (ret)
-		return ret;
-	s->guest = strdup(guest ? guest : s->host);
-	o->n_shares++;
-	return s->guest ? 0 : err_set(e, ENOMEM, "no memory");
-}
-
 int duplicate_parse_env(struct duplicate_options *o, const char *value, struct err *e)
 {
 	if (o->n_env == DUPLICATE_ENV_MAX)
 		return err_set(e, E2BIG, "more than %d variables", DUPLICATE_ENV_MAX);
 	o->env[o->n_env++] = (char *)value;
 	return 0;
-}
-
-void duplicate_options_free(struct duplicate_options *o)
-{
-	for (u32 i = 0; i < o->n_shares; i++) {
-		free(o->share[i].host);
-		free(o->share[i].guest);
-	}
-	o->n_shares = 0;
 }
 
 /* ---- configuration: records for src/guest/duplicate.c ---- */
@@ -97,8 +52,14 @@ static void configure(const struct duplicate *d, struct config *c)
 	record(c, "run-user=%u:%u", d->user.uid, d->user.gid);
 	if (!d->o->keep)
 		record(c, "temporary=1");
-	for (u32 i = 0; i < d->o->n_shares; i++)
-		record(c, "share=doppel%u:%s:%s", i, d->o->share[i].writable ? "rw" : "ro", d->o->share[i].guest);
+	for (u32 i = 0; i < d->o->n_shares; i++) {
+		const struct share_option *s = &d->o->share[i];
+		char *same = s->guest ? NULL : realpath(s->share.path, NULL);
+
+		if (s->guest || same)
+			record(c, "share=%s:%s:%s", s->share.tag, s->share.writable ? "rw" : "ro", s->guest ? s->guest : same);
+		free(same);
+	}
 }
 
 static int make_guest(struct duplicate *d, struct err *e)
@@ -172,6 +133,10 @@ int duplicate_machine(struct duplicate *d, const struct instance *in, struct mac
 	if (root)
 		cfg->disk[1] = (struct machine_disk){.path = root, .readonly = true};
 	cfg->ndisks += extra;
+	if (cfg->nshares == SHARES_MAX)
+		return err_set(e, E2BIG, "--share: more than %d with a duplicate", SHARES_MAX - 1);
+	if (!root)
+		cfg->share[cfg->nshares++] = (struct machine_share){.path = "/", .tag = "doppel-root"};
 	cfg->no_reboot = true;
 	snprintf(path, sizeof(path), "%s/vsock.sock", in->dir);
 	cfg->vsock = (struct virtio_vsock_options){.cid = GUEST_CID, .listen_fd = d->listen_fd};

@@ -8,27 +8,22 @@
 #include "cli/guest.h"
 #include "cli/layer.h"
 #include "cli/session.h"
+#include "cli/share.h"
 #include "cli/user.h"
 #include "vmm/instance.h"
 #include "vmm/machine.h"
 
-enum { DUPLICATE_SHARES_MAX = 8, DUPLICATE_ENV_MAX = 256 };
+enum { DUPLICATE_ENV_MAX = 256 };
 
-struct duplicate_share {
-	char *host, *guest; /* absolute */
-	bool writable;
-};
 struct duplicate_options {
-	struct duplicate_share share[DUPLICATE_SHARES_MAX];
+	const struct share_option *share;
 	u32 n_shares;
 	char *env[DUPLICATE_ENV_MAX]; /* not ours */
 	u32 n_env;
 	const char *workdir, *user, *keep;
 	bool diff, bare;
 };
-int duplicate_parse_share(struct duplicate_options *o, const char *value, struct err *e);
 int duplicate_parse_env(struct duplicate_options *o, const char *value, struct err *e);
-void duplicate_options_free(struct duplicate_options *o);
 
 struct duplicate {
 	const struct duplicate_options *o;

@@ -19,6 +19,7 @@
 #include "cli/cli.h"
 #include "cli/duplicate.h"
 #include "cli/guest.h"
+#include "cli/share.h"
 #include "vmm/console.h"
 #include "vmm/instance.h"
 #include "vmm/machine.h"
@@ -34,6 +35,9 @@ struct run_options {
 	enum kvm_choice engine;
 	struct machine_disk disk[MACHINE_DISKS_MAX];
 	u32 ndisks;
+	struct share_option share[SHARES_MAX];
+	u32 nshares;
+	const char *share_server;
 	bool virtio_console;
 	bool detach, verbose, quiet, no_reboot;
 	struct duplicate_options dup;
@@ -121,7 +125,14 @@ static int parse_disk(void *target, const char *value, struct err *e)
 
 static int parse_share(void *target, const char *value, struct err *e)
 {
-	return duplicate_parse_share(&((struct run_options *)target)->dup, value, e);
+	struct run_options *o = target;
+
+	if (o->nshares == SHARES_MAX)
+		return err_set(e, E2BIG, "more than %d shared folders", SHARES_MAX);
+	int ret = share_parse(&o->share[o->nshares], value, o->nshares, e);
+
+	o->nshares += !ret;
+	return ret;
 }
 
 static int parse_env(void *target, const char *value, struct err *e)
@@ -138,7 +149,10 @@ static const struct opt run_opts[] = {
 	{"cpus", 'c', OPT_UINT, AT(cpus), "N", "virtual CPUs (default 1)", 1, MACHINE_CPUS_MAX, NULL},
 	{"engine", 'e', OPT_CALL, 0, "ENGINE", "auto, kvm or interp (default auto)", 0, 0, parse_engine},
 	{"disk", 'd', OPT_CALL, 0, "FILE[,ro]", "raw disk image or block device; may be repeated", 0, 0, parse_disk},
-	{"share", 0, OPT_CALL, 0, "HOST[:GUEST][:rw]", "folder of this machine in the duplicate, as it is", 0, 0, parse_share},
+	{"share", 0, OPT_CALL, 0, "HOST[:GUEST][:rw]", "folder of this machine for the guest, read-only unless rw; may be repeated",
+	 0, 0, parse_share},
+	{"share-server", 0, OPT_STRING, AT(share_server), "PROGRAM", "a virtiofsd that serves the folders (default doppel-fs)", 0, 0,
+	 NULL},
 	{"env", 0, OPT_CALL, 0, "NAME[=VALUE]", "variable for the command, besides those here", 0, 0, parse_env},
 	{"workdir", 'w', OPT_STRING, AT(dup.workdir), "DIR", "the command's directory (default: this one)", 0, 0, NULL},
 	{"user", 'u', OPT_STRING, AT(dup.user), "USER[:GROUP]", "who the command is (default: you)", 0, 0, NULL},
@@ -206,6 +220,11 @@ static int open_files(struct run *r, struct err *e)
 					 .cpus = o->cpus, .engine = o->engine, .ndisks = o->ndisks, .no_reboot = o->no_reboot,
 					 .debug_exit_port = (u16)o->debug_exit};
 	memcpy(r->cfg.disk, o->disk, sizeof(r->cfg.disk));
+	for (u32 i = 0; i < o->nshares; i++) {
+		r->cfg.share[i] = o->share[i].share;
+		r->cfg.share[i].server = o->share_server;
+	}
+	r->cfg.nshares = o->nshares;
 	if (r->dup) {
 		ret = duplicate_machine(r->dup, &r->instance, &r->cfg, e);
 		if (ret)
@@ -410,9 +429,10 @@ static void tell_done(struct run *r)
 
 static void free_options(struct run_options *o)
 {
-	duplicate_options_free(&o->dup);
 	for (u32 i = 0; i < o->ndisks; i++)
 		free((char *)o->disk[i].path);
+	for (u32 i = 0; i < o->nshares; i++)
+		free((char *)o->share[i].share.path);
 }
 
 static void release(struct run *r)
@@ -429,6 +449,23 @@ static void release(struct run *r)
 		close(r->signal_fd);
 	loop_free(r->loop);
 	free_options(&r->o);
+}
+
+/* The duplicate's init says on its console why it could not go on, and powers off. */
+static void tell_guest_failure(struct run *r)
+{
+	static const char mark[] = "doppel-init: ";
+	char tail[4096 + 1], *last = NULL;
+	size_t n = console_tail(r->console, tail, sizeof(tail) - 1);
+
+	for (size_t i = 0; i < n; i++) /* the guest's words: nothing a terminal would obey */
+		if (tail[i] != '\n' && (tail[i] < ' ' || tail[i] == 0x7f))
+			tail[i] = ' ';
+	tail[n] = 0;
+	for (char *p = tail; (p = strstr(p, mark)); p++)
+		last = p;
+	if (last)
+		log_msg(LOG_ERROR, "guest: %.*s", (int)strcspn(last + sizeof(mark) - 1, "\n"), last + sizeof(mark) - 1);
 }
 
 /* The VM's process, foreground or detached; the name is claimed. */
@@ -456,6 +493,8 @@ static int vm_process(struct run *r)
 		}
 		tell_done(r);
 		status = machine_run(r->machine);
+		if (r->dup)
+			tell_guest_failure(r);
 	}
 	term_restore();
 	if (ret && r->ready_fd >= 0)
@@ -555,8 +594,8 @@ static int finish_session(struct run *r, struct err *e)
 {
 	bool writes = r->o.dup.keep != NULL;
 
-	for (u32 i = 0; i < r->o.dup.n_shares; i++)
-		writes |= r->o.dup.share[i].writable;
+	for (u32 i = 0; i < r->o.nshares; i++)
+		writes |= r->o.share[i].share.writable;
 	return writes ? duplicate_operation(r->instance.name, OP_SYNC, NULL, NULL, NULL, e) : 0;
 }
 
@@ -590,7 +629,11 @@ static int run_duplicate(struct run *r, char **command)
 {
 	struct duplicate d;
 	struct err e = {0};
-	int ret = duplicate_prepare(&d, &r->o.dup, &r->instance, &e);
+	int ret = 0;
+
+	r->o.dup.share = r->o.share;
+	r->o.dup.n_shares = r->o.nshares;
+	ret = duplicate_prepare(&d, &r->o.dup, &r->instance, &e);
 
 	if (ret) {
 		instance_release(&r->instance);
@@ -610,8 +653,8 @@ static const char *contradiction(const struct run_options *o, bool command)
 
 	if (!other)
 		return NULL;
-	if (command || d->n_shares || d->n_env || d->workdir || d->user || d->keep || d->diff)
-		return "a command, --share, --env, --workdir, --user, --keep and --diff are for duplicates "
+	if (command || d->n_env || d->workdir || d->user || d->keep || d->diff)
+		return "a command, --env, --workdir, --user, --keep and --diff are for duplicates "
 		       "(leave out --kernel, --initrd and --bare)";
 	return NULL;
 }

@@ -22,6 +22,7 @@
 #include <sys/reboot.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <termios.h>
 #include <unistd.h>
 
 #include "guest/agent.h"
@@ -48,6 +49,7 @@ static void __attribute__((noreturn, format(printf, 1, 2))) give_up(const char *
 	printf("\n");
 	va_end(ap);
 	fflush(stdout);
+	tcdrain(STDOUT_FILENO);
 	reboot(RB_POWER_OFF);
 	_exit(1);
 }

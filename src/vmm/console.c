@@ -354,6 +354,19 @@ fail:
 	return ret;
 }
 
+size_t console_tail(struct console *c, char *buf, size_t n)
+{
+	u64 from = 0;
+
+	pthread_mutex_lock(&c->lock);
+	n = MIN(n, (size_t)MIN(c->head, (u64)RING_SIZE));
+	from = c->head - n;
+	for (size_t i = 0; i < n; i++)
+		buf[i] = (char)c->ring[(from + i) % RING_SIZE];
+	pthread_mutex_unlock(&c->lock);
+	return n;
+}
+
 struct console *console_new(struct loop *l)
 {
 	struct console *c = calloc(1, sizeof(*c));

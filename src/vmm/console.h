@@ -23,6 +23,8 @@ struct console_session_options {
 /* Main thread. 0 or -errno. */
 int console_session_add(struct console *c, const struct console_session_options *o);
 
+size_t console_tail(struct console *c, char *buf, size_t n); /* the last n bytes of output, at most */
+
 /* Ctrl-] q recogniser: feeds bytes through, in place; returns the bytes left to send; *quit when asked for. */
 struct escape {
 	bool armed;

@@ -13,6 +13,7 @@
 #include "devices/uart.h"
 #include "devices/virtio_blk.h"
 #include "devices/virtio_console.h"
+#include "devices/virtio_fs.h"
 #include "devices/virtio_rng.h"
 #include "devices/virtio_vsock.h"
 #include "vmm/acpi.h"
@@ -87,6 +88,8 @@ static int add_ram(struct machine *m, gpa_t gpa, u64 size, u64 offset, struct er
 	m->ram.slot[slot].gpa = gpa;
 	m->ram.slot[slot].size = size;
 	m->ram.slot[slot].host = (u8 *)m->ram_base + offset;
+	m->ram.slot[slot].fd = m->ram_fd;
+	m->ram.slot[slot].offset = offset;
 	m->ram.nslots++;
 	return 0;
 }
@@ -96,7 +99,7 @@ static int make_ram(struct machine *m, struct err *e)
 	int ret = 0;
 
 	memmap_make(&m->map, m->cfg.memory);
-	m->ram_base = kvm_ram_alloc(m->cfg.memory, NULL);
+	m->ram_base = kvm_ram_alloc(m->cfg.memory, &m->ram_fd);
 	if (!m->ram_base)
 		return err_set(e, errno, "--memory: cannot reserve %llu MiB: %s (give the VM less)",
 			       (unsigned long long)(m->cfg.memory >> 20), strerror(errno));
@@ -191,6 +194,20 @@ static int add_disks(struct machine *m, struct pci_host *pci, struct err *e)
 	return 0;
 }
 
+static int add_shares(struct machine *m, struct pci_host *pci, struct err *e)
+{
+	int ret = 0;
+
+	for (u32 i = 0; i < m->cfg.nshares && !ret; i++) {
+		int sock = -1;
+
+		ret = share_start(&m->cfg.share[i], &sock, &m->share_pid[i], e);
+		if (!ret)
+			ret = virtio_fs_create(m, pci, m->cfg.share[i].tag, sock, e);
+	}
+	return ret;
+}
+
 static int assemble(struct machine *m, struct err *e)
 {
 	struct pci_host *pci = NULL;
@@ -223,6 +240,8 @@ static int assemble(struct machine *m, struct err *e)
 		return err_set(e, -ret, "machine: cannot create a device: %s%s", strerror(-ret),
 			       ret == -EBUSY ? " (--debug-exit port taken by another device?)" : "");
 	ret = add_disks(m, pci, e);
+	if (!ret)
+		ret = add_shares(m, pci, e);
 	return ret ? ret : power_on_save(m, e);
 }
 
@@ -264,6 +283,9 @@ void machine_destroy(struct machine *m)
 		return;
 	vcpus_quit(m);
 	destroy_devices(m->devices);
+	for (u32 i = 0; i < m->cfg.nshares; i++)
+		if (m->share_pid[i] > 0)
+			share_reap(m->share_pid[i]);
 	power_on_free(m);
 	for (u32 i = 0; i < m->ncpus; i++)
 		vcpu_destroy(&m->cpu[i]);

@@ -15,6 +15,7 @@
 #include "kvm/kvm.h"
 #include "vmm/loader.h"
 #include "vmm/memmap.h"
+#include "vmm/share.h"
 
 #define MACHINE_CPUS_MAX  64
 #define MACHINE_DISKS_MAX 8
@@ -38,6 +39,8 @@ struct machine_config {
 	enum kvm_choice engine;
 	struct machine_disk disk[MACHINE_DISKS_MAX];
 	u32 ndisks;
+	struct machine_share share[SHARES_MAX];
+	u32 nshares;
 	bool no_reboot;
 	u16 debug_exit_port; /* 0: none */
 	struct chardev *serial, *virtio_console; /* NULL: no one listens; no such device */
@@ -72,9 +75,11 @@ struct machine {
 	struct memmap map;
 	struct guestmem ram;
 	void *ram_base;
+	int ram_fd;
 	struct vcpu_thread cpu[MACHINE_CPUS_MAX];
 	u32 ncpus;
 	struct device *devices, **devices_tail;
+	pid_t share_pid[SHARES_MAX]; /* 0: none */
 	struct acpi_pm *pm;
 	struct power_on *power_on; /* interrupt controllers and PIT */
 
