@@ -76,15 +76,14 @@ static int make_guest(struct duplicate *d, struct err *e)
 }
 
 /* ---- preparation ---- */
-static int find_cwd(struct duplicate *d, struct err *e)
+int duplicate_cwd(const char *workdir, char *buf, size_t n, struct err *e)
 {
-	if (d->o->workdir) {
-		if (d->o->workdir[0] != '/')
-			return err_set(e, EINVAL, "--workdir %s: not an absolute path", d->o->workdir);
-		snprintf(d->cwd, sizeof(d->cwd), "%s", d->o->workdir);
-		return 0;
-	}
-	return getcwd(d->cwd, sizeof(d->cwd)) ? 0 : err_set(e, errno, "working directory: %s (give --workdir)", strerror(errno));
+	if (!workdir)
+		return getcwd(buf, n) ? 0 : err_set(e, errno, "working directory: %s (give --workdir)", strerror(errno));
+	if (workdir[0] != '/' || strlen(workdir) >= n)
+		return err_set(e, EINVAL, "--workdir %s: not an absolute path", workdir);
+	snprintf(buf, n, "%s", workdir);
+	return 0;
 }
 
 int duplicate_prepare(struct duplicate *d, const struct duplicate_options *o, const struct instance *in, struct err *e)
@@ -92,13 +91,13 @@ int duplicate_prepare(struct duplicate *d, const struct duplicate_options *o, co
 	int ret = 0;
 
 	*d = (struct duplicate){.o = o, .layer.fd = -1, .guest.initrd_fd = -1, .listen_fd = -1};
-	ret = find_cwd(d, e);
+	ret = duplicate_cwd(o->workdir, d->cwd, sizeof(d->cwd), e);
 	if (!ret)
 		ret = user_resolve(&d->user, o->user, o->env, o->n_env, e);
 	if (!ret)
 		ret = make_guest(d, e);
 	if (!ret)
-		ret = o->keep ? layer_kept(&d->layer, o->keep, true, e) : layer_temporary(&d->layer, e);
+		ret = o->keep ? layer_kept(&d->layer, o->keep, !o->must_exist, e) : layer_temporary(&d->layer, e);
 	if (!ret) {
 		d->listen_fd = instance_socket(in, "vsock.sock", e);
 		ret = d->listen_fd < 0 ? d->listen_fd : 0;
@@ -158,20 +157,20 @@ static int session(const char *name, const struct session_request *q, const stru
 	return ret;
 }
 
-int duplicate_session(const struct duplicate *d, const char *name, char **command, const struct session_vm *vm,
-		      struct session_result *out, struct err *e)
+int duplicate_session(const struct user *u, const char *cwd, const char *name, const struct duplicate_command *c,
+		      const struct session_vm *vm, struct session_result *out, struct err *e)
 {
-	char *shell[] = {d->user.shell, NULL};
+	char *shell[] = {u->shell, NULL};
 	mode_t mask = umask(0);
-	struct session_request q = {.operation = OP_RUN, .argv = command ? command : shell, .env = d->user.env, .cwd = d->cwd,
-				    .uid = d->user.uid, .gid = d->user.gid, .umask = mask,
-				    .groups = (u32 *)d->user.groups, .n_groups = d->user.n_groups};
+	struct session_request q = {.operation = OP_RUN, .argv = c->argv ? c->argv : shell, .env = u->env, .cwd = cwd, .uid = u->uid,
+				    .gid = u->gid, .umask = mask, .groups = (u32 *)u->groups, .n_groups = u->n_groups,
+				    .no_input = c->no_input};
 
 	umask(mask);
-	return session(name, &q, vm, NULL, NULL, out, e);
+	return session(name, &q, vm, c->sink, c->arg, out, e);
 }
 
-static int no_output(void *arg, const u8 *p, size_t n)
+static int no_output(void *arg, int fd, const u8 *p, size_t n)
 {
 	return 0;
 }

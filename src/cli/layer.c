@@ -85,8 +85,8 @@ static int spawn_quietly(const char *program, char *const argv[])
 static int format(int fd, bool journal, struct err *e)
 {
 	const char *program = find_mke2fs();
-	char path[64], *argv[] = {"mke2fs", "-q", "-F", "-t", "ext4", "-m", "0", "-I", "256", "-E", "lazy_itable_init=1,nodiscard",
-				  "-O", journal ? "has_journal" : "^has_journal", path, NULL};
+	char path[64], *argv[] = {"mke2fs", "-q", "-F", "-t", "ext4", "-m", "0", "-I", "256", "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard",
+				  journal ? "-J" : "-O", journal ? "size=32" : "^has_journal", path, NULL};
 	int ret = ftruncate(fd, (off_t)image_size(fd)) < 0 ? -errno : 0;
 
 	if (ret)
@@ -233,6 +233,18 @@ int layer_kept(struct layer *l, const char *name, bool make, struct err *e)
 	}
 	if (ret)
 		layer_close(l);
+	return ret;
+}
+
+int layer_age(const char *name, u64 *created_ns)
+{
+	struct err e = {0};
+	struct layer l;
+	int ret = kept_dir(&l, name, &e);
+
+	if (!ret)
+		ret = read_json(&l, &e);
+	*created_ns = l.created_ns;
 	return ret;
 }
 

@@ -19,6 +19,8 @@ int layer_temporary(struct layer *l, struct err *e);
 /* Opens or makes the kept layer of that name; make false: it must be there. */
 int layer_kept(struct layer *l, const char *name, bool make, struct err *e);
 void layer_close(struct layer *l);
+/* When the kept one of that name was made; -errno: there is none. */
+int layer_age(const char *name, u64 *created_ns);
 /* Removes a kept one that nobody uses. */
 int layer_discard(const char *name, struct err *e);
 

@@ -12,11 +12,11 @@
 #include <sys/epoll.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 #include "base/term.h"
 #include "cli/cli.h"
+#include "cli/detach.h"
 #include "cli/duplicate.h"
 #include "cli/guest.h"
 #include "cli/share.h"
@@ -56,6 +56,8 @@ struct run {
 	struct guest guest;   /* without --kernel */
 	char append[2048];
 	struct duplicate *dup; /* NULL: not one */
+	bool session_over;
+	const char *end_reason;
 	int life_fd;           /* a duplicate's VM ends when its other end closes; else -1 */
 };
 
@@ -207,6 +209,7 @@ static void on_life_end(void *arg, u32 events)
 	struct run *r = arg;
 
 	loop_del(r->loop, r->life_fd);
+	r->session_over = true;
 	machine_end(r->machine, 0, "host-ui");
 }
 
@@ -268,6 +271,8 @@ static void on_notice(void *arg, enum machine_notice n, const char *reason)
 {
 	struct run *r = arg;
 
+	if (n == NOTICE_SHUTDOWN)
+		r->end_reason = reason;
 	qmp_notice(r->qmp, n, reason);
 }
 
@@ -378,41 +383,6 @@ static int attach_stdio(struct run *r, struct err *e)
 	return ret ? err_set(e, -ret, "console: %s", strerror(-ret)) : 0;
 }
 
-/* The parent waits for one message: "+" and what to say if the VM runs, else why not. */
-static int wait_for_child(int fd, const char *name)
-{
-	char text[sizeof(((struct err *)0)->text) + 1] = "";
-	size_t n = 0;
-	ssize_t got = 0;
-
-	while (n < sizeof(text) - 1 && (got = read(fd, text + n, sizeof(text) - 1 - n)) > 0)
-		n += (size_t)got;
-	if (n && text[0] == '+') {
-		fputs(text + 1, stderr);
-		printf("%s\n", name);
-		return 0;
-	}
-	log_msg(LOG_ERROR, "%s", n ? text : "run: the VM's process died while it started");
-	return EXIT_DOPPEL;
-}
-
-/* In the child, before it has children of its own: a session, no terminal, messages into the log file of the VM. */
-static void leave_terminal(const struct run *r)
-{
-	char path[PATHS_MAX + 64];
-	int null = open("/dev/null", O_RDWR | O_CLOEXEC), log = -1;
-
-	snprintf(path, sizeof(path), "%s/log", r->instance.dir);
-	log = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
-	setsid();
-	dup2(null, STDIN_FILENO);
-	dup2(null, STDOUT_FILENO);
-	dup2(log >= 0 ? log : null, STDERR_FILENO);
-	close(null);
-	if (log >= 0)
-		close(log);
-}
-
 static void tell_parent(struct run *r, const char *text)
 {
 	if (r->ready_fd < 0)
@@ -451,21 +421,22 @@ static void release(struct run *r)
 	free_options(&r->o);
 }
 
-/* The duplicate's init says on its console why it could not go on, and powers off. */
-static void tell_guest_failure(struct run *r)
+/* A duplicate that ends by itself has said why on its console: init in a line of its own, the kernel in its last lines. */
+static void tell_guest_end(struct run *r)
 {
 	static const char mark[] = "doppel-init: ";
-	char tail[4096 + 1], *last = NULL;
+	char tail[600 + 1], *from = tail;
 	size_t n = console_tail(r->console, tail, sizeof(tail) - 1);
 
 	for (size_t i = 0; i < n; i++) /* the guest's words: nothing a terminal would obey */
 		if (tail[i] != '\n' && (tail[i] < ' ' || tail[i] == 0x7f))
 			tail[i] = ' ';
 	tail[n] = 0;
-	for (char *p = tail; (p = strstr(p, mark)); p++)
-		last = p;
-	if (last)
-		log_msg(LOG_ERROR, "guest: %.*s", (int)strcspn(last + sizeof(mark) - 1, "\n"), last + sizeof(mark) - 1);
+	for (char *p = tail; (p = strstr(p, mark)); p += sizeof(mark) - 1)
+		from = p + sizeof(mark) - 1;
+	if (from > tail)
+		from[strcspn(from, "\n")] = 0;
+	log_msg(LOG_ERROR, "guest: it ended (%s)%s%s", r->end_reason ? r->end_reason : "?", *from ? ": " : "", from);
 }
 
 /* The VM's process, foreground or detached; the name is claimed. */
@@ -475,8 +446,8 @@ static int vm_process(struct run *r)
 	char line[300];
 	int ret = 0, status = EXIT_DOPPEL;
 
-	if (r->o.detach)
-		leave_terminal(r);
+	if (r->o.detach && !r->dup)
+		leave_terminal(&r->instance);
 	ret = acquire(r, &e);
 	if (!ret)
 		ret = machine_start(r->machine, &e);
@@ -493,8 +464,8 @@ static int vm_process(struct run *r)
 		}
 		tell_done(r);
 		status = machine_run(r->machine);
-		if (r->dup)
-			tell_guest_failure(r);
+		if (r->dup && !r->session_over)
+			tell_guest_end(r);
 	}
 	term_restore();
 	if (ret && r->ready_fd >= 0)
@@ -521,127 +492,30 @@ static int detach(struct run *r)
 		exit(vm_process(r));
 	}
 	close(fds[1]);
-	return wait_for_child(fds[0], r->instance.name);
+	return wait_for_vm(fds[0], r->instance.name);
 }
 
-/* ---- a duplicate: the VM in a child, the session here ---- */
-struct child {
-	pid_t pid;
-	int messages; /* what the VM's process says */
-	int life;     /* closed: the VM ends */
-};
-
-/* Out of the terminal's reach: its keys are for the command. */
-static void __attribute__((noreturn)) become_vm(struct run *r, const int messages[2], const int life[2])
+/* ---- a duplicate: its VM is a child of this process (cli/run_duplicate.c) ---- */
+static int duplicate_vm(void *arg, struct duplicate *d, int life_fd, int ready_fd)
 {
-	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	struct run *r = arg;
 
-	setsid();
-	close(messages[0]);
-	close(life[1]);
-	dup2(null, STDIN_FILENO);
-	dup2(null, STDOUT_FILENO);
-	dup2(messages[1], STDERR_FILENO);
-	close(messages[1]);
-	close(null);
-	r->life_fd = life[0];
-	exit(vm_process(r));
+	r->dup = d;
+	r->life_fd = life_fd;
+	r->ready_fd = ready_fd;
+	return vm_process(r);
 }
 
-static int start_vm(struct run *r, struct child *c, struct err *e)
+static int run_a_duplicate(struct run *r, char **command)
 {
-	int messages[2], life[2];
-
-	if (pipe2(messages, O_CLOEXEC) < 0)
-		return err_set(e, errno, "run: %s", strerror(errno));
-	if (pipe2(life, O_CLOEXEC) < 0 || (c->pid = fork()) < 0) {
-		int error = errno;
-
-		close(messages[0]);
-		close(messages[1]);
-		return err_set(e, error, "run: cannot start a process: %s", strerror(error));
-	}
-	if (!c->pid)
-		become_vm(r, messages, life);
-	close(messages[1]);
-	close(life[0]);
-	close(r->instance.lock_fd); /* the VM's process has it */
-	r->instance.lock_fd = -1;
-	c->messages = messages[0];
-	c->life = life[1];
-	return 0;
-}
-
-/* Ends the VM; its last messages; its status. */
-static int end_vm(struct child *c)
-{
-	char buf[512];
-	ssize_t n = 0;
-	int status = 0;
-
-	close(c->life);
-	while ((n = read(c->messages, buf, sizeof(buf))) > 0 || (n < 0 && errno == EINTR))
-		if (n > 0)
-			fwrite(buf, 1, (size_t)n, stderr);
-	close(c->messages);
-	while (waitpid(c->pid, &status, 0) < 0 && errno == EINTR)
-		;
-	return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-}
-
-/* What is to be done before the VM may go: the changes are shown, files reach the host. */
-static int finish_session(struct run *r, struct err *e)
-{
-	bool writes = r->o.dup.keep != NULL;
-
-	for (u32 i = 0; i < r->o.nshares; i++)
-		writes |= r->o.share[i].share.writable;
-	return writes ? duplicate_operation(r->instance.name, OP_SYNC, NULL, NULL, NULL, e) : 0;
-}
-
-static int run_session(struct run *r, char **command)
-{
-	struct child c = {0};
-	struct session_result result = {0};
-	bool ended = false;
-	const struct session_vm vm = {.messages = -1, .ended = &ended};
-	struct session_vm v = vm;
-	struct err e = {0};
-	int ret = start_vm(r, &c, &e), vm_status = 0;
-
-	if (ret) {
-		instance_release(&r->instance);
-		return cli_fail(&e);
-	}
-	v.messages = c.messages;
-	ret = duplicate_session(r->dup, r->instance.name, command, &v, &result, &e);
-	if (!ret && result.end <= SESSION_SIGNAL)
-		ret = finish_session(r, &e);
-	vm_status = end_vm(&c);
-	if (ret)
-		return cli_fail(&e);
-	if (result.end == SESSION_LOST && vm_status)
-		return vm_status; /* it has said why */
-	return session_status(&result, command ? command[0] : r->dup->user.shell);
-}
-
-static int run_duplicate(struct run *r, char **command)
-{
-	struct duplicate d;
-	struct err e = {0};
+	struct duplicate_run x = {.in = &r->instance, .o = &r->o.dup, .command = command, .detach = r->o.detach,
+				  .vm = duplicate_vm, .arg = r};
 	int ret = 0;
 
 	r->o.dup.share = r->o.share;
 	r->o.dup.n_shares = r->o.nshares;
-	ret = duplicate_prepare(&d, &r->o.dup, &r->instance, &e);
-
-	if (ret) {
-		instance_release(&r->instance);
-		return cli_fail(&e);
-	}
-	r->dup = &d;
-	ret = r->o.detach ? detach(r) : run_session(r, command);
-	duplicate_free(&d);
+	ret = duplicate_run(&x);
+	free_options(&r->o);
 	return ret;
 }
 
@@ -659,10 +533,28 @@ static const char *contradiction(const struct run_options *o, bool command)
 	return NULL;
 }
 
+static struct run new_run(void)
+{
+	return (struct run){.o = {.memory = 512ull << 20, .cpus = 1}, .instance.lock_fd = -1,
+			    .cfg = {.kernel_fd = -1, .initrd_fd = -1}, .signal_fd = -1, .ready_fd = -1, .life_fd = -1};
+}
+
+int run_on_layer(const char *keep, int (*work)(void *arg, const char *vm, struct err *e), void *arg)
+{
+	struct run r = new_run();
+	struct duplicate_run x = {.in = &r.instance, .o = &r.o.dup, .work = work, .work_arg = arg, .vm = duplicate_vm, .arg = &r};
+	struct err e = {0};
+
+	r.o.dup.keep = keep;
+	r.o.dup.must_exist = r.o.quiet = true;
+	if (instance_claim(&r.instance, keep, &e) < 0)
+		return cli_fail(&e);
+	return duplicate_run(&x);
+}
+
 static int run_main(const struct command *c, int argc, char **argv)
 {
-	struct run r = {.o = {.memory = 512ull << 20, .cpus = 1}, .instance.lock_fd = -1,
-			.cfg = {.kernel_fd = -1, .initrd_fd = -1}, .signal_fd = -1, .ready_fd = -1, .life_fd = -1};
+	struct run r = new_run();
 	struct err e = {0};
 	char name[INSTANCE_NAME_MAX];
 	bool duplicate = false;
@@ -685,7 +577,7 @@ static int run_main(const struct command *c, int argc, char **argv)
 		return cli_fail(&e);
 	}
 	if (duplicate)
-		return run_duplicate(&r, argc > 1 ? argv + 1 : NULL);
+		return run_a_duplicate(&r, argc > 1 ? argv + 1 : NULL);
 	return r.o.detach ? detach(&r) : vm_process(&r);
 }
 

@@ -57,7 +57,7 @@ static void write_pending(struct session *s)
 static void on_output(struct session *s, const struct frame *f, int fd)
 {
 	if (s->sink) {
-		int ret = fd == 1 ? s->sink(s->arg, f->p, f->n) : 0;
+		int ret = s->sink(s->arg, fd, f->p, f->n);
 
 		if (ret)
 			finish(s, SESSION_FAILED, -ret, NULL, 0);
@@ -274,7 +274,7 @@ int session_status(const struct session_result *r, const char *command)
 			r->value == ENOENT ? " (in the duplicate)" : "");
 		return r->value == ENOENT ? 127 : 126;
 	default:
-		log_msg(LOG_ERROR, "%s: the VM ended before the command did", command);
+		log_msg(LOG_ERROR, "%s: the VM ended before it did", command);
 		return EXIT_DOPPEL;
 	}
 }

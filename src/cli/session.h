@@ -33,8 +33,8 @@ struct session_result {
 	int value;
 	char text[512];
 };
-/* Where output goes that is not simply passed on; -errno ends the session. */
-typedef int session_sink(void *arg, const u8 *p, size_t n);
+/* Where output (fd 1 or 2) goes that is not simply passed on; -errno ends the session. */
+typedef int session_sink(void *arg, int fd, const u8 *p, size_t n);
 
 /*
  * vsock: the VM's Unix socket, connected. Returns when the session is over. sink NULL: output to standard output and error,

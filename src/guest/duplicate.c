@@ -180,7 +180,9 @@ static void mount_share(const char *text, struct shares *out)
 		e = -errno;
 	if (e)
 		give_up("share at %s: %s", path, strerror(-e));
-	if (writable && out->n < sizeof(out->fd) / sizeof(out->fd[0])) {
+	if (out->n_paths < SHARES_MAX)
+		out->path[out->n_paths++] = path;
+	if (writable && out->n < SHARES_MAX) {
 		out->fd[out->n] = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 		out->n += out->fd[out->n] >= 0;
 	}

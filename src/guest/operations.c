@@ -41,10 +41,20 @@ static void op_poweroff(const struct agent *a, const struct request *r, struct s
 	agent_power_off(a);
 }
 
+static void op_diff(const struct agent *a, const struct request *r, struct stream *s)
+{
+	finish(s, layer_changes(a, r->argv.v, false, s));
+}
+
+static void op_export(const struct agent *a, const struct request *r, struct stream *s)
+{
+	finish(s, layer_changes(a, r->argv.v, true, s));
+}
+
 static const struct {
 	uint32_t op;
 	void (*serve)(const struct agent *a, const struct request *r, struct stream *s);
-} operations[] = {{OP_SYNC, op_sync}, {OP_POWEROFF, op_poweroff}};
+} operations[] = {{OP_SYNC, op_sync}, {OP_POWEROFF, op_poweroff}, {OP_DIFF, op_diff}, {OP_EXPORT, op_export}};
 
 void operation_serve(const struct agent *a, const struct request *r, struct stream *s)
 {

@@ -2,13 +2,17 @@
 #ifndef GUEST_SESSION_H
 #define GUEST_SESSION_H
 
+enum { SHARES_MAX = 16 };
+
 /* The layer of the duplicate; -1: there is none. */
 struct layer {
 	int upper, lower; /* directories: what was written, and the machine below */
 };
-struct shares { /* read-write ones; to be written out before the end */
-	int fd[8];
+struct shares {
+	int fd[SHARES_MAX];           /* read-write ones; to be written out before the end */
 	unsigned n;
+	const char *path[SHARES_MAX]; /* of all */
+	unsigned n_paths;
 };
 struct agent {
 	struct layer layer;

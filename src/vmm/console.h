@@ -17,6 +17,7 @@ struct console_session_options {
 	bool owned;       /* close them at the end */
 	bool replay;      /* start with what the ring holds */
 	bool escapes;     /* Ctrl-] q ends the session */
+	bool once;        /* ends when what the ring held is out; takes no input */
 	void (*ended)(void *arg); /* main thread; may be NULL */
 	void *arg;
 };
