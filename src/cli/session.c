@@ -85,6 +85,9 @@ static void on_frame(struct session *s, const struct frame *f)
 	case F_ERROR_OUTPUT:
 		on_output(s, f, 2);
 		break;
+	case F_TERMINAL:
+		on_output(s, f, s->tty & TTY_OUTPUT ? 1 : s->tty & TTY_ERROR ? 2 : 0);
+		break;
 	case F_TAKEN:
 		s->window += frame_u32(f, 0);
 		if (s->window > INPUT_WINDOW)

@@ -45,6 +45,7 @@ enum frame_type {
 	F_STARTED = 64,  /* u32 process id */
 	F_OUTPUT,
 	F_ERROR_OUTPUT,
+	F_TERMINAL,      /* output of the terminal, whoever has it */
 	F_TAKEN,         /* u32 bytes of input */
 	F_STOPPED,       /* u32 signal: the command has stopped (Ctrl-Z); it goes on with F_SIGNAL SIGCONT */
 	F_EXIT,          /* u32 EXIT_*, value */

@@ -127,7 +127,8 @@ static bool on_frame(struct session *x, const struct frame *f)
 		set_size(x, f);
 		return true;
 	case F_CLOSED:
-		close_fd(frame_u32(f, 0) == 1 ? &x->c.out : &x->c.err);
+		if (frame_u32(f, 0) == 1 || frame_u32(f, 0) == 2)
+			close_fd(frame_u32(f, 0) == 1 ? &x->c.out : &x->c.err);
 		return true;
 	default:
 		return false;
@@ -169,7 +170,7 @@ static bool pull(struct session *x, int *fd, uint32_t type)
 
 static void pull_all(struct session *x)
 {
-	pull(x, &x->c.terminal, F_OUTPUT);
+	pull(x, &x->c.terminal, F_TERMINAL);
 	pull(x, &x->c.out, F_OUTPUT);
 	pull(x, &x->c.err, F_ERROR_OUTPUT);
 	stream_flush(&x->s, false);
@@ -178,12 +179,13 @@ static void pull_all(struct session *x)
 /* What the command left in its pipes; who of its children still has them open does not hold the session up. */
 static void drain(struct session *x)
 {
+	static const uint32_t types[] = {F_TERMINAL, F_OUTPUT, F_ERROR_OUTPUT};
 	int *fds[] = {&x->c.terminal, &x->c.out, &x->c.err};
 
 	for (unsigned i = 0; i < 3; i++)
 		do
 			stream_flush(&x->s, true);
-		while (!x->s.broken && pull(x, fds[i], i == 2 ? F_ERROR_OUTPUT : F_OUTPUT));
+		while (!x->s.broken && pull(x, fds[i], types[i]));
 	stream_flush(&x->s, true);
 }
 
