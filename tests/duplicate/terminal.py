@@ -90,7 +90,10 @@ class Terminal:
 
 
 def run(*command, **options):
-    return Terminal(doppel, 'run', '-q', '--', *command, **options)
+    return Terminal(doppel, 'exec', 'term', '--', *command, **options)
+
+
+subprocess.run([doppel, 'run', '-q', '--detach', '--name', 'term'], check=True, stdout=subprocess.DEVNULL)
 
 
 # a terminal there, of this size, and its status
@@ -134,7 +137,7 @@ t.resize(41, 141)
 check('resize', t.wait() == 3 and b'41 141' in t.data, t.data)
 
 # a shell with jobs of its own
-t = Terminal(doppel, 'run', '-q', '--env', 'PS1=PROMPT ', '--', 'bash', '--norc', '-i')
+t = Terminal(doppel, 'exec', '--env', 'PS1=PROMPT ', 'term', '--', 'bash', '--norc', '-i')
 check('prompt', t.until(b'PROMPT '), t.data)
 t.type(b'sleep 100\n')
 time.sleep(1)
@@ -148,11 +151,11 @@ t.type(b'exit 4\n')
 check('shell status', t.wait() == 4, t.data)
 
 # only some descriptors are terminals
-t = Terminal('/bin/sh', '-c', f'{doppel} run -q -- sh -c "test -t 0 && echo in; test -t 1 || echo no out >&2" >/dev/null')
+t = Terminal('/bin/sh', '-c', f'{doppel} exec term -- sh -c "test -t 0 && echo in; test -t 1 || echo no out >&2" >/dev/null')
 check('output is no terminal', t.wait() == 0 and b'no out' in t.data, t.data)
 
 # our death
-t = run('sh', '-c', 'echo ready; exec sleep 100')
+t = Terminal(doppel, 'run', '-q', '--', 'sh', '-c', 'echo ready; exec sleep 100')
 t.until(b'ready')
 children = subprocess.run(['pgrep', '-f', f'{doppel} run -q -- sh -c echo ready; exec sleep 100'], capture_output=True, text=True)
 first = min(int(p) for p in children.stdout.split())
@@ -163,5 +166,6 @@ check('terminal restored after SIGKILL', t.restored())
 left = subprocess.run(['pgrep', '-f', f'{doppel} run -q -- sh -c echo ready; exec sleep 100'], capture_output=True, text=True)
 check('VM ends with us', not left.stdout, left.stdout)
 
+subprocess.run([doppel, 'stop', '--kill', 'term'])
 print(f'{passed} passed, {failed} failed')
 sys.exit(failed != 0)
