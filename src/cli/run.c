@@ -66,7 +66,8 @@ static int parse_engine(void *target, const char *value, struct err *e)
 	static const struct {
 		const char *name;
 		enum kvm_choice choice;
-	} engines[] = {{"auto", KVM_CHOICE_AUTO}, {"kvm", KVM_CHOICE_KVM}, {"interp", KVM_CHOICE_INTERP}};
+	} engines[] = {{"auto", KVM_CHOICE_AUTO}, {"kvm", KVM_CHOICE_KVM}, {"interp", KVM_CHOICE_INTERP},
+		       {"translate", KVM_CHOICE_TRANSLATE}};
 	struct run_options *o = target;
 
 	for (u32 i = 0; i < ARRAY_SIZE(engines); i++) {
@@ -75,9 +76,7 @@ static int parse_engine(void *target, const char *value, struct err *e)
 			return 0;
 		}
 	}
-	if (!strcmp(value, "translate"))
-		return err_set(e, ENOTSUP, "translate: not in this version (use auto, kvm or interp)");
-	return err_set(e, EINVAL, "%s: not an engine (auto, kvm, interp)", value);
+	return err_set(e, EINVAL, "%s: not an engine (auto, kvm, translate, interp)", value);
 }
 
 static int parse_console(void *target, const char *value, struct err *e)
@@ -149,7 +148,7 @@ static const struct opt run_opts[] = {
 	{"append", 'a', OPT_STRING, AT(append), "STRING", "kernel command line", 0, 0, NULL},
 	{"memory", 'm', OPT_SIZE, AT(memory), "SIZE", "RAM, as 512M or 2G (default 512M)", MEM_MIN, MEM_MAX, NULL},
 	{"cpus", 'c', OPT_UINT, AT(cpus), "N", "virtual CPUs (default 1)", 1, MACHINE_CPUS_MAX, NULL},
-	{"engine", 'e', OPT_CALL, 0, "ENGINE", "auto, kvm or interp (default auto)", 0, 0, parse_engine},
+	{"engine", 'e', OPT_CALL, 0, "ENGINE", "auto, kvm, translate or interp (default auto)", 0, 0, parse_engine},
 	{"disk", 'd', OPT_CALL, 0, "FILE[,ro]", "raw disk image or block device; may be repeated", 0, 0, parse_disk},
 	{"share", 0, OPT_CALL, 0, "HOST[:GUEST][:rw]", "folder of this machine for the guest, read-only unless rw; may be repeated",
 	 0, 0, parse_share},

@@ -36,6 +36,7 @@ struct icache_page {
 	gpa_t gpa;
 	u64 granules; /* one bit per 64 bytes that some block covers */
 	struct iblock *blocks;
+	u32 tblocks;  /* translated blocks: number of the first */
 	u32 seq;      /* invalidations, also those that met no block */
 	u32 hits;     /* those that did */
 };
@@ -124,6 +125,11 @@ static void kill_block_locked(struct iblock *b)
 		__atomic_store_n(&b->ops[i].fn, interp_leave, __ATOMIC_RELEASE);
 }
 
+static void cover(void *arg, gpa_t first, gpa_t last)
+{
+	*(u64 *)arg |= granule_mask(first, last);
+}
+
 static void invalidate_page_locked(gpa_t first, gpa_t last)
 {
 	u32 n = *page_index(first);
@@ -138,6 +144,7 @@ static void invalidate_page_locked(gpa_t first, gpa_t last)
 	}
 	if (n && p) {
 		pg->hits++;
+		tr_invalidate_locked(&pg->tblocks, first, last, cover, &granules);
 		while (*p) {
 			struct iblock *b = *p;
 
@@ -151,7 +158,7 @@ static void invalidate_page_locked(gpa_t first, gpa_t last)
 		}
 		pg->granules = granules;
 	}
-	if (!n || !pg->blocks)
+	if (!n || (!pg->blocks && !pg->tblocks))
 		mmu_clear_code(first & PAGE_MASK);
 }
 
@@ -183,6 +190,7 @@ void code_flush_all(void)
 		mmu_clear_code(pg->gpa);
 		memset(pg, 0, sizeof(*pg));
 	}
+	tr_flush_locked();
 	c->npages = 0;
 	c->used = 0;
 	memset(c->hash, 0, sizeof(c->hash));
@@ -232,6 +240,28 @@ static struct icache_page *page_get_locked(gpa_t page)
 		*index = c->npages++;
 	}
 	return page_entry(*index);
+}
+
+void icache_lock(void)
+{
+	eng_lock(&cache()->lock);
+}
+
+void icache_unlock(void)
+{
+	eng_unlock(&cache()->lock);
+}
+
+u32 *icache_page_blocks_locked(gpa_t page)
+{
+	struct icache_page *pg = page_get_locked(page);
+
+	return pg ? &pg->tblocks : NULL;
+}
+
+void icache_page_cover_locked(gpa_t page, gpa_t first, gpa_t last)
+{
+	page_entry(*page_index(page))->granules |= granule_mask(first, last);
 }
 
 /* A page that keeps being written gets small blocks: less work is lost each time. */
