@@ -16,6 +16,8 @@ _doppel() {
 	--console) COMPREPLY=($(compgen -W "serial virtio" -- "$cur")); return ;;
 	--kernel|-k) compopt -o filenames 2>/dev/null; COMPREPLY=($(compgen -W builtin -- "$cur") $(compgen -f -- "$cur")); return ;;
 	--initrd|-i|--disk|-d) compopt -o filenames 2>/dev/null; COMPREPLY=($(compgen -f -- "$cur")); return ;;
+	--share) compopt -o filenames 2>/dev/null; COMPREPLY=($(compgen -d -- "$cur")); return ;;
+	--share-server) compopt -o filenames 2>/dev/null; COMPREPLY=($(compgen -c -- "$cur")); return ;;
 	--append|-a|--memory|-m|--cpus|-c|--name|-n|--debug-exit|--timeout|-t) return ;;
 	esac
 	if [[ $cur == -* ]]; then

@@ -331,10 +331,10 @@ static bool complete(struct relay *q, u32 id, u32 len)
 
 	if (!f || !f->busy)
 		return false;
-	f->busy = false;
 	rebuild(u, c, (u16)id, f);
 	if (len > c->in_bytes)
 		return false;
+	f->busy = false;
 	for (unsigned i = c->n_out; i < c->n_out + c->n_in; i++) /* whatever it says it wrote */
 		guest_written(u->machine, c->gpa[i], c->iov[i].iov_len);
 	virtq_push(&u->v->queue[q->index], c, len);
@@ -611,7 +611,7 @@ int vhost_user_create(struct machine *m, const struct vhost_user_options *o, str
 		ret = add_to_loop(u);
 	if (ret) {
 		vhost_user_destroy(u);
-		return err_set(e, -ret, "%s: no use of the server: %s", o->name, reason(ret));
+		return err_set(e, -ret, "%s: the server cannot be used: %s", o->name, reason(ret));
 	}
 	*out = u;
 	return 0;

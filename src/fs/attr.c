@@ -159,8 +159,8 @@ static int set_size(struct fs_request *r, const struct fuse_setattr_in *in, cons
 
 	if (in->size > INT64_MAX)
 		ret = -EFBIG;
-	else if (!S_ISREG(r->node->type))
-		ret = S_ISDIR(r->node->type) ? -EISDIR : -EINVAL;
+	else if (!S_ISREG(r->node->key.type))
+		ret = S_ISDIR(r->node->key.type) ? -EISDIR : -EINVAL;
 	else if (h && h->writable)
 		ret = ftruncate(h->fd, (off_t)in->size) < 0 ? -errno : 0;
 	else
@@ -188,7 +188,7 @@ static int apply(struct fs_request *r, const struct fuse_setattr_in *in, int fd)
 		ret = fchownat(fd, "", in->valid & FATTR_UID ? in->uid : (uid_t)-1, in->valid & FATTR_GID ? in->gid : (gid_t)-1,
 			       AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
 	if (!ret && (in->valid & FATTR_MODE)) /* after chown, which clears bits */
-		ret = S_ISLNK(r->node->type) ? -EOPNOTSUPP : fchmodat(AT_FDCWD, proc, in->mode & 07777, 0) < 0 ? -errno : 0;
+		ret = S_ISLNK(r->node->key.type) ? -EOPNOTSUPP : fchmodat(AT_FDCWD, proc, in->mode & 07777, 0) < 0 ? -errno : 0;
 	if (!ret && (in->valid & FATTR_SIZE))
 		ret = set_size(r, in, proc);
 	if (!ret && (in->valid & (FATTR_ATIME | FATTR_MTIME))) {
@@ -260,7 +260,7 @@ int op_lookup(struct fs_request *r)
 
 	if (fd < 0)
 		return fd;
-	ret = S_ISDIR(r->node->type) ? reply_entry(r, fd, name) : -ENOTDIR;
+	ret = S_ISDIR(r->node->key.type) ? reply_entry(r, fd, name) : -ENOTDIR;
 	node_unpin(r->fs, r->node);
 	if (ret == -ENOENT && policy[r->fs->o.cache].negative) {
 		struct fuse_entry_out out = {.entry_valid = policy[r->fs->o.cache].negative};
@@ -290,7 +290,7 @@ int op_batch_forget(struct fs_request *r)
 
 int op_readlink(struct fs_request *r)
 {
-	int fd = S_ISLNK(r->node->type) ? node_pin(r->fs, r->node) : -EINVAL;
+	int fd = S_ISLNK(r->node->key.type) ? node_pin(r->fs, r->node) : -EINVAL;
 
 	if (fd < 0)
 		return fd;

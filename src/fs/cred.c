@@ -28,6 +28,21 @@ static void change_cap(unsigned cap, bool on)
 		return;
 }
 
+static bool has_cap(const struct __user_cap_data_struct *d, unsigned cap)
+{
+	return d[CAP_TO_INDEX(cap)].permitted & CAP_TO_MASK(cap);
+}
+
+/* Root of a container may have been left without. */
+bool cred_may_act(void)
+{
+	struct __user_cap_header_struct h = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct d[2] = {0};
+
+	return geteuid() == 0 && syscall(SYS_capget, &h, d) == 0 && has_cap(d, CAP_SETUID) && has_cap(d, CAP_SETGID) &&
+	       has_cap(d, CAP_DAC_OVERRIDE);
+}
+
 int cred_enter(const struct fs_request *r, struct fs_cred *c)
 {
 	c->entered = false;

@@ -35,6 +35,7 @@ struct fs_options {
 /* ---- nodes (node.c) ---- */
 struct fs_key {
 	u64 dev, ino, mnt, born; /* born: nanoseconds, 0 where the file system does not say */
+	u32 type;		 /* S_IFMT bits */
 };
 struct fs_node {
 	struct fs_key key;
@@ -42,7 +43,6 @@ struct fs_node {
 	u64 lookups;  /* references of the guest */
 	u32 refs;     /* ours: requests in flight, handles, nodes that have it as their directory */
 	u32 pins;     /* of refs: those that use fd */
-	mode_t type;  /* S_IFMT bits: never change */
 	int fd;       /* O_PATH; -1: closed */
 	struct fs_node *dir; /* where it was last seen; NULL: root, or unlinked (then fd stays open) */
 	char *name;
@@ -76,6 +76,7 @@ struct fs_table {
 struct fs {
 	struct fs_options o;
 	bool as_root; /* may act as any user */
+	bool births;  /* times of birth do not change: on overlayfs they do, when a file is first written */
 	dev_t root_dev;
 	struct fs_node *root;
 

@@ -38,7 +38,7 @@ struct fs_node *node_find(struct fs *fs, int dir_fd, const char *name);
 void node_moved(struct fs *fs, struct fs_node *n, struct fs_node *dir, const char *name);
 /* The name goes: afterwards the node lives by its descriptor. */
 void node_unlinked(struct fs *fs, struct fs_node *n, struct fs_node *dir, const char *name);
-struct fs_key key_of(const struct statx *st);
+struct fs_key key_of(const struct fs *fs, const struct statx *st);
 
 /* tables of numbered objects; under fs->lock */
 int table_add(struct fs_table *t, void *p, u64 *id);
@@ -71,6 +71,7 @@ void proc_name(int fd, char buf[16]);
 struct fs_cred {
 	bool entered;
 };
+bool cred_may_act(void);
 int cred_enter(const struct fs_request *r, struct fs_cred *c);
 void cred_leave(struct fs_cred *c);
 /* Between these the kernel clears setuid and setgid bits of files written, whoever we are. */

@@ -1,30 +1,34 @@
 /* The files the guest knows: found by number and by key, counted, and their descriptors opened and closed. */
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <linux/openat2.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "fs/fs_int.h"
 
-enum { HASH_FIRST = 1024, DEPTH_MAX = 2048 /* PATH_MAX / 2: a deeper path has no name */ };
+enum { HANDLES_MAX = 32768, HASH_FIRST = 1024, DEPTH_MAX = 2048 /* PATH_MAX / 2: a deeper path has no name */ };
 
-struct fs_key key_of(const struct statx *st)
+struct fs_key key_of(const struct fs *fs, const struct statx *st)
 {
 	return (struct fs_key){
 		.dev = (u64)st->stx_dev_major << 32 | st->stx_dev_minor,
 		.ino = st->stx_ino,
+		.type = st->stx_mode & S_IFMT,
 		.mnt = st->stx_mask & STATX_MNT_ID ? st->stx_mnt_id : 0,
-		.born = st->stx_mask & STATX_BTIME ? (u64)st->stx_btime.tv_sec * 1000000000u + st->stx_btime.tv_nsec : 0,
+		.born = fs->births && (st->stx_mask & STATX_BTIME) ? (u64)st->stx_btime.tv_sec * 1000000000u + st->stx_btime.tv_nsec : 0,
 	};
 }
 
 static bool same_key(const struct fs_key *a, const struct fs_key *b)
 {
-	return a->dev == b->dev && a->ino == b->ino && a->mnt == b->mnt && a->born == b->born;
+	return a->dev == b->dev && a->ino == b->ino && a->mnt == b->mnt && a->born == b->born &&
+	       a->type == b->type;
 }
 
 static u32 hash_of(const struct fs *fs, const struct fs_key *k)
@@ -183,7 +187,7 @@ static int open_one_locked(struct fs *fs, struct fs_node *n)
 	if (fd < 0)
 		return fd;
 	int ret = statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, FS_STATX_MASK, &st) < 0 ? -errno : 0;
-	struct fs_key key = key_of(&st);
+	struct fs_key key = key_of(fs, &st);
 
 	if (!ret && !same_key(&key, &n->key))
 		ret = -ESTALE;
@@ -263,13 +267,13 @@ void node_unpin(struct fs *fs, struct fs_node *n)
 	pthread_mutex_unlock(&fs->lock);
 }
 
-static struct fs_node *node_new_locked(struct fs *fs, const struct fs_key *key, mode_t type)
+static struct fs_node *node_new_locked(struct fs *fs, const struct fs_key *key)
 {
 	struct fs_node *n = calloc(1, sizeof(*n));
 
 	if (!n)
 		return NULL;
-	*n = (struct fs_node){.key = *key, .type = type, .fd = -1};
+	*n = (struct fs_node){.key = *key, .fd = -1};
 	if (table_add(&fs->nodes, n, &n->id)) {
 		free(n);
 		return NULL;
@@ -285,14 +289,14 @@ static struct fs_node *node_new_locked(struct fs *fs, const struct fs_key *key, 
 
 struct fs_node *node_seen(struct fs *fs, struct fs_node *dir, const char *name, const struct statx *st)
 {
-	struct fs_key key = key_of(st);
+	struct fs_key key = key_of(fs, st);
 
 	pthread_mutex_lock(&fs->lock);
 	struct fs_node *n = hash_find_locked(fs, &key);
 	bool fresh = !n;
 
 	if (fresh)
-		n = node_new_locked(fs, &key, st->stx_mode & S_IFMT);
+		n = node_new_locked(fs, &key);
 	if (n) {
 		n->lookups++;
 		set_place_locked(fs, n, dir, name);
@@ -308,10 +312,10 @@ struct fs_node *node_seen(struct fs *fs, struct fs_node *dir, const char *name, 
 
 struct fs_node *node_adopt(struct fs *fs, int fd, const struct statx *st)
 {
-	struct fs_key key = key_of(st);
+	struct fs_key key = key_of(fs, st);
 
 	pthread_mutex_lock(&fs->lock);
-	struct fs_node *n = node_new_locked(fs, &key, st->stx_mode & S_IFMT);
+	struct fs_node *n = node_new_locked(fs, &key);
 
 	if (n) {
 		n->lookups = 1;
@@ -328,7 +332,7 @@ struct fs_node *node_find(struct fs *fs, int dir_fd, const char *name)
 
 	if (statx(dir_fd, name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, FS_STATX_MASK, &st) < 0)
 		return NULL;
-	struct fs_key key = key_of(&st);
+	struct fs_key key = key_of(fs, &st);
 
 	pthread_mutex_lock(&fs->lock);
 	struct fs_node *n = hash_find_locked(fs, &key);
@@ -375,22 +379,25 @@ static void set_limits(struct fs *fs)
 	getrlimit(RLIMIT_NOFILE, &l);
 	u32 n = (u32)MIN(l.rlim_cur, 1u << 18);
 
-	fs->max_fds = fs->max_handles = (n - n / 8) / 2;
+	fs->max_fds = (n - n / 8) / 2;
+	fs->max_handles = MIN(fs->max_fds, HANDLES_MAX);
 }
 
 int fs_open(struct fs *fs, const struct fs_options *o, int root_fd, struct err *e)
 {
 	struct statx st;
+	struct statfs sf;
 
-	*fs = (struct fs){.o = *o, .as_root = geteuid() == 0};
+	*fs = (struct fs){.o = *o, .as_root = cred_may_act()};
 	if (statx(root_fd, "", AT_EMPTY_PATH, FS_STATX_MASK, &st) < 0)
 		return err_set(e, errno, "shared folder: %s", strerror(errno));
 	pthread_mutex_init(&fs->lock, NULL);
 	set_limits(fs);
+	fs->births = fstatfs(root_fd, &sf) < 0 || sf.f_type != OVERLAYFS_SUPER_MAGIC;
 	hash_resize_locked(fs, HASH_FIRST);
-	struct fs_key key = key_of(&st);
+	struct fs_key key = key_of(fs, &st);
 
-	fs->root = fs->hash ? node_new_locked(fs, &key, st.stx_mode & S_IFMT) : NULL;
+	fs->root = fs->hash ? node_new_locked(fs, &key) : NULL;
 	if (!fs->root)
 		return err_set(e, ENOMEM, "shared folder: no memory");
 	fs->root->fd = root_fd;

@@ -21,7 +21,7 @@ int op_opendir(struct fs_request *r)
 {
 	struct fuse_open_out out = {.open_flags = open_flags(r->fs, true)};
 
-	if (!S_ISDIR(r->node->type))
+	if (!S_ISDIR(r->node->key.type))
 		return -ENOTDIR;
 	int fd = node_reopen(r->fs, r->node, O_RDONLY | O_DIRECTORY);
 

@@ -10,7 +10,7 @@
 int node_reopen(struct fs *fs, struct fs_node *n, int flags)
 {
 	char proc[16];
-	int fd = -1, path = S_ISREG(n->type) || S_ISDIR(n->type) ? node_pin(fs, n) : -ENXIO;
+	int fd = -1, path = S_ISREG(n->key.type) || S_ISDIR(n->key.type) ? node_pin(fs, n) : -ENXIO;
 
 	if (path < 0)
 		return path;
@@ -37,8 +37,8 @@ int op_open(struct fs_request *r)
 	struct fuse_open_out out = {.open_flags = open_flags(r->fs, false)};
 	bool write = wants_write(in->flags), kill = in->open_flags & FUSE_OPEN_KILL_SUIDGID;
 
-	if (!S_ISREG(r->node->type))
-		return S_ISDIR(r->node->type) ? -EISDIR : -ENXIO;
+	if (!S_ISREG(r->node->key.type))
+		return S_ISDIR(r->node->key.type) ? -EISDIR : -ENXIO;
 	if (write && r->fs->o.readonly)
 		return -EROFS;
 	if (kill)
@@ -84,6 +84,7 @@ static int get_file(struct fs_request *r, u64 fh, struct fs_handle **h)
 	if (!(*h)->dir)
 		return 0;
 	handle_put(r->fs, *h);
+	*h = NULL;
 	return -EISDIR;
 }
 

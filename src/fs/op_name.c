@@ -10,7 +10,7 @@
 /* The directory's descriptor; node_unpin when done. */
 static int pin_dir(struct fs *fs, struct fs_node *n)
 {
-	return S_ISDIR(n->type) ? node_pin(fs, n) : -ENOTDIR;
+	return S_ISDIR(n->key.type) ? node_pin(fs, n) : -ENOTDIR;
 }
 
 /* ---- making ---- */
@@ -192,7 +192,7 @@ static int open_existing(struct fs_request *r, int dir, const char *name, int fl
 	struct fs_node *n = ret ? NULL : node_get(r->fs, entry.nodeid);
 
 	if (!ret)
-		ret = n && S_ISREG(n->type) ? node_reopen(r->fs, n, flags) : -EEXIST;
+		ret = n && S_ISREG(n->key.type) ? node_reopen(r->fs, n, flags) : -EEXIST;
 	node_put(r->fs, n);
 	node_forget(r->fs, entry.nodeid, 1);
 	return ret;

@@ -247,7 +247,10 @@ static int set_vring_addr(struct vhost *vh, struct vu_message *m)
 	stop_queue(q);
 	q->addr = m->addr;
 	q->has_addr = true;
-	return start_queue(q);
+	int ret = start_queue(q);
+
+	q->has_addr = !ret;
+	return ret;
 }
 
 static int set_vring_base(struct vhost *vh, struct vu_message *m)
