@@ -15,6 +15,7 @@
 #include "devices/virtio_console.h"
 #include "devices/virtio_fs.h"
 #include "devices/virtio_rng.h"
+#include "devices/virtio_vsock.h"
 #include "vmm/acpi.h"
 #include "vmm/machine.h"
 
@@ -187,6 +188,13 @@ static int add_disk(struct machine *m, struct pci_host *pci, const struct machin
 	return err_set(e, -ret, "--disk %s: %s", d->disk.path, strerror(-ret));
 }
 
+static int add_vsock(struct machine *m, struct pci_host *pci)
+{
+	struct virtio_vsock *s = NULL;
+
+	return m->cfg.vsock.cid ? virtio_vsock_create(m, pci, &m->cfg.vsock, &s) : 0;
+}
+
 static int add_disks(struct machine *m, struct pci_host *pci, struct err *e)
 {
 	int ret = 0;
@@ -236,6 +244,8 @@ static int assemble(struct machine *m, struct err *e)
 		ret = virtio_rng_create(m, pci, &rng);
 	if (!ret)
 		ret = add_virtio_console(m, pci);
+	if (!ret)
+		ret = add_vsock(m, pci);
 	if (ret)
 		return err_set(e, -ret, "machine: cannot create a device: %s%s", strerror(-ret),
 			       ret == -EBUSY ? " (--debug-exit port taken by another device?)" : "");

@@ -13,6 +13,7 @@
 #include "backends/net.h"
 #include "base/base.h"
 #include "devices/guestmem.h"
+#include "devices/virtio_vsock.h"
 #include "kvm/kvm.h"
 #include "vmm/loader.h"
 #include "vmm/memmap.h"
@@ -56,6 +57,7 @@ struct machine_config {
 	struct machine_port port[MACHINE_PORTS_MAX];
 	u32 nports;
 	struct chardev *serial, *virtio_console; /* NULL: no one listens; no such device */
+	struct virtio_vsock_options vsock;       /* cid 0: none; owned by the machine once it is created */
 };
 
 enum machine_state { MACHINE_STOPPED, MACHINE_RUNNING, MACHINE_PAUSED, MACHINE_ENDED };
