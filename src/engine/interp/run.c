@@ -267,12 +267,13 @@ static bool misaligned(struct vcpu *cpu, const struct iop *op)
 {
 	u64 base = cpu->mode.long64 && !(op->flags & IOP_SEGBASE) ? 0 : cpu->seg[op->seg].base;
 
-	if (!op->has_mem || !((iop_ea_offset(cpu, op) + base) & 15))
+	u32 attr = op->desc->attr;
+
+	if (!op->has_mem || !((iop_ea_offset(cpu, op) + base) & (op->desc->id == INSN_CMPXCHG16B ? 15u : op->size - 1u)))
 		return false;
-	if (op->desc->id == INSN_CMPXCHG16B)
+	if (op->desc->id == INSN_CMPXCHG16B || attr & IA_ALIGN_ANY)
 		return true;
-	return op->desc->cls == IC_SSE && op->desc->attr & (IA_ALIGN16 | IA_ALIGN_ANY) &&
-	       !(op->desc->feature == FEAT_SHA && vec_state(cpu)->amd);
+	return op->desc->cls == IC_SSE && attr & IA_ALIGN16 && !(op->desc->feature == FEAT_SHA && vec_state(cpu)->amd);
 }
 
 /* Whether the explicit operand, in the stack segment, was what faulted. */
