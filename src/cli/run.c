@@ -55,7 +55,7 @@ static int parse_engine(void *target, const char *value, struct err *e)
 		const char *name;
 		enum kvm_choice choice;
 	} engines[] = {{"auto", KVM_CHOICE_AUTO}, {"kvm", KVM_CHOICE_KVM}, {"interp", KVM_CHOICE_INTERP},
-		       {"translate", KVM_CHOICE_TRANSLATE}};
+		       {"translate", KVM_CHOICE_TRANSLATE}, {"check", KVM_CHOICE_CHECK}};
 	struct run_options *o = target;
 
 	for (u32 i = 0; i < ARRAY_SIZE(engines); i++) {
@@ -64,7 +64,7 @@ static int parse_engine(void *target, const char *value, struct err *e)
 			return 0;
 		}
 	}
-	return err_set(e, EINVAL, "%s: not an engine (auto, kvm, translate, interp)", value);
+	return err_set(e, EINVAL, "%s: not an engine (auto, kvm, translate, interp, check)", value);
 }
 
 static int parse_console(void *target, const char *value, struct err *e)

@@ -114,7 +114,7 @@ static int start_process(struct engine *e, const char *path, enum kvm_choice cho
 {
 	int pair[2], r;
 	posix_spawn_file_actions_t fa;
-	char *argv[] = {"doppel-engine", choice == KVM_CHOICE_INTERP ? "interp" : "translate", NULL};
+	char *argv[] = {"doppel-engine", choice == KVM_CHOICE_INTERP ? "interp" : choice == KVM_CHOICE_CHECK ? "check" : "translate", NULL};
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
 		return -errno;

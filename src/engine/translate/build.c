@@ -1,4 +1,5 @@
 /* One translation in the making: decodes from a place in a guest page on and has each instruction emitted. */
+#include "engine/translate/check.h"
 #include "engine/translate/tr_int.h"
 
 #define JRCXZ_REACH 126
@@ -111,7 +112,7 @@ static void emit_insn(struct build *b)
 
 	if (in->desc->attr & IA_BRANCH)
 		gen_x87_flush(b);
-	if (mode_allows(b, in) && (gen_branch(b) || gen_stack(b) || gen_lea(b) || gen_data(b)))
+	if ((!tr_checking() || check_repeatable(in)) && mode_allows(b, in) && (gen_branch(b) || gen_stack(b) || gen_lea(b) || gen_data(b)))
 		return;
 	gen_emulate(b);
 	if (last)
