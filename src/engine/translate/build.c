@@ -180,6 +180,7 @@ bool build_block(struct build *b, gpa_t gpa)
 	emit_entry(b, start);
 	while (!b->ended && b->n < b->total && !b->full) {
 		b->in = b->code[b->n];
+		b->b->vectors |= b->in.desc->cls != IC_INT;
 		build_room(b, 48);
 		note_insn(b);
 		if (b->label[b->n]) {

@@ -33,6 +33,7 @@ struct saved_page {
 
 static struct check {
 	bool on, replaying;
+	bool vectors;   /* the block uses them */
 	struct image start, translated, interpreted;
 	u64 target;     /* tr.target at the start */
 	u32 site;
@@ -64,11 +65,14 @@ bool check_repeatable(const struct insn *in)
 
 static void take(struct vcpu *cpu, struct image *m)
 {
-	const struct vec_state *vs = vec_state(cpu);
+	const struct vec_state *vs = NULL;
 
 	memcpy(m->gpr, cpu->gpr, sizeof(m->gpr));
 	m->rip = cpu->rip;
 	m->rflags = cpu->rflags;
+	if (!check.vectors)
+		return;
+	vs = vec_state(cpu);
 	memset(&m->vec, 0, sizeof(m->vec));
 	__asm__ volatile("xsave64 %0" : "+m"(m->vec) : "a"(XS_X87 | XS_SSE | XS_AVX), "d"(0) : "memory");
 	m->fip = vs->fip, m->fdp = vs->fdp;
@@ -77,11 +81,14 @@ static void take(struct vcpu *cpu, struct image *m)
 
 static void put(struct vcpu *cpu, const struct image *m)
 {
-	struct vec_state *vs = vec_state(cpu);
+	struct vec_state *vs = NULL;
 
 	memcpy(cpu->gpr, m->gpr, sizeof(m->gpr));
 	cpu->rip = m->rip;
 	cpu->rflags = m->rflags;
+	if (!check.vectors)
+		return;
+	vs = vec_state(cpu);
 	__asm__ volatile("xrstor64 %0" : : "m"(m->vec), "a"(XS_X87 | XS_SSE | XS_AVX), "d"(0) : "memory");
 	vs->fip = m->fip, vs->fdp = m->fdp;
 	vs->fcs = m->fcs, vs->fds = m->fds, vs->fop = m->fop;
@@ -132,6 +139,22 @@ static void pages_back(void)
 		for (unsigned k = 0; k < WORDS; k++)
 			if (check.page[i].now[k] != check.page[i].before[k])
 				check.page[i].now[k] = check.page[i].before[k];
+}
+
+/* The same, and keeps what the translated half wrote. */
+static void pages_back_and_keep(void)
+{
+	for (unsigned i = 0; i < check.npages; i++) {
+		struct saved_page *p = &check.page[i];
+
+		for (unsigned k = 0; k < WORDS; k++) {
+			u64 v = p->now[k];
+
+			p->after[k] = v;
+			if (unlikely(v != p->before[k]))
+				p->now[k] = p->before[k];
+		}
+	}
 }
 
 static bool same_pages(void)
@@ -291,8 +314,8 @@ static bool same_vectors(void)
 {
 	const struct image *t = &check.translated, *i = &check.interpreted;
 
-	return same_words(&t->vec, &i->vec, sizeof(t->vec)) && t->fip == i->fip && t->fdp == i->fdp && t->fcs == i->fcs &&
-	       t->fds == i->fds && t->fop == i->fop;
+	return !check.vectors || (same_words(&t->vec, &i->vec, sizeof(t->vec)) && t->fip == i->fip && t->fdp == i->fdp && t->fcs == i->fcs &&
+	       t->fds == i->fds && t->fop == i->fop);
 }
 
 static bool agree(const struct vcpu *cpu)
@@ -386,21 +409,23 @@ static bool attempt(struct vcpu *cpu, u64 host)
 	jump = jump_done(cpu, s);
 	settle_rip(cpu, s);
 	take(cpu, &check.translated);
-	for (unsigned i = 0; i < check.npages; i++)
-		memcpy(check.page[i].after, check.page[i].now, PAGE_SIZE);
-	pages_back();
+	pages_back_and_keep();
 	put(cpu, &check.start);
 	run_interpreter(cpu, s, jump);
 	take(cpu, &check.interpreted);
-	normalize(&check.translated);
-	normalize(&check.interpreted);
+	if (check.vectors) {
+		normalize(&check.translated);
+		normalize(&check.interpreted);
+	}
 	return agree(cpu);
 }
 
 u32 check_enter(struct vcpu *cpu, u64 host)
 {
 	const struct tr_site *s = NULL;
+	const struct tblock *b = tb_of_code(host);
 
+	check.vectors = !b || b->vectors;
 	check.target = cpu->tr.target;
 	check.nraces = 0;
 	take(cpu, &check.start);

@@ -77,6 +77,7 @@ struct tblock {
 	u32 page_next;
 	u32 dead_stub; /* where body leads when the block is dead */
 	bool dead;
+	bool vectors;  /* has instructions other than integer ones */
 };
 
 /* Key of a block in which each access is looked up by itself: where a shared look-up does not do. */
