@@ -416,6 +416,8 @@ static bool attempt(struct vcpu *cpu, u64 host)
 	if (check.vectors) {
 		normalize(&check.translated);
 		normalize(&check.interpreted);
+		if (check.site & SITE_FAULT_BIT) /* the instruction that the site names has set its flags, and is to do so again */
+			check.translated.vec.fx.mxcsr = check.interpreted.vec.fx.mxcsr;
 	}
 	return agree(cpu);
 }
