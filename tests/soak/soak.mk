@@ -1,1 +1,2 @@
 SLOW_TESTS += tests/soak/soak.sh
+SLOW_TESTS += tests/soak/check.sh
