@@ -1,8 +1,7 @@
 /* One translation in the making: decodes from a place in a guest page on and has each instruction emitted. */
 #include "engine/translate/tr_int.h"
 
-#define JRCXZ_REACH 120
-#define ISLAND_SIZE 11 /* mov r15d, site; jmp tr_leave */
+#define JRCXZ_REACH 126
 
 /* ---- sites and islands ---- */
 
@@ -32,12 +31,15 @@ void build_leave(struct build *b, u32 site)
 
 static void islands_here(struct build *b)
 {
+	u32 written = b->e.written; /* what is done here is off the path */
+
 	for (unsigned i = 0; i < b->npending; i++) {
 		emit_short_here(&b->e, b->pending[i].place);
 		build_leave(b, site_number(b, b->pending[i].site));
 		b->pending[i].site->island = (u32)emit_here(&b->e);
 	}
 	b->npending = 0;
+	b->e.written = written;
 }
 
 void build_islands(struct build *b)
@@ -69,7 +71,8 @@ void build_pending(struct build *b, struct tr_site *s)
 
 void build_room(struct build *b, unsigned bytes)
 {
-	if (b->npending && b->e.p + bytes + (b->npending + 1) * ISLAND_SIZE + 2 - b->pending[0].place > JRCXZ_REACH)
+	/* later ones are at least an island's length further on */
+	if (b->npending && b->e.p + bytes + 2 - b->pending[0].place > JRCXZ_REACH)
 		build_islands(b);
 }
 
@@ -81,6 +84,9 @@ static bool mode_allows(const struct build *b, const struct insn *in)
 	const struct cpu_mode *m = &b->cpu->mode;
 
 	if (d->feature != FEAT_NONE && !cpu_has(b->cpu, d->feature))
+		return false;
+	/* VPEXTRQ and VPINSRQ: AMD does not ignore W outside 64-bit mode, and here it would count */
+	if (in->map == 3 && (in->opcode == 0x16 || in->opcode == 0x22) && in->prefixes & PFX_VEX && in->rex & 8 && !b->mode64)
 		return false;
 	switch (d->cls) {
 	case IC_INT:
@@ -182,8 +188,10 @@ bool build_block(struct build *b, gpa_t gpa)
 		b->in = b->code[b->n];
 		build_room(b, 48);
 		note_insn(b);
-		if (b->label[b->n])
+		if (b->label[b->n]) {
 			hold_drop(b);
+			b->s1_guest = INSN_NO_REG;
+		}
 		if (b->label[b->n] & LABEL_BACKWARD && !b->checked)
 			gen_loop_head(b);
 		emit_insn(b);

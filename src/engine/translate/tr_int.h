@@ -38,6 +38,7 @@ enum site_kind {
 	SITE_STOP,  /* a backward jump found attention */
 	SITE_STALE, /* a block whose code is not what it was translated from: gen_check.c */
 	SITE_DEAD,  /* a block that was killed: another one is to be found */
+	SITE_JUMP,  /* an indirect jump that the cache did not know: target in tr.target */
 	SITE_FAULT, /* an instruction that may fault by itself: only signals lead here */
 };
 
@@ -55,11 +56,10 @@ struct tr_site {
 	bool own_write, group; /* ... as this instruction does; it serves later accesses too */
 	u16 x87_op, x87_off; /* last x87 instruction before it, if nothing has recorded that yet: gen_x87.c */
 	u8 base, index, shift, seg, asize; /* MEM: address, as in struct iop */
-	s32 disp;
+	s32 disp;   /* JUMP: what the stack pointer has moved by */
 	struct iblock *emu; /* EMU: one decoded instruction */
 };
 
-#define SITE_JUMP  0x7fffffffu /* an indirect jump that the cache did not know: target in tr.target */
 #define SITE_FAULT_BIT 0x80000000u
 
 /* ---- blocks ---- */
@@ -145,6 +145,8 @@ struct build {
 	u8 label[TR_MAX_INSNS + 1];     /* enum label_bits */
 	bool no_resume[TR_MAX_INSNS + 1]; /* code that relies on an earlier look-up */
 	struct held held;
+	u8 s1_guest;        /* spilled guest register that S1 holds too, unless e.written says it was overwritten */
+	u8 s1_from;         /* instruction that left it there */
 	u8 *emu;            /* room for decoded instructions */
 	u8 *emu_end;
 	u32 insn_host[TR_MAX_INSNS + 1]; /* code of each instruction, by number */
@@ -175,6 +177,7 @@ struct build {
 	unsigned nsoft, snap_len;
 	gpa_t snap_gpa;
 	u8 snap[TR_MAX_INSNS * INSN_MAX_LEN + 16]; /* of a checked block: what it is translated from */
+	s32 sp_moved;       /* by the instruction, before it jumps */
 	bool full;          /* out of sites: give up */
 	bool ended;         /* no way on to the next instruction */
 };
