@@ -141,6 +141,7 @@ static struct kvm_obj *engine_obj(struct engine *e, enum kvmw_object type)
 	o->type = type;
 	o->fd = -1;
 	o->engine = e;
+	o->sig.bell = o->sig.fd = -1;
 	pthread_mutex_init(&o->lock, NULL);
 	__atomic_fetch_add(&e->refs, 1, __ATOMIC_RELAXED);
 	return o;
@@ -277,6 +278,7 @@ void engine_close(struct kvm_obj *o)
 	}
 	if (o->fd >= 0)
 		close(o->fd);
+	sigmask_close(o);
 	pthread_mutex_destroy(&o->lock);
 	free(o);
 	if (__atomic_sub_fetch(&e->refs, 1, __ATOMIC_ACQ_REL) == 0)
@@ -328,6 +330,7 @@ int engine_create_vcpu(struct kvm_obj *vm, unsigned long id, struct kvm_obj **vc
 		return -ENOMEM;
 	}
 	(*vcpu)->fd = fd;
+	(*vcpu)->id = id;
 	(*vcpu)->chan = p;
 	(*vcpu)->run = p;
 	(*vcpu)->run_size = KVMW_MMAP_SIZE;
@@ -385,7 +388,7 @@ static long vm_request(struct kvm_obj *o, unsigned long request, void *arg)
 		if (r->memory_size) {
 			fds[0] = ram_lookup(r->userspace_addr, r->memory_size, &q.arg);
 			if (fds[0] < 0)
-				return -EINVAL; /* memory that cannot be shared: see kvm_ram_alloc() */
+				return (r->userspace_addr | r->memory_size) & ~PAGE_MASK ? -EINVAL : -EOPNOTSUPP; /* see kvm_ram_alloc() */
 			q.nfds = 1;
 		}
 		memcpy(in_copy, arg, sizeof(in_copy));
@@ -404,8 +407,17 @@ static long vm_request(struct kvm_obj *o, unsigned long request, void *arg)
 			      q.nfds ? fds : NULL, NULL);
 }
 
+int engine_set_bell(struct kvm_obj *vcpu, int fd)
+{
+	struct kvmw_req q = {.object = KVMW_VM, .ioctl = (u32)DOPPEL_SET_BELL, .arg = vcpu->id, .nfds = 1};
+
+	return (int)request_locked(vcpu->engine, &q, NULL, NULL, 0, &fd, NULL);
+}
+
 long engine_ioctl(struct kvm_obj *o, unsigned long request, void *arg)
 {
+	if (o->type == KVMW_VCPU && request == KVM_SET_SIGNAL_MASK)
+		return sigmask_set(o, arg);
 	return o->type == KVMW_VCPU ? channel_request(o, request, arg) : vm_request(o, request, arg);
 }
 
@@ -444,6 +456,11 @@ bool engine_dead(struct engine *e, char *text, size_t size)
 int engine_death_fd(struct engine *e)
 {
 	return e->death_fd;
+}
+
+int engine_pidfd(struct engine *e)
+{
+	return e->pidfd;
 }
 
 int engine_pid(struct engine *e)

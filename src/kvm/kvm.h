@@ -33,7 +33,8 @@ int kvm_create_vcpu(struct kvm_obj *vm, unsigned long id, struct kvm_obj **vcpu)
 struct kvm_run *kvm_vcpu_run_area(struct kvm_obj *vcpu);
 
 /* Guest RAM must be shareable: allocate it here (memfd, MAP_SHARED) before KVM_SET_USER_MEMORY_REGION, whose
- * userspace_addr may point anywhere inside such a mapping. NULL + errno on failure. */
+ * userspace_addr may point anywhere inside such a mapping; other memory cannot be shared with the engine: -EOPNOTSUPP.
+ * NULL + errno on failure. */
 void *kvm_ram_alloc(u64 size, int *fd_out);
 void kvm_ram_free(void *p, u64 size);
 

@@ -168,6 +168,7 @@ struct build {
 	unsigned nexits;
 	bool insn_waits[TR_MAX_INSNS + 1]; /* an x87 record was waiting there */
 	u16 x87_op, x87_off; /* waits to be recorded: X87_OP_VALID | opcode; offset in the page */
+	s32 sp_moved;       /* by the instruction, before it jumps */
 	bool checked, soft;  /* gen_check.c */
 	bool emulated;       /* the current instruction */
 	struct {
@@ -177,7 +178,6 @@ struct build {
 	unsigned nsoft, snap_len;
 	gpa_t snap_gpa;
 	u8 snap[TR_MAX_INSNS * INSN_MAX_LEN + 16]; /* of a checked block: what it is translated from */
-	s32 sp_moved;       /* by the instruction, before it jumps */
 	bool full;          /* out of sites: give up */
 	bool ended;         /* no way on to the next instruction */
 };
