@@ -29,7 +29,7 @@
 
 #define CODE_RX     (ENG_CODE_RX + STUB_REGION)
 #define CODE_RW     (ENG_CODE_RW + STUB_REGION)
-#define CODE_LIMIT  TR_CODE_SIZE
+#define CODE_LIMIT  (96ull << 20) /* address space; tr_stress()->code_size of it is used */
 
 struct tcache {
 	u32 nblocks; /* entry 0 stays empty */
