@@ -45,6 +45,7 @@ struct icache_page {
 	u64 until_tsc;  /* checked until then */
 	u32 next;       /* checked pages: list */
 	u8 mode, tries;
+	u16 stale; /* blocks found changed since it is checked */
 	bool translated; /* some code of it has been: it can be checked */
 };
 
@@ -53,6 +54,7 @@ struct icache_page {
 #define MIX_WINDOW BIT64(28) /* ticks of the host's TSC: about 0.1 s */
 #define MIX_TIME   BIT64(31) /* first time; doubled each time it happens to the page again */
 #define MIX_TRIES  6
+#define MIX_WILD   256 /* blocks found changed in a page */
 
 struct icache {
 	u32 lock;
@@ -183,6 +185,7 @@ static void count_store_locked(struct icache_page *pg)
 		return;
 	pg->until_tsc = now + (MIX_TIME << pg->tries);
 	pg->tries = MIN(pg->tries + 1, MIX_TRIES);
+	pg->stale = 0;
 	pg->next = cache()->checked;
 	cache()->checked = (u32)(pg - page_entry(0));
 	cache()->sweep_tsc = MIN(cache()->sweep_tsc - 1, pg->until_tsc - 1) + 1; /* 0: none yet */
@@ -308,8 +311,10 @@ void icache_page_soft_locked(gpa_t page)
 {
 	struct icache_page *pg = page_entry(*page_index(page));
 
-	if (pg->mode == PAGE_CHECKED)
-		__atomic_store_n(&pg->mode, PAGE_SOFT, __ATOMIC_RELEASE);
+	if (pg->mode == PAGE_PROTECTED)
+		return;
+	pg->stale = (u16)MIN(pg->stale + 1, MIX_WILD);
+	__atomic_store_n(&pg->mode, pg->stale < MIX_WILD ? PAGE_SOFT : PAGE_WILD, __ATOMIC_RELEASE);
 }
 
 /* Pages that have been checked for long enough are given another chance. */

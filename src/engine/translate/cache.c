@@ -234,7 +234,7 @@ static enum made make(struct vcpu *cpu, gpa_t gpa, u32 key, struct tblock **out)
 	} else {
 		begin(&b, cpu, key);
 		b.checked = mode != PAGE_PROTECTED;
-		b.soft = mode == PAGE_SOFT;
+		b.soft = mode >= PAGE_SOFT;
 		if (build_block(&b, gpa)) {
 			*out = link_locked(&b, gpa, list);
 			icache_page_cover_locked(gpa & PAGE_MASK, gpa, gpa + b.b->bytes - 1);

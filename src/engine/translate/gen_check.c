@@ -39,6 +39,8 @@ static bool may_be_soft(const struct insn *in)
 		return false;
 	if (in->id == INSN_MOV)
 		return in->imm_len == 4 || in->imm_len == in->opsize;
+	if (in->opsize == 8 && (in->id == INSN_ADD || in->id == INSN_SUB))
+		return false; /* shared look-ups rely on the constant: scan_delta() */
 	return in->id >= INSN_ADD && in->id <= INSN_CMP && (in->imm_len == 4 || in->imm_len == 1) &&
 	       ((in->opcode & 0xc7) == 0x05 || in->opcode == 0x81 || in->opcode == 0x83);
 }

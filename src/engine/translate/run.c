@@ -13,6 +13,7 @@
 
 #define ARCH_SET_GS   0x1001
 #define SS_AUTODISARM (1u << 31)
+#define HOT_WILD      16
 
 bool tr_mode_ok(const struct vcpu *cpu)
 {
@@ -58,6 +59,19 @@ static u8 *heat_of(struct vcpu *cpu, gpa_t gpa)
 	return &cpu->tr.heat[(gpa ^ gpa >> 14) & (sizeof(cpu->tr.heat) - 1)];
 }
 
+/* Executions before code there is translated. Checked pages cannot be interpreted in blocks. */
+static u32 hot_enough(gpa_t gpa)
+{
+	switch (icache_page_mode(gpa & PAGE_MASK)) {
+	case PAGE_PROTECTED:
+		return tr_stress()->hot;
+	case PAGE_WILD:
+		return HOT_WILD;
+	default:
+		return 1;
+	}
+}
+
 /* The block at RIP; NULL: cold, or not translatable. Faults as a fetch does. */
 static struct tblock *block_at_rip(struct vcpu *cpu)
 {
@@ -69,7 +83,7 @@ static struct tblock *block_at_rip(struct vcpu *cpu)
 	if (t)
 		return t;
 	heat = heat_of(cpu, gpa);
-	if (++*heat < tr_stress()->hot && icache_page_mode(gpa & PAGE_MASK) == PAGE_PROTECTED)
+	if (++*heat < hot_enough(gpa))
 		return NULL;
 	*heat = 0;
 	return tb_make(cpu, gpa, 0);
@@ -201,7 +215,7 @@ static u64 on_exit(struct vcpu *cpu, struct tr_site *s, const struct stop *st)
 	to = tb_find(gpa, key);
 	if (!to) {
 		heat = heat_of(cpu, gpa);
-		if (++*heat < tr_stress()->hot && icache_page_mode(gpa & PAGE_MASK) == PAGE_PROTECTED)
+		if (++*heat < hot_enough(gpa))
 			return 0;
 		*heat = 0;
 		to = tb_make(cpu, gpa, 0);
