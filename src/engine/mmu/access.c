@@ -31,6 +31,25 @@ static gpa_t translate(struct vcpu *cpu, gva_t a, enum access_type t, enum mmu_i
 	return w.gpa | (a & ~PAGE_MASK);
 }
 
+bool mmu_fill(struct vcpu *cpu, gva_t a, enum access_type t, enum mmu_idx idx, u32 *error)
+{
+	struct walk w;
+	u32 r = 0;
+
+	*error = 0;
+	a = linear(cpu, a);
+	if (cpu->efer & EFER_LMA && !canonical(a))
+		return false;
+	cpu->stats.tlb_misses++;
+	r = mmu_walk(cpu, a, t, idx, &w);
+	*error = r;
+	if (r)
+		return false;
+	if (phys_is_ram(w.gpa))
+		tlb_install(cpu, a, &w, t, idx);
+	return true;
+}
+
 /* SDM 3A 6.15, #AC: CPL 3, CR0.AM and RFLAGS.AC. Pointers of 6 and 10 bytes align like the offset in them. */
 static void check_alignment(struct vcpu *cpu, gva_t a, unsigned size, enum mmu_idx idx)
 {

@@ -61,6 +61,12 @@ void build_room(struct build *b, unsigned bytes)
 		build_islands(b);
 }
 
+void build_set_key(struct build *b, u32 key)
+{
+	b->key = key;
+	b->idx = key_mmu_idx(key);
+}
+
 /* ---- what is translated how ---- */
 
 static bool mode_allows(const struct build *b, const struct insn *in)
@@ -93,7 +99,9 @@ static void emit_insn(struct build *b)
 
 	if (in->desc->attr & IA_BRANCH)
 		gen_x87_flush(b);
-	if (mode_allows(b, in) && (gen_branch(b) || gen_stack(b) || gen_lea(b) || gen_data(b)))
+	if (gen_sys(b))
+		return;
+	if (mode_allows(b, in) && (gen_bitmem(b) || gen_branch(b) || gen_stack(b) || gen_lea(b) || gen_data(b)))
 		return;
 	gen_emulate(b);
 	if (last)
@@ -112,10 +120,21 @@ static bool decode_next(struct build *b, gpa_t page)
 	return insn_decode(bytes, n, b->cpu->mode.code, &b->in) == INSN_OK;
 }
 
+bool build_next_in_page(const struct build *b)
+{
+	const u8 *code = gpa_to_hva(b->page_gpa);
+	u32 off = b->page_off + b->in.len;
+	struct insn next;
+
+	return b->n + 1 < TR_MAX_INSNS && off < PAGE_SIZE &&
+	       insn_decode(code + off, MIN(PAGE_SIZE - off, INSN_MAX_LEN + 1u), b->cpu->mode.code, &next) == INSN_OK;
+}
+
 static void note_insn(struct build *b)
 {
 	b->insn_host[b->n] = (u32)emit_here(&b->e);
 	b->insn_off[b->n] = (u16)b->page_off;
+	b->insn_key[b->n] = b->key;
 	b->insn_waits[b->n] = b->x87_op != 0;
 }
 
@@ -164,9 +183,10 @@ static void emit_dead_stub(struct build *b, u32 start_off)
 bool build_block(struct build *b, gpa_t gpa)
 {
 	gpa_t page = gpa & PAGE_MASK;
-	u32 start = (u32)(gpa & ~PAGE_MASK);
+	u32 start = (u32)(gpa & ~PAGE_MASK), key = b->key;
 	bool falls = true;
 
+	b->page_gpa = page;
 	b->page_off = start;
 	if (!decode_next(b, page))
 		return false;
@@ -187,6 +207,7 @@ bool build_block(struct build *b, gpa_t gpa)
 	b->ended = true;
 	build_islands_after_jump(b);
 	gen_exits(b);
+	build_set_key(b, key);
 	b->b->bytes = (u16)(b->page_off - start);
 	emit_dead_stub(b, start);
 	set_resumes(b, falls);

@@ -176,6 +176,22 @@ void gen_access_at(struct build *b, unsigned base, s32 disp, unsigned size, bool
 	look_up(b, size, write, s);
 }
 
+void gen_access_stored(struct build *b, unsigned size, bool write)
+{
+	struct tr_site *s = begin_access(b, size, write, 100);
+	struct hostmem address = MEM_VCPU(tr.address), last = mem_at(S1, (s32)size - 1);
+
+	s->base = SITE_BASE_STORED;
+	s->index = INSN_NO_REG;
+	s->seg = SEG_DS;
+	s->asize = 8;
+	emit_load(&b->e, S1, &address, 8); /* again: after a miss the registers are not what they were */
+	emit_lea(&b->e, S0, &last, 8);
+	emit_rorx(&b->e, S0, S0, 12);
+	emit_rorx(&b->e, S1, S1, 12);
+	look_up(b, size, write, s);
+}
+
 void gen_access(struct build *b, unsigned size, bool write)
 {
 	const struct insn_mem *m = &b->in.mem;
@@ -187,7 +203,7 @@ void gen_access(struct build *b, unsigned size, bool write)
 		return;
 	}
 	s = begin_access(b, size, write, 140); /* the address is made twice */
-	s->base = m->rip_relative ? 16 : m->base;
+	s->base = m->rip_relative ? SITE_BASE_RIP : m->base;
 	s->index = m->index;
 	s->shift = m->scale ? (u8)__builtin_ctz(m->scale) : 0;
 	s->seg = m->seg;

@@ -58,6 +58,15 @@ static u8 *heat_of(struct vcpu *cpu, gpa_t gpa)
 	return &cpu->tr.heat[(gpa ^ gpa >> 14) & (sizeof(cpu->tr.heat) - 1)];
 }
 
+/* An instruction that crosses into the next page is found once and remembered. Others at the end of a page that share its
+ * place stay interpreted too. */
+#define HEAT_NEVER 0xff
+
+static bool at_page_end(gpa_t gpa)
+{
+	return (gpa & ~PAGE_MASK) > PAGE_SIZE - INSN_MAX_LEN;
+}
+
 /* The block at RIP; NULL: cold, or not translatable. Faults as a fetch does. */
 static struct tblock *block_at_rip(struct vcpu *cpu)
 {
@@ -69,10 +78,14 @@ static struct tblock *block_at_rip(struct vcpu *cpu)
 	if (t)
 		return t;
 	heat = heat_of(cpu, gpa);
-	if (++*heat < HOT)
+	cpu->tr.crosses = *heat == HEAT_NEVER && at_page_end(gpa);
+	if (cpu->tr.crosses || ++*heat < HOT)
 		return NULL;
 	*heat = 0;
-	return tb_make(cpu, gpa);
+	t = tb_make(cpu, gpa);
+	if (!t && at_page_end(gpa))
+		*heat = HEAT_NEVER;
+	return t;
 }
 
 /* Where to go on at RIP in translated code; 0: not there. */
@@ -82,6 +95,7 @@ static u64 code_at_rip(struct vcpu *cpu)
 	struct tblock *t = NULL;
 	u64 host = 0;
 
+	cpu->tr.crosses = false;
 	if (!tr_mode_ok(cpu))
 		return 0;
 	cpu->tr.target = cpu->rip;
@@ -101,7 +115,7 @@ static u64 code_at_rip(struct vcpu *cpu)
 
 struct stop {
 	u64 kills; /* when translated code was entered */
-	u32 key;
+	u32 key;   /* when it was left */
 };
 
 static bool code_still_good(const struct vcpu *cpu, const struct stop *st)
@@ -130,8 +144,10 @@ static gva_t site_address(const struct vcpu *cpu, const struct tr_site *s)
 
 	if (s->base < 16)
 		a += cpu->gpr[s->base];
-	else if (s->base == 16)
+	else if (s->base == SITE_BASE_RIP)
 		a += cpu->rip;
+	else if (s->base == SITE_BASE_STORED)
+		a += cpu->tr.address;
 	if (s->index != INSN_NO_REG)
 		a += cpu->gpr[s->index] << s->shift;
 	a = s->asize == 8 ? a : (u32)a;
@@ -140,11 +156,31 @@ static gva_t site_address(const struct vcpu *cpu, const struct tr_site *s)
 	return cpu->mode.long64 ? a : (u32)a;
 }
 
+/*
+ * The page walk that the instruction would do. It faults here unless something else may come first: an operand of more
+ * than 8 bytes may have to be aligned, one that crosses a page may not fault in the first of the two.
+ */
+static bool walk(struct vcpu *cpu, const struct tr_site *s)
+{
+	gva_t a = site_address(cpu, s);
+	u32 error = 0;
+
+	if ((a & ~PAGE_MASK) + s->size > PAGE_SIZE)
+		return false;
+	if (mmu_fill(cpu, a, s->write ? ACC_WRITE : ACC_READ, cpu->mode.mmu_idx, &error))
+		return true;
+	if (error && s->size <= 8)
+		cpu_raise_pf(cpu, a, error & 0xffff);
+	return false;
+}
+
 static u64 on_memory(struct vcpu *cpu, const struct tr_site *s, const struct stop *st, bool fault)
 {
 	enum tt_fill r = tt_fill(cpu, site_address(cpu, s), s->size, s->write, cpu->mode.mmu_idx);
 
 	cpu->stats.tr_misses++;
+	if (r == TT_NONE && walk(cpu, s))
+		r = tt_fill(cpu, site_address(cpu, s), s->size, s->write, cpu->mode.mmu_idx);
 	if (r == TT_FILLED || (r == TT_SAME && !fault))
 		return s->host;
 	cpu->stats.tr_interpreted++;
@@ -167,7 +203,7 @@ static u64 on_exit(struct vcpu *cpu, struct tr_site *s, const struct stop *st)
 {
 	struct tblock *from = tb_at(s->block), *to = NULL;
 	gpa_t gpa = (from->gpa & PAGE_MASK) | ((u32)s->target & 0xfff);
-	u32 key = from->key;
+	u32 key = st->key;
 	u8 *heat = NULL;
 
 	cpu->rip = next_rip(cpu, cpu->tr.page_va + (u64)(s64)s->target);
@@ -228,19 +264,48 @@ static u64 came_back(struct vcpu *cpu, u32 number, const struct stop *st)
 	return 0;
 }
 
-static void run_code(struct vcpu *cpu, u64 host)
+/* RFLAGS in pieces: arithmetic flags for the host's; what in-line code changes. */
+static void unpack_flags(struct vcpu *cpu)
 {
-	struct stop st = {.kills = tr_kill_count(), .key = tr_key(cpu)};
+	struct tr_state *s = &cpu->tr;
+	u32 fl = (u32)cpu->rflags;
+
+	s->flags_ax = (u16)flags_to_ax(fl);
+	s->fl_if = fl & FL_IF;
+	s->fl_ac = fl & FL_AC;
+	s->fl_df = fl & FL_DF;
+	s->fl_rest = fl & ~(FL_ARITH | FL_IF | FL_AC | FL_ONE | FL_VM | FL_RF);
+}
+
+static void pack_flags(struct vcpu *cpu)
+{
+	const struct tr_state *s = &cpu->tr;
+
+	cpu->rflags = flags_merge(cpu->rflags & ~(u64)(FL_IF | FL_AC), s->flags_ax) | s->fl_if | s->fl_ac;
+}
+
+/* True: RIP is at code that is to be interpreted; false: the run loop is asked for. */
+static bool run_code(struct vcpu *cpu, u64 host)
+{
+	struct stop st = {.kills = tr_kill_count()};
 
 	while (host) {
 		u32 site = 0;
 
-		cpu->tr.flags_ax = (u16)flags_to_ax(cpu->rflags);
+		unpack_flags(cpu);
 		cpu->stats.tr_entries++;
 		site = tr_enter(cpu, host);
-		cpu->rflags = flags_merge(cpu->rflags, cpu->tr.flags_ax);
+		pack_flags(cpu);
+		st.key = tr_key(cpu);
 		host = came_back(cpu, site, &st);
+		if (host)
+			continue;
+		if (interp_must_stop(cpu))
+			return false;
+		st.kills = tr_kill_count();
+		host = code_at_rip(cpu);
 	}
+	return true;
 }
 
 static void loop(struct vcpu *cpu, struct icache_vcpu *ic)
@@ -248,11 +313,9 @@ static void loop(struct vcpu *cpu, struct icache_vcpu *ic)
 	cpu->icache = ic + 1; /* handlers of branches find no further block there */
 	ic[1].stepping = ic[1].stop = false;
 	ic[1].cur = NULL;
-	while (!interp_must_stop(cpu)) {
-		u64 host = code_at_rip(cpu);
-
-		if (host)
-			run_code(cpu, host);
+	while (!interp_must_stop(cpu) && run_code(cpu, code_at_rip(cpu))) {
+		if (cpu->tr.crosses)
+			interp_alone(cpu);
 		else
 			interp_one_block(cpu);
 	}
