@@ -233,12 +233,19 @@ gpa_t mmu_fetch_page(struct vcpu *cpu, gva_t a)
 /* Like mmu_fetch_page, but tells instead of raising. */
 static bool fetchable(struct vcpu *cpu, gva_t a, gpa_t *page)
 {
+	enum mmu_idx idx = cpu->mode.cpl == 3 ? MMU_USER : MMU_KERNEL;
+	const struct tlb_entry *e = &cpu->tlb.e[idx][tlb_index(a)];
 	struct walk w;
 
+	if (e->tag_x == ((a & PAGE_MASK) | cpu->tlb.ctx[a >> 63])) {
+		*page = (a & PAGE_MASK) + e->addend - ENG_RAM_BASE;
+		return true;
+	}
 	if (cpu->efer & EFER_LMA && !canonical(a))
 		return false;
-	if (mmu_walk(cpu, a, ACC_EXEC, cpu->mode.cpl == 3 ? MMU_USER : MMU_KERNEL, &w) || !phys_is_ram(w.gpa))
+	if (mmu_walk(cpu, a, ACC_EXEC, idx, &w) || !phys_is_ram(w.gpa))
 		return false;
+	tlb_install(cpu, a, &w, ACC_EXEC, idx);
 	*page = w.gpa;
 	return true;
 }

@@ -212,10 +212,12 @@ static u64 on_exit(struct vcpu *cpu, struct tr_site *s, const struct stop *st)
 	to = tb_find(gpa, key);
 	if (!to) {
 		heat = heat_of(cpu, gpa);
-		if (++*heat < HOT)
+		if ((*heat == HEAT_NEVER && at_page_end(gpa)) || ++*heat < HOT)
 			return 0;
 		*heat = 0;
 		to = tb_make(cpu, gpa);
+		if (!to && at_page_end(gpa))
+			*heat = HEAT_NEVER;
 	}
 	if (!to || !code_still_good(cpu, st))
 		return 0;

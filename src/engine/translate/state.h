@@ -36,6 +36,7 @@ struct tt_pair {
 enum jc_class { JC_USER64, JC_KERNEL64, JC_KERNEL64_AC, JC_USER32, JC_KERNEL32, JC_COUNT, JC_NONE = 0xff };
 #define JC_ENTRIES 65536
 #define JC_LOG     4096
+#define JC_PAGE_BITS 65536
 
 struct jc_entry {
 	u64 negated; /* -address; 1 in an empty entry 0, which else would match address 0 */
@@ -65,7 +66,7 @@ struct tr_state {
 	u32 victim;
 	struct tt_pair pair[TTP_COUNT];
 	struct jc_log jc[JC_COUNT];
-	u64 jc_pages[64];  /* hash of the pages that jump caches name */
+	u64 jc_pages[JC_PAGE_BITS / 64]; /* hash of the pages that jump caches name */
 	u64 seen_ctx[2];   /* of the TLB, that the tables follow */
 	bool crosses;      /* the instruction at RIP crosses a page: no block holds it */
 	u8 heat[16384];    /* executions of cold code, by hash of its address */
