@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <malloc.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -16,6 +17,7 @@
 #include "engine/lib/lib.h"
 #include "engine/lib/loop.h"
 #include "engine/main.h"
+#include "engine/translate/stress.h"
 #include "engine/translate/tr.h"
 
 static struct engine_options options;
@@ -73,6 +75,8 @@ static _Noreturn void engine_main(void)
 int main(int argc, char **argv)
 {
 	options.translate = argc < 2 || strcmp(argv[1], "interp") != 0;
+	if (!tr_stress_parse(getenv("DOPPEL_TR_STRESS")))
+		eng_panic("doppel-engine: DOPPEL_TR_STRESS: not a list of hot, one, tiny, miss, flush");
 	if (fcntl(3, F_GETFD) < 0) {
 		static const char text[] = "doppel-engine: started by doppel, not by hand: fd 3 must be its socket\n";
 

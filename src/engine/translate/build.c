@@ -1,8 +1,7 @@
 /* One translation in the making: decodes from a place in a guest page on and has each instruction emitted. */
 #include "engine/translate/tr_int.h"
 
-#define JRCXZ_REACH 120
-#define ISLAND_SIZE 11 /* mov r15d, site; jmp tr_leave */
+#define JRCXZ_REACH 126
 
 /* ---- sites and islands ---- */
 
@@ -32,11 +31,15 @@ void build_leave(struct build *b, u32 site)
 
 static void islands_here(struct build *b)
 {
+	u32 written = b->e.written; /* what is done here is off the path */
+
 	for (unsigned i = 0; i < b->npending; i++) {
 		emit_short_here(&b->e, b->pending[i].place);
-		build_leave(b, b->pending[i].site);
+		build_leave(b, site_number(b, b->pending[i].site));
+		b->pending[i].site->island = (u32)emit_here(&b->e);
 	}
 	b->npending = 0;
+	b->e.written = written;
 }
 
 void build_islands(struct build *b)
@@ -55,9 +58,21 @@ void build_islands_after_jump(struct build *b)
 	islands_here(b);
 }
 
+void build_pending(struct build *b, struct tr_site *s)
+{
+	if (b->npending == ARRAY_SIZE(b->pending)) { /* build_room() sees to it that this does not happen */
+		b->full = true;
+		return;
+	}
+	b->pending[b->npending].place = emit_jrcxz(&b->e);
+	b->pending[b->npending].site = s;
+	b->npending++;
+}
+
 void build_room(struct build *b, unsigned bytes)
 {
-	if (b->npending && b->e.p + bytes + (b->npending + 1) * ISLAND_SIZE + 2 - b->pending[0].place > JRCXZ_REACH)
+	/* later ones are at least an island's length further on */
+	if (b->npending && b->e.p + bytes + 2 - b->pending[0].place > JRCXZ_REACH)
 		build_islands(b);
 }
 
@@ -76,6 +91,9 @@ static bool mode_allows(const struct build *b, const struct insn *in)
 
 	if (d->feature != FEAT_NONE && !cpu_has(b->cpu, d->feature))
 		return false;
+	/* VPEXTRQ and VPINSRQ: AMD does not ignore W outside 64-bit mode, and here it would count */
+	if (in->map == 3 && (in->opcode == 0x16 || in->opcode == 0x22) && in->prefixes & PFX_VEX && in->rex & 8 && !b->mode64)
+		return false;
 	switch (d->cls) {
 	case IC_INT:
 		return true;
@@ -92,6 +110,21 @@ static bool mode_allows(const struct build *b, const struct insn *in)
 	}
 }
 
+/* Those that need both of the translator's registers, and may change what look-ups depend on. */
+static bool gen_special(struct build *b)
+{
+	bool done = false;
+
+	if (!is_special(&b->in))
+		return false;
+	hold_drop(b);
+	b->s1_guest = INSN_NO_REG;
+	done = gen_sys(b) || gen_bitmem(b);
+	hold_drop(b);
+	b->s1_guest = INSN_NO_REG;
+	return done;
+}
+
 static void emit_insn(struct build *b)
 {
 	const struct insn *in = &b->in;
@@ -99,41 +132,24 @@ static void emit_insn(struct build *b)
 
 	if (in->desc->attr & IA_BRANCH)
 		gen_x87_flush(b);
-	if (gen_sys(b))
+	b->emulated = false;
+	if (gen_special(b))
 		return;
-	if (mode_allows(b, in) && (gen_bitmem(b) || gen_branch(b) || gen_stack(b) || gen_lea(b) || gen_data(b)))
+	if (mode_allows(b, in) && (gen_soft(b) || gen_branch(b) || gen_stack(b) || gen_lea(b) || gen_data(b)))
 		return;
 	gen_emulate(b);
 	if (last)
 		b->ended = true;
 }
 
-/* The next instruction, if it lies in the page. */
-static bool decode_next(struct build *b, gpa_t page)
+bool build_next_follows(const struct build *b)
 {
-	u8 bytes[INSN_MAX_LEN + 1];
-	unsigned left = PAGE_SIZE - b->page_off, n = MIN(left, sizeof(bytes));
-
-	if (!left)
-		return false;
-	memcpy(bytes, gpa_to_hva(page | b->page_off), n); /* one copy: it may change meanwhile */
-	return insn_decode(bytes, n, b->cpu->mode.code, &b->in) == INSN_OK;
-}
-
-bool build_next_in_page(const struct build *b)
-{
-	const u8 *code = gpa_to_hva(b->page_gpa);
-	u32 off = b->page_off + b->in.len;
-	struct insn next;
-
-	return b->n + 1 < TR_MAX_INSNS && off < PAGE_SIZE &&
-	       insn_decode(code + off, MIN(PAGE_SIZE - off, INSN_MAX_LEN + 1u), b->cpu->mode.code, &next) == INSN_OK;
+	return b->n + 1 < b->total && !(b->label[b->n + 1] & LABEL_BACKWARD); /* no gen_loop_head() before it */
 }
 
 static void note_insn(struct build *b)
 {
 	b->insn_host[b->n] = (u32)emit_here(&b->e);
-	b->insn_off[b->n] = (u16)b->page_off;
 	b->insn_key[b->n] = b->key;
 	b->insn_waits[b->n] = b->x87_op != 0;
 }
@@ -147,14 +163,16 @@ static void set_resumes(struct build *b, bool falls)
 		s->block = (u32)(b->b - tb_at(0));
 		for (unsigned k = 0; k + 1 <= b->n; k++)
 			if (b->insn_off[k] == s->goff)
-				s->resume = k + 1 < b->n || falls ? b->insn_host[k + 1] : 0;
+				s->resume = (k + 1 < b->n || falls) && !b->no_resume[k + 1] ? b->insn_host[k + 1] : 0;
 	}
 }
 
 static const u8 nop5[] = {0x0f, 0x1f, 0x44, 0x00, 0x00};
 
-static void emit_entry(struct build *b, u32 start_off)
+void build_entry(struct build *b)
 {
+	u32 start_off = b->insn_off[0];
+
 	emit_align(&b->e, 8);
 	b->b->enter = (u32)emit_here(&b->e);
 	{
@@ -188,21 +206,36 @@ bool build_block(struct build *b, gpa_t gpa)
 
 	b->page_gpa = page;
 	b->page_off = start;
-	if (!decode_next(b, page))
+	if (b->checked)
+		check_snapshot(b, gpa);
+	scan_block(b, page);
+	if (!b->total)
 		return false;
-	emit_entry(b, start);
-	while (!b->ended && b->n < TR_MAX_INSNS && !b->full && decode_next(b, page)) {
+	b->b->begin = (u32)emit_here(&b->e);
+	if (!b->checked)
+		build_entry(b);
+	while (!b->ended && b->n < b->total && !b->full) {
+		b->in = b->code[b->n];
 		build_room(b, 48);
 		note_insn(b);
+		if (b->label[b->n]) {
+			hold_drop(b);
+			b->s1_guest = INSN_NO_REG;
+		}
+		if (b->label[b->n] & LABEL_BACKWARD && !b->checked)
+			gen_loop_head(b);
 		emit_insn(b);
+		hold_after_insn(b);
 		b->n++;
 		b->page_off += b->in.len;
+		if (b->checked && b->emulated)
+			b->total = b->n;
 	}
 	note_insn(b);
 	falls = !b->ended;
 	if (falls) {
 		gen_x87_flush(b);
-		gen_goto(b, (s32)b->page_off);
+		gen_next(b);
 	}
 	b->ended = true;
 	build_islands_after_jump(b);
@@ -210,6 +243,8 @@ bool build_block(struct build *b, gpa_t gpa)
 	build_set_key(b, key);
 	b->b->bytes = (u16)(b->page_off - start);
 	emit_dead_stub(b, start);
+	if (b->checked)
+		gen_check(b, b->b->bytes, b->insn_host[0]);
 	set_resumes(b, falls);
 	b->b->ninsns = (u16)b->n;
 	b->b->end = (u32)emit_here(&b->e);

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "engine/lib/lib.h"
+#include "engine/translate/stress.h"
 #include "engine/translate/tr_int.h"
 #include "engine/interp/stub.h"
 
@@ -28,7 +29,7 @@
 
 #define CODE_RX     (ENG_CODE_RX + STUB_REGION)
 #define CODE_RW     (ENG_CODE_RW + STUB_REGION)
-#define CODE_LIMIT  (64ull << 20)
+#define CODE_LIMIT  TR_CODE_SIZE
 
 struct tcache {
 	u32 nblocks; /* entry 0 stays empty */
@@ -133,7 +134,7 @@ struct tblock *tb_of_code(u64 host)
 		else
 			hi = mid;
 	}
-	return lo < cache()->nblocks && tb_at(lo)->enter <= host ? tb_at(lo) : NULL;
+	return lo < cache()->nblocks && tb_at(lo)->begin <= host ? tb_at(lo) : NULL;
 }
 
 struct tr_site *site_of_code(u64 host)
@@ -148,13 +149,14 @@ struct tr_site *site_of_code(u64 host)
 
 /* ---- making ---- */
 
-static void begin(struct build *b, struct vcpu *cpu)
+static void begin(struct build *b, struct vcpu *cpu, u32 key)
 {
 	struct tcache *c = cache();
 
 	memset(b, 0, sizeof(*b));
 	b->cpu = cpu;
-	b->key = tr_key(cpu);
+	b->key = key;
+	b->s1_guest = INSN_NO_REG;
 	b->idx = cpu->mode.mmu_idx;
 	b->mode64 = cpu->mode.long64;
 	b->b = tb_at(c->nblocks);
@@ -174,7 +176,7 @@ static bool has_room(void)
 	const struct tcache *c = cache();
 
 	return c->nblocks < MAX_BLOCKS && c->nsites + BLOCK_SITES < MAX_SITES &&
-	       c->code_used + BLOCK_CODE <= CODE_LIMIT &&
+	       c->code_used + BLOCK_CODE <= tr_stress()->code_size &&
 	       ALIGN_UP(EMU_AT, 64) + c->emu_used + TR_MAX_INSNS * EMU_SIZE <= EMU_END;
 }
 
@@ -210,24 +212,29 @@ static void flush_at_safepoint(struct vm *vm, void *arg)
 
 enum made { MADE, AGAIN, NEVER, FULL };
 
-static enum made make(struct vcpu *cpu, gpa_t gpa, struct tblock **out)
+static enum made make(struct vcpu *cpu, gpa_t gpa, u32 key, struct tblock **out)
 {
 	struct build b;
 	enum made r = MADE;
+	enum page_mode mode = icache_page_mode(gpa & PAGE_MASK);
 	u32 *list = NULL;
 
-	mmu_mark_code(cpu, gpa & PAGE_MASK);
+	if (mode == PAGE_PROTECTED)
+		mmu_mark_code(cpu, gpa & PAGE_MASK);
 	icache_lock();
-	*out = tb_find(gpa, tr_key(cpu));
+	*out = tb_find(gpa, key);
 	if (*out)
 		goto out;
 	list = icache_page_blocks_locked(gpa & PAGE_MASK);
 	if (!has_room() || !list) {
 		r = FULL;
-	} else if (!(__atomic_load_n(page_attr(gpa), __ATOMIC_ACQUIRE) & PA_CODE)) {
+	} else if (icache_page_mode(gpa & PAGE_MASK) != mode ||
+		   (mode == PAGE_PROTECTED && !(__atomic_load_n(page_attr(gpa), __ATOMIC_ACQUIRE) & PA_CODE))) {
 		r = AGAIN;
 	} else {
-		begin(&b, cpu);
+		begin(&b, cpu, key);
+		b.checked = mode != PAGE_PROTECTED;
+		b.soft = mode == PAGE_SOFT;
 		if (build_block(&b, gpa)) {
 			*out = link_locked(&b, gpa, list);
 			icache_page_cover_locked(gpa & PAGE_MASK, gpa, gpa + b.b->bytes - 1);
@@ -241,12 +248,12 @@ out:
 	return r;
 }
 
-struct tblock *tb_make(struct vcpu *cpu, gpa_t gpa)
+struct tblock *tb_make(struct vcpu *cpu, gpa_t gpa, u32 key_bits)
 {
 	struct tblock *b = NULL;
 
 	for (;;) {
-		switch (make(cpu, gpa, &b)) {
+		switch (make(cpu, gpa, tr_key(cpu) | key_bits, &b)) {
 		case MADE:
 			return b;
 		case NEVER:
@@ -268,6 +275,14 @@ void tb_chain(struct tr_site *s, const struct tblock *to)
 	icache_unlock();
 }
 
+void tb_divert(struct tr_site *s, const struct tblock *to)
+{
+	icache_lock();
+	if (!to->dead && s->island)
+		emit_patch_rel32((s64)CODE_RX - (s64)CODE_RW, s->island, to->body);
+	icache_unlock();
+}
+
 /* ---- dropping ---- */
 
 static void kill_locked(struct tblock *b)
@@ -284,6 +299,23 @@ static void kill_locked(struct tblock *b)
 	word = (*at & ~0xffffffffffull) | (u64)(u32)rel << 8 | 0xe9;
 	__atomic_store_n(at, word, __ATOMIC_SEQ_CST); /* aligned to 8 */
 	__atomic_fetch_add(&cache()->kills, 1, __ATOMIC_SEQ_CST);
+}
+
+void tb_stale(u32 block)
+{
+	struct tblock *b = tb_at(block);
+	u32 *p = NULL;
+
+	icache_lock();
+	if (!b->dead) {
+		p = icache_page_blocks_locked(b->gpa & PAGE_MASK);
+		while (tb_at(*p) != b)
+			p = &tb_at(*p)->page_next;
+		*p = b->page_next;
+		kill_locked(b);
+		icache_page_soft_locked(b->gpa & PAGE_MASK);
+	}
+	icache_unlock();
 }
 
 /* A loop inside of a dead block would go on for ever. */

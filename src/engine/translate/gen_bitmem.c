@@ -9,14 +9,6 @@ static void raw(struct build *b, const void *bytes, unsigned n)
 	emit_bytes(&b->e, bytes, n);
 }
 
-static bool address_ok(const struct build *b)
-{
-	const struct insn *in = &b->in;
-
-	return in->mem.disp == (s32)in->mem.disp && in->adsize >= 4 &&
-	       !(in->mem.rip_relative && (in->mem.disp > 0x7fff0000 || in->mem.disp < -0x7fff0000));
-}
-
 static bool gen_cmpxchg_wide(struct build *b)
 {
 	bool wide = b->in.id == INSN_CMPXCHG16B;
@@ -95,7 +87,10 @@ static bool gen_bit(struct build *b)
 
 bool gen_bitmem(struct build *b)
 {
-	if (!address_ok(b))
+	const struct insn *in = &b->in;
+
+	if (in->desc->cls != IC_INT || !gen_addressable(b) ||
+	    (in->desc->feature != FEAT_NONE && !cpu_has(b->cpu, in->desc->feature)))
 		return false;
 	switch (b->in.id) {
 	case INSN_CMPXCHG8B:

@@ -7,6 +7,7 @@
 #include "kvm/chan.h"
 
 #define ATTENTION (ENG_VCPU_CHAN - ENG_VCPU_STATE + offsetof(struct vcpu_chan, attention))
+#define CALM      (ENG_VCPU_CHAN - ENG_VCPU_STATE + offsetof(struct vcpu_chan, calm))
 
 unsigned tr_jc_class(u32 key)
 {
@@ -35,11 +36,14 @@ static void jump_cached(struct build *b)
 {
 	unsigned cls = tr_jc_class(b->key);
 	struct hostmem target = MEM_VCPU(tr.target), att = mem_gs(ATTENTION), slot, twice, sum;
+	struct tr_site *s = NULL;
 	u8 *hit = NULL;
 
 	build_room(b, 96);
+	s = build_site(b, SITE_JUMP);
+	s->disp = b->sp_moved;
 	if (cls == JC_NONE) {
-		build_leave(b, SITE_JUMP);
+		build_leave(b, site_number(b, s));
 		return;
 	}
 	slot = (struct hostmem){.base = H_NONE, .index = S1, .shift = 3, .gs = true, .disp = (s32)jc_displacement(cls)};
@@ -54,7 +58,7 @@ static void jump_cached(struct build *b)
 	emit_load(&b->e, S1, &target, 2);
 	emit_lea(&b->e, S1, &twice, 4);
 	hit = emit_jrcxz(&b->e);
-	build_leave(b, SITE_JUMP);
+	build_leave(b, site_number(b, s));
 	emit_short_here(&b->e, hit);
 	slot.disp += (s32)offsetof(struct jc_entry, host);
 	emit_jmp_mem(&b->e, &slot);
@@ -79,31 +83,45 @@ static void chainable_jump(struct build *b, s32 target)
 	build_leave(b, site_number(b, s));
 }
 
-/* The instruction of this block at the offset, 0: none (so far), or an x87 record waits there (gen_x87.c). */
+/* Code of the instruction of this block at the offset; 0: none so far, or an x87 record waits there (gen_x87.c). */
 static u32 own_insn(const struct build *b, s32 target)
 {
-	for (unsigned i = 0; i < b->n; i++)
-		if (b->insn_off[i] == target && b->insn_key[i] == b->key && !b->insn_waits[i])
-			return b->insn_host[i];
-	return 0;
+	int i = own_index(b, target);
+
+	return i >= 0 && (unsigned)i <= b->n && !b->insn_waits[i] && b->insn_key[i] == b->key ? b->insn_host[i] : 0;
 }
 
 static void backward_jump(struct build *b, s32 target)
 {
 	struct hostmem att = mem_gs(ATTENTION);
-	struct tr_site *s = build_site(b, SITE_STOP);
+	struct tr_site *s = NULL;
 	u8 *go = NULL;
-	u32 own = own_insn(b, target);
+	u32 own = b->checked ? 0 : own_insn(b, target); /* once around, and the code is compared again */
 
+	if (own) { /* it looks at attention itself: gen_loop_head() */
+		emit_jmp(&b->e, own);
+		return;
+	}
+	s = build_site(b, SITE_STOP);
 	s->target = target;
+	hold_drop(b);
 	emit_load(&b->e, S0, &att, 4);
 	go = emit_jrcxz(&b->e);
 	build_leave(b, site_number(b, s));
 	emit_short_here(&b->e, go);
-	if (own)
-		emit_jmp(&b->e, own);
-	else
-		chainable_jump(b, target);
+	chainable_jump(b, target);
+}
+
+void gen_loop_head(struct build *b)
+{
+	struct hostmem calm = mem_gs(CALM);
+	struct tr_site *s = build_site(b, SITE_STOP);
+
+	build_room(b, 48);
+	hold_drop(b);
+	s->target = (s32)b->page_off;
+	emit_load(&b->e, S0, &calm, 4);
+	build_pending(b, s);
 }
 
 void gen_goto(struct build *b, s32 target)
@@ -123,10 +141,20 @@ void gen_goto(struct build *b, s32 target)
 	gen_indirect(b);
 }
 
+void gen_next(struct build *b)
+{
+	build_room(b, 48);
+	if (b->page_off < PAGE_SIZE)
+		chainable_jump(b, (s32)b->page_off);
+	else
+		gen_goto(b, (s32)b->page_off);
+}
+
 void gen_exits(struct build *b)
 {
 	u32 end = b->page_off;
 
+	b->sp_moved = 0; /* these jumps are not those of the last instruction */
 	for (unsigned i = 0; i < b->nexits && !b->e.full; i++) {
 		u64 rel_end = (u64)b->exits[i].rel_end + (u64)b->e.rx;
 		s32 target = b->exits[i].target;
@@ -165,6 +193,11 @@ static bool gen_jcc(struct build *b)
 
 	if (!direct_target(b, &target) || b->nexits == ARRAY_SIZE(b->exits))
 		return false;
+	if (target <= (s32)b->page_off && own_insn(b, target)) {
+		emit_jcc(&b->e, b->in.cond, own_insn(b, target));
+		build_islands(b); /* here they do not lengthen the loop */
+		return true;
+	}
 	emit_jcc(&b->e, b->in.cond, emit_here(&b->e));
 	b->exits[b->nexits].rel_end = b->e.p;
 	b->exits[b->nexits].target = target;
@@ -186,6 +219,7 @@ static bool gen_count_jump(struct build *b)
 	if (size < 4 || !direct_target(b, &target))
 		return false;
 	build_islands(b); /* the code below is long */
+	hold_drop(b);
 	if (loop)
 		emit_lea(&b->e, HOST_CX, &less, size);
 	emit_mov(&b->e, S0, HOST_CX, size);
@@ -204,34 +238,26 @@ static bool gen_count_jump(struct build *b)
 
 /* ---- calls and returns ---- */
 
-/* The place for a push into S0 (its whole address). */
-static void push_place(struct build *b)
-{
-	s32 size = b->mode64 ? 8 : 4;
-	struct hostmem at = {.base = H_SP, .index = S0, .disp = -size}, first = mem_at(H_SP, -size),
-		       sum = {.base = S1, .index = S0};
-
-	gen_access_at(b, R_SP, -size, (unsigned)size, true);
-	if (b->mode64) {
-		emit_lea(&b->e, S0, &at, 8);
-	} else {
-		emit_lea(&b->e, S1, &first, 4);
-		emit_lea(&b->e, S0, &sum, 8);
-	}
-}
-
 static void push_return_address(struct build *b)
 {
 	unsigned size = b->mode64 ? 8 : 4;
-	struct hostmem va = MEM_VCPU(tr.page_va), next = mem_at(S1, (s32)(b->page_off + b->in.len)), at = mem_at(S0, 0),
-		       less = mem_at(H_SP, -(s32)size);
+	struct hostmem va = MEM_VCPU(tr.page_va), next = mem_at(S1, (s32)(b->page_off + b->in.len)),
+		       at = {.base = H_SP, .index = S0, .disp = -(s32)size}, low = mem_at(H_SP, -(s32)size),
+		       sum = {.base = S1, .index = S0};
 
-	push_place(b);
+	gen_access_at(b, R_SP, -(s32)size, size, true);
+	if (!b->mode64) { /* the address is cut to 32 bits */
+		emit_lea(&b->e, S1, &low, 4);
+		emit_lea(&b->e, S0, &sum, 8);
+		hold_drop(b);
+		at = mem_at(S0, 0);
+	}
 	emit_load(&b->e, S1, &va, 8);
 	emit_lea(&b->e, S1, &next, size);
 	gen_mark(b);
 	emit_store(&b->e, &at, S1, size);
-	emit_lea(&b->e, H_SP, &less, size);
+	emit_lea(&b->e, H_SP, &low, size);
+	b->sp_moved = -(s32)size;
 }
 
 static bool gen_direct(struct build *b)
@@ -257,7 +283,7 @@ static bool gen_target(struct build *b)
 		gen_get(b, S0, o->reg);
 		return true;
 	}
-	if (b->in.mem.disp != (s32)b->in.mem.disp)
+	if (!gen_addressable(b))
 		return false;
 	gen_access(b, b->mode64 ? 8 : 4, false);
 	m = gen_operand(b);
@@ -271,6 +297,7 @@ static bool gen_through(struct build *b)
 
 	if (!gen_target(b))
 		return false;
+	hold_drop(b);
 	emit_store(&b->e, &target, S0, 8);
 	if (b->in.id == INSN_CALL) {
 		push_return_address(b);
@@ -296,6 +323,7 @@ static bool gen_ret(struct build *b)
 	gen_mark(b);
 	emit_load(&b->e, S0, &at, size);
 	emit_lea(&b->e, H_SP, &more, size);
+	b->sp_moved = pop;
 	gen_indirect(b);
 	b->ended = true;
 	return true;

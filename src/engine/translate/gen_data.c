@@ -3,13 +3,6 @@
 
 #define SPILLED (1u << R_14 | 1u << R_15)
 
-static bool shifts_by_cl(const struct insn *in)
-{
-	if (in->map == 0)
-		return in->opcode == 0xd2 || in->opcode == 0xd3;
-	return in->map == 1 && !(in->prefixes & PFX_VEX) && (in->opcode == 0xa5 || in->opcode == 0xad);
-}
-
 /* Those that the host must not execute by themselves, or that touch more than their operands say. */
 static bool excluded(const struct insn *in, bool mode64)
 {
@@ -57,9 +50,7 @@ static bool operands_ok(const struct build *b, const struct insn_operand *mem)
 			return false;
 	if (!mem)
 		return true;
-	if (in->mem.vsib || !in->mem.size || in->mem.size > 64 || in->mem.disp != (s32)in->mem.disp || in->adsize < 4)
-		return false;
-	if (in->mem.rip_relative && (in->mem.disp > 0x7fff0000 || in->mem.disp < -0x7fff0000))
+	if (!in->mem.size || in->mem.size > 64 || !gen_addressable(b))
 		return false;
 	/* a bit offset in a register reaches beyond the operand */
 	return !(in->id >= INSN_BT && in->id <= INSN_BTC && in->op[1].kind == OPK_GPR);
@@ -126,10 +117,41 @@ static bool plan(const struct build *b, struct data *d)
 	return reencode(&probe, in, d->map, d->mem ? &m : NULL);
 }
 
+static bool takes_s0(const struct data *d)
+{
+	if (d->by_cl || d->pcmpstri || d->map[R_CX] == H_CX)
+		return true;
+	for (unsigned r = R_14; r <= R_15; r++)
+		if ((d->read | d->written) >> r & 1 && d->map[r] == S0)
+			return true;
+	return false;
+}
+
+/* S1 still holds the guest register that an earlier instruction left there. */
+static bool s1_holds(struct build *b, unsigned guest)
+{
+	if (b->s1_guest != guest || b->e.written >> S1 & 1)
+		return false;
+	for (unsigned i = b->s1_from + 1u; i <= b->n; i++)
+		b->no_resume[i] = true;
+	return true;
+}
+
+static void s1_keep(struct build *b, const struct data *d)
+{
+	for (unsigned r = R_14; r <= R_15; r++) {
+		if (!((d->read | d->written) >> r & 1) || d->map[r] != S1)
+			continue;
+		b->s1_guest = (u8)r;
+		b->s1_from = (u8)b->n;
+		b->e.written &= ~(1u << S1);
+	}
+}
+
 static void load_registers(struct build *b, const struct data *d)
 {
 	for (unsigned r = R_14; r <= R_15; r++)
-		if (d->read >> r & 1)
+		if (d->read >> r & 1 && !(d->map[r] == S1 && s1_holds(b, r)))
 			gen_get(b, d->map[r], r);
 	if (d->map[R_CX] == H_CX)
 		gen_get(b, H_CX, R_CX);
@@ -146,6 +168,29 @@ static void store_registers(struct build *b, const struct data *d)
 		gen_put(b, R_CX, H_CX);
 	if (d->pcmpstri)
 		emit_mov(&b->e, HOST_CX, H_CX, 4);
+	s1_keep(b, d);
+}
+
+/* MOV between a register and a spilled one: memory is the register. */
+static bool gen_spilled_move(struct build *b)
+{
+	const struct insn_operand *to = &b->in.op[0], *from = &b->in.op[1];
+	struct hostmem slot;
+
+	if (b->in.id != INSN_MOV || to->kind != OPK_GPR || from->kind != OPK_GPR || to->size < 4)
+		return false;
+	if (is_spilled(to->reg) && !is_spilled(from->reg) && to->size == 8) {
+		gen_put(b, to->reg, host_of(from->reg));
+		return true;
+	}
+	if (!is_spilled(from->reg) || is_spilled(to->reg))
+		return false;
+	slot = mem_gs(offsetof(struct vcpu, gpr) + 8 * from->reg);
+	if (s1_holds(b, from->reg))
+		emit_mov(&b->e, host_of(to->reg), S1, to->size);
+	else
+		emit_load(&b->e, host_of(to->reg), &slot, to->size);
+	return true;
 }
 
 /* The operand: as it can be named, or its whole address in S0 or S1 where registers are short. */
@@ -176,11 +221,15 @@ bool gen_data(struct build *b)
 		return false;
 	if (does_nothing(in))
 		return true;
+	if (gen_spilled_move(b))
+		return true;
 	if (!operands_ok(b, d.mem) || !plan(b, &d))
 		return false;
 	if (d.mem)
 		m = place_operand(b, &d);
 	load_registers(b, &d);
+	if (takes_s0(&d))
+		hold_drop(b);
 	if (!d.mem && may_fault(in))
 		build_site(b, SITE_FAULT);
 	if (d.mem || may_fault(in))
@@ -224,6 +273,7 @@ bool gen_lea(struct build *b)
 	if (gen_lea_direct(b, dst))
 		return true;
 	gen_offset(b, S1, 0);
+	hold_drop(b); /* it may have taken both */
 	if (in->opsize == 4)
 		emit_mov(&b->e, S1, S1, 4);
 	gen_put(b, dst, S1);
@@ -234,6 +284,9 @@ struct tr_site *gen_emu_site(struct build *b)
 {
 	struct tr_site *s = build_site(b, SITE_EMU);
 
+	b->emulated = true;
+	hold_drop(b);
+	b->s1_guest = INSN_NO_REG;
 	if (b->emu + EMU_SIZE > b->emu_end) {
 		b->full = true;
 	} else {

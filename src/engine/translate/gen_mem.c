@@ -25,6 +25,8 @@ void gen_put(struct build *b, unsigned guest, unsigned host)
 {
 	struct hostmem slot = mem_gs(offsetof(struct vcpu, gpr) + 8 * guest);
 
+	if (guest == b->s1_guest && host != S1)
+		b->s1_guest = INSN_NO_REG;
 	if (is_spilled(guest))
 		emit_store(&b->e, &slot, host, 8);
 	else if (host != host_of(guest))
@@ -41,6 +43,18 @@ static size_t seg_base_offset(unsigned seg)
 static bool has_seg_base(const struct insn_mem *m)
 {
 	return m->seg == SEG_FS || m->seg == SEG_GS;
+}
+
+bool gen_addressable(const struct build *b)
+{
+	const struct insn_mem *m = &b->in.mem;
+
+	if (b->in.adsize < 4 || m->vsib || m->disp != (s32)m->disp)
+		return false;
+	if (m->rip_relative && (m->disp > 0x7fff0000 || m->disp < -0x7fff0000))
+		return false;
+	/* outside 64-bit mode FS and GS have limits, and CS cannot be written */
+	return b->mode64 || !(has_seg_base(m) || m->seg == SEG_CS);
 }
 
 /* A plain base register in a host register, no index: the operand can be named directly. */
@@ -126,96 +140,176 @@ static void look_up(struct build *b, unsigned size, bool write, struct tr_site *
 	emit_lea(&b->e, S1, &sum, 4);
 	emit_load(&b->e, S0, &table, 8);
 	emit_load(&b->e, S0, &slot, 8);
-	b->pending[b->npending].place = emit_jrcxz(&b->e);
-	b->pending[b->npending].site = site_number(b, s);
-	b->npending++;
-	s->at = (u32)emit_here(&b->e);
+	build_pending(b, s);
 }
 
-static struct tr_site *begin_access(struct build *b, unsigned size, bool write, unsigned code)
+static bool same_address_base(const struct ea *a, const struct ea *b)
 {
-	struct tr_site *s = NULL;
+	return a->base == b->base && a->index == b->index && (a->index == INSN_NO_REG || a->shift == b->shift);
+}
 
-	build_room(b, code);
-	if (b->npending == ARRAY_SIZE(b->pending))
-		build_islands(b);
-	s = build_site(b, SITE_MEM);
-	s->host = (u32)emit_here(&b->e);
-	s->size = (u8)size;
-	s->write = write;
+/* The last look-up serves this access too. */
+static bool is_held(struct build *b, const struct ea *ea, unsigned size, bool write)
+{
+	const struct held *h = &b->held;
+
+	if (!h->valid || !same_address_base(&h->ea, ea) || ea->disp < h->lo || ea->disp + (s64)size > h->hi ||
+	    (write && !h->write))
+		return false;
+	for (unsigned i = h->from + 1; i <= b->n; i++)
+		b->no_resume[i] = true;
+	return true;
+}
+
+static struct tr_site *new_site(struct build *b, unsigned size, bool write)
+{
+	struct tr_site *s = build_site(b, SITE_MEM);
+
+	s->size = (u16)size;
+	s->write = s->own_write = write;
 	return s;
+}
+
+static void hold(struct build *b, const struct ea *ea, s64 lo, s64 hi, bool write)
+{
+	b->held = (struct held){.valid = true, .write = write, .ea = *ea, .lo = lo, .hi = hi, .from = b->n};
+}
+
+/* Page numbers of [base + lo, base + lo + size) into S1 and S0, for a base in a host register. */
+static void page_numbers(struct build *b, unsigned base, s32 lo, unsigned size)
+{
+	struct hostmem first = mem_at(base, lo), last = mem_at(base, lo + (s32)size - 1);
+	unsigned from = base;
+
+	if (!b->mode64) { /* the address is cut to 32 bits first */
+		emit_lea(&b->e, S1, &first, 4);
+		last = mem_at(S1, (s32)size - 1);
+		from = S1;
+	} else if (lo) {
+		emit_lea(&b->e, S1, &first, 8);
+		from = S1;
+	}
+	if (size > 1)
+		emit_lea(&b->e, S0, &last, 8);
+	emit_rorx(&b->e, S1, from, 12);
+	if (size > 1)
+		emit_rorx(&b->e, S0, S0, 12);
 }
 
 void gen_access_at(struct build *b, unsigned base, s32 disp, unsigned size, bool write)
 {
-	struct tr_site *s = begin_access(b, size, write, 80);
-	struct hostmem first = mem_at(host_of(base), disp), last = mem_at(host_of(base), disp + (s32)size - 1);
-	unsigned from = host_of(base);
+	struct ea ea = {.base = (u8)base, .index = INSN_NO_REG, .disp = disp};
+	s64 lo = disp, hi = disp + (s64)size;
+	bool group_write = write;
+	struct tr_site *s = NULL;
 
+	build_room(b, 75);
+	s = new_site(b, size, write);
 	s->base = (u8)base;
 	s->index = INSN_NO_REG;
 	s->seg = SEG_DS;
 	s->disp = disp;
 	s->asize = b->mode64 ? 8 : 4;
-	if (!b->mode64) {
-		emit_lea(&b->e, S1, &first, 4);
-		last = mem_at(S1, (s32)size - 1);
-		emit_lea(&b->e, S0, &last, 8);
-		from = S1;
-	} else {
-		if (size > 1)
-			emit_lea(&b->e, S0, &last, 8);
-		if (disp) {
-			emit_lea(&b->e, S1, &first, 8);
-			from = S1;
-		}
+	if (is_held(b, &ea, size, write)) {
+		gen_mark(b);
+		return;
 	}
-	emit_rorx(&b->e, S1, from, 12);
-	if (size > 1)
+	scan_group(b, &ea, &group_write, &lo, &hi);
+	s->group = lo != disp || hi != disp + (s64)size || group_write != write;
+	s->disp = (s32)lo;
+	s->size = (u16)(hi - lo);
+	s->write = group_write;
+	s->host = (u32)emit_here(&b->e);
+	page_numbers(b, host_of(base), (s32)lo, s->size);
+	look_up(b, s->size, group_write, s);
+	gen_mark(b);
+	hold(b, &ea, lo, hi, group_write);
+}
+
+/* The instruction's operand as an address that can be shared. */
+static bool shareable(const struct build *b, struct ea *ea)
+{
+	const struct insn_mem *m = &b->in.mem;
+
+	*ea = (struct ea){.base = m->rip_relative ? 16 : m->base, .index = m->index, .disp = m->disp,
+			  .shift = m->scale ? (u8)__builtin_ctz(m->scale) : 0};
+	if (m->rip_relative)
+		ea->disp += b->page_off + b->in.len;
+	return b->mode64 && b->in.adsize == 8 && !has_seg_base(m) && ea->disp > -0x70000000ll &&
+	       ea->disp < 0x70000000ll;
+}
+
+static void gen_access_any(struct build *b, unsigned size, bool write)
+{
+	const struct insn_mem *m = &b->in.mem;
+	struct ea ea;
+	bool can = shareable(b, &ea), group_write = write;
+	s64 lo = ea.disp, hi = ea.disp + (s64)size;
+	struct tr_site *s = NULL;
+
+	build_room(b, 140); /* the address is made twice */
+	s = new_site(b, size, write);
+	s->base = m->rip_relative ? SITE_BASE_RIP : m->base;
+	s->index = m->index;
+	s->shift = ea.shift;
+	s->seg = m->seg;
+	s->asize = b->in.adsize;
+	s->disp = (s32)m->disp + (m->rip_relative ? b->in.len : 0);
+	if (can && is_held(b, &ea, size, write)) {
+		gen_mark(b);
+		return;
+	}
+	if (can)
+		scan_group(b, &ea, &group_write, &lo, &hi);
+	s->group = can && (lo != ea.disp || hi != ea.disp + (s64)size || group_write != write);
+	s->disp += (s32)(lo - ea.disp);
+	s->size = (u16)(hi - lo);
+	s->write = group_write;
+	s->host = (u32)emit_here(&b->e);
+	gen_ea(b, S1, (s32)(lo - ea.disp));
+	if (s->size > 1) {
+		struct hostmem last = mem_at(S1, (s32)s->size - 1);
+
+		emit_lea(&b->e, S0, &last, 8);
 		emit_rorx(&b->e, S0, S0, 12);
-	look_up(b, size, write, s);
+	}
+	emit_rorx(&b->e, S1, S1, 12);
+	look_up(b, s->size, group_write, s);
+	gen_mark(b);
+	if (can)
+		hold(b, &ea, lo, hi, group_write);
+	else
+		hold_drop(b);
 }
 
 void gen_access_stored(struct build *b, unsigned size, bool write)
 {
-	struct tr_site *s = begin_access(b, size, write, 100);
 	struct hostmem address = MEM_VCPU(tr.address), last = mem_at(S1, (s32)size - 1);
+	struct tr_site *s = NULL;
 
+	build_room(b, 75);
+	s = new_site(b, size, write);
 	s->base = SITE_BASE_STORED;
 	s->index = INSN_NO_REG;
 	s->seg = SEG_DS;
 	s->asize = 8;
+	s->host = (u32)emit_here(&b->e);
 	emit_load(&b->e, S1, &address, 8); /* again: after a miss the registers are not what they were */
 	emit_lea(&b->e, S0, &last, 8);
 	emit_rorx(&b->e, S0, S0, 12);
 	emit_rorx(&b->e, S1, S1, 12);
 	look_up(b, size, write, s);
+	gen_mark(b);
 }
 
 void gen_access(struct build *b, unsigned size, bool write)
 {
 	const struct insn_mem *m = &b->in.mem;
-	struct hostmem last = mem_at(S1, (s32)size - 1);
-	struct tr_site *s = NULL;
 
-	if (is_simple(b)) {
+	if (is_simple(b))
 		gen_access_at(b, m->base, (s32)m->disp, size, write);
-		return;
-	}
-	s = begin_access(b, size, write, 140); /* the address is made twice */
-	s->base = m->rip_relative ? SITE_BASE_RIP : m->base;
-	s->index = m->index;
-	s->shift = m->scale ? (u8)__builtin_ctz(m->scale) : 0;
-	s->seg = m->seg;
-	s->asize = b->in.adsize;
-	s->disp = (s32)m->disp + (m->rip_relative ? b->in.len : 0);
-	gen_ea(b, S1, 0);
-	if (size > 1) {
-		emit_lea(&b->e, S0, &last, 8);
-		emit_rorx(&b->e, S0, S0, 12);
-	}
-	emit_rorx(&b->e, S1, S1, 12);
-	look_up(b, size, write, s);
+	else
+		gen_access_any(b, size, write);
 }
 
 /* Where a look-up needs S0 itself for the address, the addend waits in memory. */
@@ -264,5 +358,6 @@ void gen_operand_in_s0(struct build *b)
 	struct hostmem m = gen_operand(b);
 
 	emit_lea(&b->e, S0, &m, 8);
+	hold_drop(b);
 	gen_mark(b);
 }

@@ -29,15 +29,17 @@ static bool push_value_from_memory(struct build *b)
 	unsigned size = width(b);
 	struct hostmem value = MEM_VCPU(tr.value), m;
 
-	if (b->in.mem.disp != (s32)b->in.mem.disp || b->in.adsize < 4)
+	if (!gen_addressable(b))
 		return false;
 	gen_access(b, size, false);
 	m = gen_operand(b);
 	emit_load(&b->e, S0, &m, size);
+	hold_drop(b);
 	emit_store(&b->e, &value, S0, 8);
 	gen_access_at(b, R_SP, -(s32)size, size, true);
 	m = stack_operand(b, R_SP, -(s32)size);
 	emit_lea(&b->e, S0, &m, 8);
+	hold_drop(b);
 	emit_load(&b->e, S1, &value, 8);
 	m = mem_at(S0, 0);
 	gen_mark(b);

@@ -40,7 +40,7 @@ static bool gen_sti(struct build *b)
 	struct hostmem waits = MEM_VCPU(irq_window), nmi = MEM_VCPU(nmi_pending), fl_if = MEM_VCPU(tr.fl_if),
 		       sum = {.base = S0, .index = S1};
 
-	if (!build_next_in_page(b))
+	if (!build_next_follows(b))
 		return false;
 	build_room(b, 64);
 	emit_load(&b->e, S0, &waits, 1);
@@ -166,7 +166,7 @@ static bool gen_read_sreg(struct build *b)
 	struct hostmem sel = MEM_SEG(b->in.op[1].reg, sel), m;
 
 	if (to->kind == OPK_MEM) {
-		if (b->in.mem.disp != (s32)b->in.mem.disp || b->in.adsize < 4)
+		if (!gen_addressable(b))
 			return false;
 		gen_access(b, 2, true);
 		gen_operand_in_s0(b);
@@ -255,6 +255,29 @@ static bool gen_lfence(struct build *b)
 
 	raw(b, lfence, sizeof(lfence));
 	return true;
+}
+
+bool is_special(const struct insn *in)
+{
+	if (in->desc->cls == IC_SYS)
+		return true;
+	switch (in->id) {
+	case INSN_CLD:
+	case INSN_PUSHF:
+	case INSN_CLI:
+	case INSN_STI:
+	case INSN_LFENCE:
+	case INSN_CMPXCHG8B:
+	case INSN_CMPXCHG16B:
+		return true;
+	case INSN_BT:
+	case INSN_BTS:
+	case INSN_BTR:
+	case INSN_BTC:
+		return in->op[0].kind == OPK_MEM && in->op[1].kind == OPK_GPR;
+	default:
+		return false;
+	}
 }
 
 bool gen_sys(struct build *b)

@@ -44,6 +44,9 @@ void gen_x87_done(struct build *b)
 	if (in->modrm >= 0xc0)
 		return;
 	gen_offset(b, S1, 0);
+	if (in->mem.base != INSN_NO_REG && in->mem.index != INSN_NO_REG && is_spilled(in->mem.base) &&
+	    is_spilled(in->mem.index))
+		hold_drop(b); /* it took both */
 	emit_store(&b->e, &fdp, S1, 8);
 	emit_store_imm(&b->e, &seg, X87_SEG_VALID | in->mem.seg, 4);
 }
@@ -57,6 +60,7 @@ void gen_x87_flush(struct build *b)
 	if (!b->x87_op)
 		return;
 	build_room(b, 96);
+	hold_drop(b);
 	emit_load(&b->e, S0, &va, 8);
 	emit_lea(&b->e, S0, &at, b->mode64 ? 8 : 4);
 	emit_store(&b->e, &fip, S0, 8);
@@ -81,7 +85,7 @@ void x87_settle(struct vcpu *cpu, const struct tr_site *s)
 		vs->fds = cpu->seg[t->fdp_seg & 7].sel;
 		t->fdp_seg = 0;
 	}
-	if (s && s->x87_op) {
+	if (s->x87_op) {
 		vs->fip = t->page_va + s->x87_off;
 		if (!cpu->mode.long64)
 			vs->fip = (u32)vs->fip;

@@ -8,11 +8,11 @@
 
 #include "engine/interp/hostop.h"
 #include "engine/lib/lib.h"
+#include "engine/translate/stress.h"
 #include "engine/translate/tr_int.h"
 
 #define ARCH_SET_GS   0x1001
 #define SS_AUTODISARM (1u << 31)
-#define HOT           2 /* executions before a block is translated: see docs/performance.md */
 
 bool tr_mode_ok(const struct vcpu *cpu)
 {
@@ -79,10 +79,10 @@ static struct tblock *block_at_rip(struct vcpu *cpu)
 		return t;
 	heat = heat_of(cpu, gpa);
 	cpu->tr.crosses = *heat == HEAT_NEVER && at_page_end(gpa);
-	if (cpu->tr.crosses || ++*heat < HOT)
+	if (cpu->tr.crosses || (++*heat < tr_stress()->hot && icache_page_mode(gpa & PAGE_MASK) == PAGE_PROTECTED))
 		return NULL;
 	*heat = 0;
-	t = tb_make(cpu, gpa);
+	t = tb_make(cpu, gpa, 0);
 	if (!t && at_page_end(gpa))
 		*heat = HEAT_NEVER;
 	return t;
@@ -158,30 +158,54 @@ static gva_t site_address(const struct vcpu *cpu, const struct tr_site *s)
 
 /*
  * The page walk that the instruction would do. It faults here unless something else may come first: an operand of more
- * than 8 bytes may have to be aligned, one that crosses a page may not fault in the first of the two.
+ * than 8 bytes may have to be aligned, a shared look-up is not for this instruction's address.
  */
-static bool walk(struct vcpu *cpu, const struct tr_site *s)
+static bool walk(struct vcpu *cpu, const struct tr_site *s, gva_t a)
 {
-	gva_t a = site_address(cpu, s);
 	u32 error = 0;
 
 	if ((a & ~PAGE_MASK) + s->size > PAGE_SIZE)
 		return false;
 	if (mmu_fill(cpu, a, s->write ? ACC_WRITE : ACC_READ, cpu->mode.mmu_idx, &error))
 		return true;
-	if (error && s->size <= 8)
+	if (error && s->size <= 8 && !s->group)
 		cpu_raise_pf(cpu, a, error & 0xffff);
 	return false;
 }
 
-static u64 on_memory(struct vcpu *cpu, const struct tr_site *s, const struct stop *st, bool fault)
+/* A look-up for several accesses that no entry can serve: from now on to code with a look-up for each. */
+static u64 leave_group(struct vcpu *cpu, struct tr_site *s, const struct stop *st)
 {
-	enum tt_fill r = tt_fill(cpu, site_address(cpu, s), s->size, s->write, cpu->mode.mmu_idx);
+	const struct tblock *b = tb_at(s->block);
+	gpa_t gpa = (b->gpa & PAGE_MASK) | s->goff;
+	struct tblock *alone = tb_find(gpa, st->key | TR_KEY_ALONE);
+
+	if (!alone)
+		alone = tb_make(cpu, gpa, TR_KEY_ALONE);
+	if (!alone || !code_still_good(cpu, st))
+		return 0;
+	if (!s->x87_op) /* else what it carries must come by here */
+		tb_divert(s, alone);
+	return alone->body;
+}
+
+static bool group_fails(const struct vcpu *cpu, const struct tr_site *s, gva_t a)
+{
+	return s->group && ((a & ~PAGE_MASK) + s->size > PAGE_SIZE || s->write != s->own_write) &&
+	       !(cpu->mode.mmu_idx == MMU_USER_AC);
+}
+
+static u64 on_memory(struct vcpu *cpu, struct tr_site *s, const struct stop *st, bool fault)
+{
+	gva_t a = site_address(cpu, s);
+	enum tt_fill r = tt_fill(cpu, a, s->size, s->write, cpu->mode.mmu_idx);
 
 	cpu->stats.tr_misses++;
-	if (r == TT_NONE && walk(cpu, s))
-		r = tt_fill(cpu, site_address(cpu, s), s->size, s->write, cpu->mode.mmu_idx);
 	if (r == TT_FILLED || (r == TT_SAME && !fault))
+		return s->host; /* 0: an earlier look-up is to be repeated; the loop finds a block that does */
+	if (group_fails(cpu, s, a))
+		return leave_group(cpu, s, st);
+	if (r == TT_NONE && walk(cpu, s, a) && tt_fill(cpu, a, s->size, s->write, cpu->mode.mmu_idx) == TT_FILLED)
 		return s->host;
 	cpu->stats.tr_interpreted++;
 	return interpret_and_resume(cpu, s, st);
@@ -212,10 +236,11 @@ static u64 on_exit(struct vcpu *cpu, struct tr_site *s, const struct stop *st)
 	to = tb_find(gpa, key);
 	if (!to) {
 		heat = heat_of(cpu, gpa);
-		if ((*heat == HEAT_NEVER && at_page_end(gpa)) || ++*heat < HOT)
+		if ((*heat == HEAT_NEVER && at_page_end(gpa)) ||
+		    (++*heat < tr_stress()->hot && icache_page_mode(gpa & PAGE_MASK) == PAGE_PROTECTED))
 			return 0;
 		*heat = 0;
-		to = tb_make(cpu, gpa);
+		to = tb_make(cpu, gpa, 0);
 		if (!to && at_page_end(gpa))
 			*heat = HEAT_NEVER;
 	}
@@ -226,9 +251,17 @@ static u64 on_exit(struct vcpu *cpu, struct tr_site *s, const struct stop *st)
 	return to->body;
 }
 
-/* A target that cannot be fetched for not being canonical is the jump's own fault (SDM 2A, RET; 2B, JMP). */
-static u64 on_jump(struct vcpu *cpu)
+/*
+ * A target that is not canonical is the jump's own fault (SDM 2A, CALL, JMP; 2B, RET): its handler raises it, from the stack pointer
+ * it began with.
+ */
+static u64 on_jump(struct vcpu *cpu, const struct tr_site *s)
 {
+	if (cpu->mode.long64 && !is_canonical(cpu->tr.target)) {
+		cpu->gpr[R_SP] -= (u64)(s64)s->disp;
+		interp_alone(cpu);
+		return 0;
+	}
 	cpu->rip = next_rip(cpu, cpu->tr.target);
 	cpu->stats.tr_jumps++;
 	return 0;
@@ -240,11 +273,9 @@ static u64 came_back(struct vcpu *cpu, u32 number, const struct stop *st)
 	struct tr_site *s = NULL;
 
 	number &= ~SITE_FAULT_BIT;
-	s = number == SITE_JUMP ? NULL : site_at(number);
-	if (cpu->tr.fop | cpu->tr.fdp_seg | (s ? s->x87_op : 0))
+	s = site_at(number);
+	if (cpu->tr.fop | cpu->tr.fdp_seg | s->x87_op)
 		x87_settle(cpu, s);
-	if (!s)
-		return on_jump(cpu);
 	cpu->rip = next_rip(cpu, cpu->tr.page_va + s->goff);
 	switch ((enum site_kind)s->kind) {
 	case SITE_MEM:
@@ -256,9 +287,15 @@ static u64 came_back(struct vcpu *cpu, u32 number, const struct stop *st)
 	case SITE_STOP:
 		cpu->rip = next_rip(cpu, cpu->tr.page_va + (u64)(s64)s->target);
 		return 0;
+	case SITE_STALE:
+		tb_stale(s->block);
+		jc_drop(cpu, tr_jc_class(st->key), cpu->rip);
+		return 0;
 	case SITE_DEAD:
 		jc_drop(cpu, tr_jc_class(st->key), cpu->rip);
 		return 0;
+	case SITE_JUMP:
+		return on_jump(cpu, s);
 	case SITE_FAULT:
 		cpu->stats.tr_faults++;
 		return interpret_and_resume(cpu, s, st);
@@ -286,6 +323,13 @@ static void pack_flags(struct vcpu *cpu)
 	cpu->rflags = flags_merge(cpu->rflags & ~(u64)(FL_IF | FL_AC), s->flags_ax) | s->fl_if | s->fl_ac;
 }
 
+static u64 find_code(struct vcpu *cpu)
+{
+	if (unlikely(tr_stress()->flush))
+		tr_stress_flush(cpu, true);
+	return code_at_rip(cpu);
+}
+
 /* True: RIP is at code that is to be interpreted; false: the run loop is asked for. */
 static bool run_code(struct vcpu *cpu, u64 host)
 {
@@ -296,6 +340,8 @@ static bool run_code(struct vcpu *cpu, u64 host)
 
 		unpack_flags(cpu);
 		cpu->stats.tr_entries++;
+		if (unlikely(tr_stress()->flush))
+			tr_stress_flush(cpu, false);
 		site = tr_enter(cpu, host);
 		pack_flags(cpu);
 		st.key = tr_key(cpu);
@@ -305,9 +351,15 @@ static bool run_code(struct vcpu *cpu, u64 host)
 		if (interp_must_stop(cpu))
 			return false;
 		st.kills = tr_kill_count();
-		host = code_at_rip(cpu);
+		host = find_code(cpu);
 	}
 	return true;
+}
+
+/* The page of RIP must not get decoded blocks of the interpreter, which would have it protected again. */
+static bool is_checked(struct vcpu *cpu)
+{
+	return tr_mode_ok(cpu) && icache_page_mode(mmu_fetch_page(cpu, code_linear(cpu))) != PAGE_PROTECTED;
 }
 
 static void loop(struct vcpu *cpu, struct icache_vcpu *ic)
@@ -315,8 +367,8 @@ static void loop(struct vcpu *cpu, struct icache_vcpu *ic)
 	cpu->icache = ic + 1; /* handlers of branches find no further block there */
 	ic[1].stepping = ic[1].stop = false;
 	ic[1].cur = NULL;
-	while (!interp_must_stop(cpu) && run_code(cpu, code_at_rip(cpu))) {
-		if (cpu->tr.crosses)
+	while (!interp_must_stop(cpu) && run_code(cpu, find_code(cpu))) {
+		if (cpu->tr.crosses || is_checked(cpu))
 			interp_alone(cpu);
 		else
 			interp_one_block(cpu);
@@ -325,6 +377,7 @@ static void loop(struct vcpu *cpu, struct icache_vcpu *ic)
 
 void tr_run(struct vcpu *cpu)
 {
+	icache_sweep();
 	interp_guarded(cpu, loop);
 }
 

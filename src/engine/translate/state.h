@@ -15,7 +15,7 @@
 #define TT_ENTRIES   0x100000000ull
 #define TT_SIZE      (TT_ENTRIES * 8)
 #define TT_USER_CTX  4    /* address spaces of the low half that keep their tables */
-#define TT_LOG       8192 /* entries made since the last flush */
+#define TT_LOG       65536 /* entries made since the last flush */
 
 /* Table pairs (read, write) of a vCPU: user address spaces, then the two supervisor ones. */
 enum { TTP_KERNEL = TT_USER_CTX, TTP_KERNEL_AC, TTP_COUNT };

@@ -3,6 +3,7 @@
 #include <sys/syscall.h>
 
 #include "engine/lib/lib.h"
+#include "engine/translate/stress.h"
 #include "engine/translate/tr_int.h"
 
 #define MAX_TABLE_PAGES 2048 /* host pages a pair may keep over a flush */
@@ -77,7 +78,7 @@ static enum tt_fill install(struct tt_pair *p, u64 page, unsigned write, u64 add
 
 	if (*e == addend)
 		return TT_SAME;
-	if (p->nlog == TT_LOG)
+	if (p->nlog == TT_LOG || unlikely(tr_stress()->miss))
 		flush_pair(p);
 	if (!(p->touched[n >> 6] >> (n & 63) & 1)) {
 		p->touched[n >> 6] |= BIT64(n & 63);
