@@ -80,8 +80,8 @@ int sigmask_enter(struct kvm_obj *o)
 		return -e;
 	}
 	o->sig.fd = fd;
-	if (readable(
-		fd)) /* pending already: the engine completes what was answered, and comes back at once */
+	/* pending already: the engine completes what was answered, and comes back at once */
+	if (readable(fd))
 		channel_cancel(o->chan);
 	return 0;
 }
