@@ -4,7 +4,7 @@
 
 #include "devices/machine_if.h"
 
-#define GUESTMEM_SLOTS 4
+#define GUESTMEM_SLOTS 8
 
 struct guestmem {
 	u32 nslots;
@@ -12,6 +12,8 @@ struct guestmem {
 		gpa_t gpa;
 		u64 size;
 		u8 *host;
+		int fd; /* the memory as a file, for other processes; and where in it */
+		u64 offset;
 	} slot[GUESTMEM_SLOTS];
 	/* told of every write by a device (translated code of those pages goes) */
 	void (*written)(void *arg, gpa_t a, u64 n);

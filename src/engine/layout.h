@@ -32,20 +32,38 @@
 #define ENG_VCPU_CHAN   0x0800000ull    /* shared pages: struct vcpu_chan */
 #define ENG_VCPU_STACK  0x0c00000ull    /* 1 MiB, a guard page below */
 #define ENG_VCPU_STACK_SIZE 0x100000ull
+#define ENG_VCPU_ALTSTACK   0x0f00000ull /* signals: the stack pointer may be the guest's */
+#define ENG_VCPU_ALTSTACK_SIZE 0x10000ull
 #define ENG_MAX_VCPUS   64
+
+/* Jump caches of translated code, in the vCPU's arena: GS-relative displacements (translate/state.h). */
+#define ENG_VCPU_JC_USER64      0x0900000ull
+#define ENG_VCPU_JC_KERNEL64    0x0a00000ull
+#define ENG_VCPU_JC_KERNEL64_AC 0x0b00000ull
+#define ENG_VCPU_JC_USER32      0x0d00000ull
+#define ENG_VCPU_JC_KERNEL32    0x0e00000ull
 
 /* Decoded code (interpreter) and other lazily grown caches: NORESERVE. */
 #define ENG_ICACHE_BASE 0x2000000000ull
 #define ENG_ICACHE_SIZE 0x0400000000ull /* 16 GiB of address space */
+
+/* Translated blocks: what is known of them, and of the places in them that may fault or leave. NORESERVE. */
+#define ENG_TCACHE_BASE 0x2800000000ull
+#define ENG_TCACHE_SIZE 0x0080000000ull
 
 /* One byte of attributes per guest page frame (enum page_attr); shared with the VMM. NORESERVE. */
 #define ENG_ATTR_BASE 0x3000000000ull
 
 /* Guest RAM: host address = ENG_RAM_BASE + GPA, whatever the slot. */
 #define ENG_RAM_BASE     0x010000000000ull /* 1 TiB */
-#define ENG_GPA_BITS     42                /* MAXPHYADDR: 4 TiB */
+#define ENG_GPA_BITS     40                /* MAXPHYADDR: 1 TiB */
 #define ENG_GPA_LIMIT    (1ull << ENG_GPA_BITS)
 #define ENG_ATTR_SIZE    (ENG_GPA_LIMIT >> 12)
+
+/* Address tables of translated code (translate/state.h), per vCPU, NORESERVE: up to the end of our space. */
+#define ENG_TT_BASE      0x020000000000ull /* 2 TiB */
+#define ENG_TT_STRIDE    0x006000000000ull /* 384 GiB */
+#define ENG_TT_VCPUS     16
 
 #define gpa_to_hva(gpa) ((u8 *)(ENG_RAM_BASE + (gpa)))
 

@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <malloc.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -16,6 +17,15 @@
 #include "engine/lib/lib.h"
 #include "engine/lib/loop.h"
 #include "engine/main.h"
+#include "engine/translate/stress.h"
+#include "engine/translate/tr.h"
+
+static struct engine_options options;
+
+const struct engine_options *engine_options(void)
+{
+	return &options;
+}
 
 static void arena(u64 base, u64 size)
 {
@@ -37,6 +47,7 @@ static void acquire(void)
 	if (eng_arena_init() < 0)
 		eng_panic("engine: cannot map the VM arena");
 	arena(ENG_ICACHE_BASE, ENG_ICACHE_SIZE);
+	arena(ENG_TCACHE_BASE, ENG_TCACHE_SIZE);
 	arena(ENG_VCPU_BASE, ENG_VCPU_STRIDE * ENG_MAX_VCPUS);
 	if (mmap((void *)ENG_RAM_BASE, ENG_GPA_LIMIT, PROT_NONE,
 		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0) != (void *)ENG_RAM_BASE)
@@ -44,6 +55,7 @@ static void acquire(void)
 	eng_time_init();
 	if (stub_init() < 0)
 		eng_panic("engine: cannot map the code cache");
+	options.translate = options.translate && tr_init();
 	if (api_init(3) < 0 || loop_init() < 0)
 		eng_panic("engine: cannot set up the event loop");
 	signals_init();
@@ -62,8 +74,9 @@ static _Noreturn void engine_main(void)
 
 int main(int argc, char **argv)
 {
-	(void)argc;
-	(void)argv;
+	options.translate = argc < 2 || strcmp(argv[1], "interp") != 0;
+	if (!tr_stress_parse(getenv("DOPPEL_TR_STRESS")))
+		eng_panic("doppel-engine: DOPPEL_TR_STRESS: not a list of hot, one, tiny, miss, flush");
 	if (fcntl(3, F_GETFD) < 0) {
 		static const char text[] = "doppel-engine: started by doppel, not by hand: fd 3 must be its socket\n";
 

@@ -10,6 +10,12 @@ int stub_init(void);
 int loop_init(void);
 int loop_run(void);
 
+/* What the client asked for on the command line: written once at start. */
+struct engine_options {
+	bool translate;
+};
+const struct engine_options *engine_options(void);
+
 /* lowmem.c: continues in fn on a stack below 8 TiB; then gives back every mapping above. */
 _Noreturn void lowmem_switch_stack(void (*fn)(void));
 void lowmem_leave_top(void);

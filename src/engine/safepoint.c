@@ -69,6 +69,7 @@ void vm_safepoint(struct vm *vm, struct vcpu *cpu, void (*fn)(struct vm *vm, voi
 void vcpu_kick(struct vcpu *cpu, unsigned attention)
 {
 	__atomic_fetch_or(&cpu->chan->attention, attention, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&cpu->chan->calm, 0, __ATOMIC_SEQ_CST);
 	if (__atomic_load_n(&cpu->chan->sleeping, __ATOMIC_SEQ_CST))
 		futex_wake_all(&cpu->chan->attention);
 }

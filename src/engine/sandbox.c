@@ -21,7 +21,7 @@ static const u16 allowed[] = {
 	SYS_epoll_ctl, SYS_close, SYS_munmap, SYS_madvise, SYS_clock_gettime, SYS_timer_create, SYS_timer_settime,
 	SYS_timer_delete, SYS_timerfd_settime, SYS_rt_sigreturn, SYS_rt_sigprocmask, SYS_rt_sigaction, SYS_prlimit64, SYS_exit, SYS_exit_group, SYS_gettid,
 	SYS_getpid, SYS_set_robust_list, SYS_rseq, SYS_brk, SYS_memfd_create, SYS_ftruncate, SYS_fstat, SYS_newfstatat,
-	SYS_sched_yield, SYS_tgkill, SYS_restart_syscall, SYS_ppoll, SYS_poll, SYS_fcntl, SYS_lseek,
+	SYS_sched_yield, SYS_tgkill, SYS_restart_syscall, SYS_ppoll, SYS_poll, SYS_fcntl, SYS_lseek, SYS_sigaltstack, SYS_arch_prctl,
 };
 
 #define LOAD(field)   BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, field))

@@ -9,13 +9,14 @@
 #include "engine/irqchip/timer.h"
 #include "engine/lib/lib.h"
 #include "engine/main.h"
+#include "engine/translate/tr.h"
 #include "engine/vm.h"
 #include "kvm/chan.h"
 
-/* The vCPU whose thread this is, told by where its stack lies. */
-static struct vcpu *this_vcpu(const ucontext_t *uc)
+/* The vCPU whose thread this is, told by where the handler's stack lies. (The interrupted stack pointer may be the guest's.) */
+static struct vcpu *this_vcpu(void)
 {
-	u64 sp = (u64)uc->uc_mcontext.gregs[REG_RSP], n = (sp - ENG_VCPU_BASE) / ENG_VCPU_STRIDE;
+	u64 sp = (u64)__builtin_frame_address(0), n = (sp - ENG_VCPU_BASE) / ENG_VCPU_STRIDE;
 
 	if (sp < ENG_VCPU_BASE || n >= ENG_MAX_VCPUS)
 		return NULL;
@@ -24,17 +25,19 @@ static struct vcpu *this_vcpu(const ucontext_t *uc)
 
 static void on_timer(int sig, siginfo_t *si, void *ctx)
 {
-	struct vcpu *cpu = this_vcpu(ctx);
+	struct vcpu *cpu = this_vcpu();
 
 	(void)sig;
 	(void)si;
-	if (cpu)
-		__atomic_fetch_or(&cpu->chan->attention, ATT_TIMER, __ATOMIC_SEQ_CST);
+	if (!cpu)
+		return;
+	__atomic_fetch_or(&cpu->chan->attention, ATT_TIMER, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&cpu->chan->calm, 0, __ATOMIC_SEQ_CST);
 }
 
 static _Noreturn void die(const char *what, const siginfo_t *si, const ucontext_t *uc)
 {
-	const struct vcpu *cpu = this_vcpu(uc);
+	const struct vcpu *cpu = this_vcpu();
 
 	eng_panic("doppel-engine: %s at %lx, address %lx, guest rip %lx%s", what,
 		  (u64)uc->uc_mcontext.gregs[REG_RIP], (u64)si->si_addr, cpu ? cpu->rip : 0,
@@ -45,9 +48,11 @@ static _Noreturn void die(const char *what, const siginfo_t *si, const ucontext_
 
 static void on_fault(int sig, siginfo_t *si, void *ctx)
 {
-	struct vcpu *cpu = this_vcpu(ctx);
+	struct vcpu *cpu = this_vcpu();
 
 	if (sig == SIGFPE && cpu && vec_handle_sigfpe(cpu, ctx))
+		return;
+	if ((sig == SIGFPE || sig == SIGSEGV || sig == SIGBUS) && tr_handle_fault(cpu, ctx))
 		return;
 	die(sig == SIGSEGV ? "SIGSEGV" : sig == SIGBUS ? "SIGBUS" : sig == SIGILL ? "SIGILL" : "SIGFPE", si, ctx);
 }
@@ -55,13 +60,13 @@ static void on_fault(int sig, siginfo_t *si, void *ctx)
 void signals_init(void)
 {
 	static const int faults[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE};
-	struct sigaction sa = {.sa_flags = SA_SIGINFO | SA_NODEFER};
+	struct sigaction sa = {.sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK};
 
 	sa.sa_sigaction = on_fault;
 	for (unsigned i = 0; i < ARRAY_SIZE(faults); i++)
 		sigaction(faults[i], &sa, NULL);
 	sa.sa_sigaction = on_timer;
-	sa.sa_flags = SA_SIGINFO;
+	sa.sa_flags = SA_SIGINFO | SA_ONSTACK;
 	sigaction(ENG_SIG_TIMER, &sa, NULL);
 	/* the terminal's signals are for the VMM: the engine ends when the VMM does */
 	signal(SIGINT, SIG_IGN);

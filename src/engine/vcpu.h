@@ -14,6 +14,7 @@
 #include "engine/layout.h"
 #include "engine/isa/insn.h"
 #include "engine/mmu/tlb.h"
+#include "engine/translate/state.h"
 #include "kvm/stats.h"
 
 struct vm;
@@ -130,6 +131,9 @@ struct vcpu {
 
 	/* ---- translation of addresses ---- */
 	struct tlb tlb;
+
+	/* ---- translated code: translate/ ---- */
+	struct tr_state tr;
 
 	/* ---- architectural ---- */
 	struct segment seg[SEG_COUNT];

@@ -66,6 +66,7 @@ struct vcpu_chan {
 	u32 client_waits, engine_waits;             /* somebody sleeps on turn */
 	u32 attention __attribute__((aligned(64))); /* enum attention of engine/vcpu.h; futex of a halted vCPU */
 	u32 sleeping;                               /* the vCPU sleeps on attention */
+	u32 calm;                                   /* 0 after attention was set: what translated loops look at */
 	u32 ioctl __attribute__((aligned(64)));
 	u32 size;                                   /* payload bytes, both ways */
 	u64 arg;

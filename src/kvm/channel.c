@@ -22,6 +22,7 @@ static long futex(u32 *word, int op, u32 value, const struct timespec *ts)
 void channel_cancel(struct vcpu_chan *c)
 {
 	__atomic_fetch_or(&c->attention, CHAN_CANCEL, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&c->calm, 0, __ATOMIC_SEQ_CST);
 	if (__atomic_load_n(&c->sleeping, __ATOMIC_SEQ_CST))
 		futex(&c->attention, FUTEX_WAKE, 1, NULL);
 }

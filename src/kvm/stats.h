@@ -24,6 +24,14 @@
 	X(blocks_run, "blocks entered through the slow lookup")                                                  \
 	X(smc_invalidations, "writes that hit decoded code")                                                     \
 	X(vec_stubs, "host stubs made for vector instructions")                                                  \
+	X(tr_blocks, "blocks translated")                                                                        \
+	X(tr_entries, "entries into translated code")                                                            \
+	X(tr_misses, "leaving it: no entry in the address tables")                                               \
+	X(tr_interpreted, "of these interpreted instructions")                                                   \
+	X(tr_emulated, "leaving it: instructions done by their handlers")                                        \
+	X(tr_chained, "leaving it: direct jumps to chain")                                                       \
+	X(tr_jumps, "leaving it: indirect jumps not cached")                                                     \
+	X(tr_faults, "leaving it: host faults")                                                                  \
 	X(safepoints, "stops for another thread")                                                                \
 	X(ioeventfds, "writes taken by an ioeventfd")                                                            \
 	X(irq_injected, "interrupts accepted from irqfd, MSI or line")

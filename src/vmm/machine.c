@@ -13,7 +13,9 @@
 #include "devices/uart.h"
 #include "devices/virtio_blk.h"
 #include "devices/virtio_console.h"
+#include "devices/virtio_fs.h"
 #include "devices/virtio_rng.h"
+#include "devices/virtio_vsock.h"
 #include "vmm/acpi.h"
 #include "vmm/machine.h"
 
@@ -86,6 +88,8 @@ static int add_ram(struct machine *m, gpa_t gpa, u64 size, u64 offset, struct er
 	m->ram.slot[slot].gpa = gpa;
 	m->ram.slot[slot].size = size;
 	m->ram.slot[slot].host = (u8 *)m->ram_base + offset;
+	m->ram.slot[slot].fd = m->ram_fd;
+	m->ram.slot[slot].offset = offset;
 	m->ram.nslots++;
 	return 0;
 }
@@ -95,7 +99,7 @@ static int make_ram(struct machine *m, struct err *e)
 	int ret = 0;
 
 	memmap_make(&m->map, m->cfg.memory);
-	m->ram_base = kvm_ram_alloc(m->cfg.memory, NULL);
+	m->ram_base = kvm_ram_alloc(m->cfg.memory, &m->ram_fd);
 	if (!m->ram_base)
 		return err_set(e, errno, "--memory: cannot reserve %llu MiB: %s (give the VM less)",
 			       (unsigned long long)(m->cfg.memory >> 20), strerror(errno));
@@ -159,28 +163,59 @@ static int add_board(struct machine *m, struct pci_host **pci)
 
 static int add_virtio_console(struct machine *m, struct pci_host *pci)
 {
-	struct virtio_console_options o = {.n_ports = 1, .port[0] = {.chardev = m->cfg.virtio_console, .console = true}};
+	struct chardev *console = m->cfg.virtio_console;
+	struct virtio_console_options o = {.n_ports = 1, .port[0] = {.chardev = console, .console = console != NULL}};
 	struct virtio_console *c = NULL;
 
-	return m->cfg.virtio_console ? virtio_console_create(m, pci, &o, &c) : 0;
+	for (u32 i = 0; i < m->cfg.nports; i++)
+		o.port[o.n_ports++] = (struct virtio_console_port_options){.chardev = m->cfg.port[i].chardev,
+									   .name = m->cfg.port[i].name};
+	return console || m->cfg.nports ? virtio_console_create(m, pci, &o, &c) : 0;
+}
+
+static int add_disk(struct machine *m, struct pci_host *pci, const struct machine_disk *d, struct err *e)
+{
+	struct virtio_blk_options o = {.serial = d->serial, .queues = m->ncpus, .stop_on_enospc = m->cfg.stop_on_enospc};
+	struct virtio_blk *blk = NULL;
+	int ret = disk_open(m->loop, &d->disk, &o.disk, e);
+
+	if (ret)
+		return ret;
+	ret = virtio_blk_create(m, pci, &o, &blk);
+	if (!ret)
+		return 0;
+	disk_destroy(o.disk);
+	return err_set(e, -ret, "--disk %s: %s", d->disk.path, strerror(-ret));
+}
+
+static int add_vsock(struct machine *m, struct pci_host *pci)
+{
+	struct virtio_vsock *s = NULL;
+
+	return m->cfg.vsock.cid ? virtio_vsock_create(m, pci, &m->cfg.vsock, &s) : 0;
 }
 
 static int add_disks(struct machine *m, struct pci_host *pci, struct err *e)
 {
-	for (u32 i = 0; i < m->cfg.ndisks; i++) {
-		struct virtio_blk_options o = {0};
-		struct virtio_blk *blk = NULL;
-		int ret = disk_open_raw(m->loop, m->cfg.disk[i].path, m->cfg.disk[i].readonly, &o.disk, e);
+	int ret = 0;
 
-		if (ret)
-			return ret;
-		ret = virtio_blk_create(m, pci, &o, &blk);
-		if (ret) {
-			disk_destroy(o.disk);
-			return err_set(e, -ret, "--disk %s: %s", m->cfg.disk[i].path, strerror(-ret));
-		}
+	for (u32 i = 0; i < m->cfg.ndisks && !ret; i++)
+		ret = add_disk(m, pci, &m->cfg.disk[i], e);
+	return ret;
+}
+
+static int add_shares(struct machine *m, struct pci_host *pci, struct err *e)
+{
+	int ret = 0;
+
+	for (u32 i = 0; i < m->cfg.nshares && !ret; i++) {
+		int sock = -1;
+
+		ret = share_start(&m->cfg.share[i], &sock, &m->share_pid[i], e);
+		if (!ret)
+			ret = virtio_fs_create(m, pci, m->cfg.share[i].tag, sock, e);
 	}
-	return 0;
+	return ret;
 }
 
 static int assemble(struct machine *m, struct err *e)
@@ -209,10 +244,16 @@ static int assemble(struct machine *m, struct err *e)
 		ret = virtio_rng_create(m, pci, &rng);
 	if (!ret)
 		ret = add_virtio_console(m, pci);
+	if (!ret)
+		ret = add_vsock(m, pci);
 	if (ret)
 		return err_set(e, -ret, "machine: cannot create a device: %s%s", strerror(-ret),
 			       ret == -EBUSY ? " (--debug-exit port taken by another device?)" : "");
 	ret = add_disks(m, pci, e);
+	if (!ret)
+		ret = machine_add_nets(m, pci, e);
+	if (!ret)
+		ret = add_shares(m, pci, e);
 	return ret ? ret : power_on_save(m, e);
 }
 
@@ -254,6 +295,9 @@ void machine_destroy(struct machine *m)
 		return;
 	vcpus_quit(m);
 	destroy_devices(m->devices);
+	for (u32 i = 0; i < m->cfg.nshares; i++)
+		if (m->share_pid[i] > 0)
+			share_reap(m->share_pid[i]);
 	power_on_free(m);
 	for (u32 i = 0; i < m->ncpus; i++)
 		vcpu_destroy(&m->cpu[i]);

@@ -115,7 +115,7 @@ static void timer(void)
 	t0 = rdtsc();
 	while (rdtsc() - t0 < 3000000)
 		__asm__ volatile("sti; nop; cli" ::: "memory");
-	check("stopped", got[0x52], n);
+	check("stopped", got[0x52] - n, 0);
 	wr(APIC_LVTT, 0x10053);
 	wr(APIC_TMICT, 1000);
 	t0 = rdtsc();
@@ -137,7 +137,7 @@ static void timer(void)
 	wr(APIC_LVTT, 0x40054);
 	t0 = rdtsc() + 100000000000;
 	wrmsr(0x6e0, t0);
-	check("deadline reads back", rdmsr(0x6e0), t0);
+	check("deadline reads back", rdmsr(0x6e0) - t0, 0);
 	t0 = rdtsc() + 2000000;
 	wrmsr(0x6e0, t0);
 	check("deadline arrives", wait_for(0x54, 1), 1);

@@ -1,10 +1,10 @@
 /*
  * Runs the bare-metal guests of this folder on one or two KVMs and judges their transcripts.
  *
- *   guests [--kvm engine|device|both] [--verbose] FILE.bin...
+ *   guests [--kvm engine|interp|translate|device|both] [--verbose] FILE.bin...
  *
- * A guest prints "name value" lines; a line with FAIL is a wrong answer by the manual. With both, the transcripts of the engine and of
- * /dev/kvm must be equal too. Where the /dev/kvm of this machine strays from the SDM (a software KVM may), the SDM decides: its own FAIL
+ * A guest prints "name value" lines; a line with FAIL is a wrong answer by the manual. The transcripts of the engine's interpreter, of
+ * its translator and of /dev/kvm must be equal too. Where the /dev/kvm of this machine strays from the SDM (a software KVM may), the SDM decides: its own FAIL
  * lines are named as deviations, and the engine's answers stand by themselves. A guest that it cannot run to its end is skipped.
  */
 #include <errno.h>
@@ -286,81 +286,119 @@ static void print_lines_with(const char *text, const char *word, const char *who
 			printf("  %s: %s\n", who, l);
 }
 
-static void print_first_difference(const char *a, const char *b)
+static void print_differences(const char *a, const char *b, const char *who_a, const char *who_b)
 {
 	while (*a && *b) {
 		size_t na = strcspn(a, "\n"), nb = strcspn(b, "\n");
 
-		if (na != nb || memcmp(a, b, na)) {
-			printf("  engine: %.*s\n  device: %.*s\n", (int)na, a, (int)nb, b);
-		}
+		if (na != nb || memcmp(a, b, na))
+			printf("  %s: %.*s\n  %s: %.*s\n", who_a, (int)na, a, who_b, (int)nb, b);
 		a += na + (a[na] == '\n');
 		b += nb + (b[nb] == '\n');
 	}
 }
 
 enum verdict { PASS, FAIL, SKIP };
+enum { INTERP, TRANSLATE, DEVICE, KVMS };
+static const char *const kvm_name[KVMS] = {"interp", "translate", "/dev/kvm"};
+static const enum kvm_choice kvm_of[KVMS] = {KVM_CHOICE_INTERP, KVM_CHOICE_TRANSLATE, KVM_CHOICE_KVM};
 
-static enum verdict judge(const struct run *e, const struct run *d)
+static bool good(const struct run *r)
 {
-	enum verdict v = PASS;
+	return !strcmp(r->end, "exit 0") && !count_lines(r->text, "FAIL") && r->n;
+}
 
-	if (e) {
-		if (strcmp(e->end, "exit 0") || count_lines(e->text, "FAIL") || !e->n) {
-			printf("  engine: ended with: %s\n", e->end);
-			print_lines_with(e->text, "FAIL", "engine");
-			v = FAIL;
-		}
+static enum verdict judge_engine(const struct run *r, const char *who)
+{
+	if (good(r))
+		return PASS;
+	printf("  %s: ended with: %s\n", who, r->end);
+	print_lines_with(r->text, "FAIL", who);
+	return FAIL;
+}
+
+/* e: what the engine said; NULL if it was not asked. */
+static enum verdict judge_device(const struct run *d, const struct run *e, enum verdict v)
+{
+	if (!good(d)) {
+		printf("  deviation of /dev/kvm: ended with: %s\n", d->end);
+		print_lines_with(d->text, "FAIL", "/dev/kvm");
+		/* it answered wrongly: the SDM decided above. It could not run the guest to its end: not compared */
+		return v == PASS && (!e || strcmp(d->end, "exit 0")) ? SKIP : v;
 	}
-	if (d) {
-		if (strcmp(d->end, "exit 0") || count_lines(d->text, "FAIL")) {
-			printf("  deviation of /dev/kvm: ended with: %s\n", d->end);
-			print_lines_with(d->text, "FAIL", "/dev/kvm");
-			/* it answered wrongly: the SDM decided above. It could not run the guest to its end: not compared */
-			return v == PASS && (!e || strcmp(d->end, "exit 0")) ? SKIP : v;
-		}
-		if (e && strcmp(e->text, d->text)) {
-			print_first_difference(e->text, d->text);
-			v = FAIL;
-		}
+	if (e && strcmp(e->text, d->text)) {
+		print_differences(e->text, d->text, "engine", "/dev/kvm");
+		return FAIL;
 	}
 	return v;
 }
 
-static enum verdict one(const char *path, bool engine, bool device)
+static enum verdict judge(struct run *r[KVMS])
 {
-	struct run *e = calloc(1, sizeof(*e)), *d = calloc(1, sizeof(*d));
+	enum verdict v = PASS;
+
+	for (unsigned i = INTERP; i <= TRANSLATE; i++)
+		if (r[i] && judge_engine(r[i], kvm_name[i]) == FAIL)
+			v = FAIL;
+	if (v == PASS && r[INTERP] && r[TRANSLATE] && strcmp(r[INTERP]->text, r[TRANSLATE]->text)) {
+		print_differences(r[INTERP]->text, r[TRANSLATE]->text, kvm_name[INTERP], kvm_name[TRANSLATE]);
+		v = FAIL;
+	}
+	return r[DEVICE] ? judge_device(r[DEVICE], r[INTERP] ? r[INTERP] : r[TRANSLATE], v) : v;
+}
+
+static enum verdict one(const char *path, const bool ask[KVMS])
+{
+	struct run *r[KVMS] = {NULL};
 	const char *name = strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
 	u32 ncpus = !strncmp(name, "smp", 3) ? 4 : 1;
 	void *image;
 	u64 size;
-	enum verdict v = FAIL;
+	enum verdict v;
 
-	if (!e || !d || read_file(path, RAM_SIZE / 2, &image, &size) < 0) {
+	if (read_file(path, RAM_SIZE / 2, &image, &size) < 0) {
 		fprintf(stderr, "guests: cannot read %s\n", path);
 		exit(1);
 	}
-	pthread_mutex_init(&e->lock, NULL);
-	pthread_mutex_init(&d->lock, NULL);
-	if (engine)
-		run_guest(e, KVM_CHOICE_INTERP, image, size, ncpus);
-	if (device && run_guest(d, KVM_CHOICE_KVM, image, size, ncpus) < 0)
-		device = false;
-	v = judge(engine ? e : NULL, device ? d : NULL);
-	if (verbose)
-		fputs(engine ? e->text : d->text, stdout);
+	for (unsigned i = 0; i < KVMS; i++) {
+		if (!ask[i])
+			continue;
+		r[i] = calloc(1, sizeof(*r[i]));
+		if (!r[i])
+			exit(1);
+		pthread_mutex_init(&r[i]->lock, NULL);
+		if (run_guest(r[i], kvm_of[i], image, size, ncpus) < 0 && i == DEVICE) {
+			free(r[i]);
+			r[i] = NULL;
+		}
+	}
+	v = judge(r);
+	for (unsigned i = 0; i < KVMS; i++) {
+		if (r[i] && verbose)
+			printf("--- %s\n%s", kvm_name[i], r[i]->text);
+		free(r[i]);
+	}
 	free(image);
-	free(e);
-	free(d);
 	return v;
+}
+
+static bool choose(const char *word, bool ask[KVMS])
+{
+	bool both = !strcmp(word, "both"), engine = !strcmp(word, "engine");
+
+	ask[INTERP] = both || engine || !strcmp(word, "interp");
+	ask[TRANSLATE] = both || engine || !strcmp(word, "translate");
+	ask[DEVICE] = both || !strcmp(word, "device");
+	return ask[INTERP] || ask[TRANSLATE] || ask[DEVICE];
 }
 
 int main(int argc, char **argv)
 {
 	static const char *const words[] = {"ok", "FAILED", "skipped"};
 	unsigned count[3] = {0};
-	bool engine = true, device = access("/dev/kvm", R_OK | W_OK) == 0;
+	bool ask[KVMS];
 
+	choose(access("/dev/kvm", R_OK | W_OK) == 0 ? "both" : "engine", ask);
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	for (int i = 1; i < argc; i++) {
 		enum verdict v;
@@ -370,12 +408,13 @@ int main(int argc, char **argv)
 			continue;
 		}
 		if (!strcmp(argv[i], "--kvm") && i + 1 < argc) {
-			i++;
-			engine = strcmp(argv[i], "device") != 0;
-			device = strcmp(argv[i], "engine") != 0;
+			if (!choose(argv[++i], ask)) {
+				fprintf(stderr, "guests: %s: not a KVM (engine, interp, translate, device, both)\n", argv[i]);
+				return 1;
+			}
 			continue;
 		}
-		v = one(argv[i], engine, device);
+		v = one(argv[i], ask);
 		count[v]++;
 		printf("%-40s %s\n", argv[i], words[v]);
 	}

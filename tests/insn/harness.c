@@ -105,7 +105,7 @@ static void on_signal(int sig, siginfo_t *info, void *context)
 		enter(context);
 	} else if (host.running) {
 		leave(context, sig);
-	} else {
+	} else if (!guest_signal(sig, context)) {
 		signal(sig, SIG_DFL);
 	}
 }
@@ -129,6 +129,8 @@ static bool in_own(u64 a)
 
 	if ((a >= T_CODE_VA && a < T_CODE_VA + T_CODE_SIZE) || (a >= T_DATA_VA && a < T_DATA_VA + T_DATA_SIZE))
 		return false;
+	if ((a >= ENG_CODE_RX && a < ENG_CODE_RW + ENG_CODE_SIZE) || a >= ENG_TT_BASE)
+		return a < ENG_TOP;
 	if ((a >= ENG_VM_BASE && a < ENG_ATTR_BASE + ENG_ATTR_SIZE) || (a >= ENG_RAM_BASE && a < ENG_RAM_BASE + BIT64(30)))
 		return true;
 	return (a >= 0x3ff000 && a < 0x400000 + margin) || (a >= heap - margin && a < heap + margin);

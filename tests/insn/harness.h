@@ -75,7 +75,8 @@ void harness_generate_block(struct insn_case *c, u64 *rnd, bool (*want)(const st
 bool harness_unsafe(const struct insn_result *guest);
 
 void harness_run_host(const struct insn_case *c, struct insn_result *r);
-enum harness_mode { HARNESS_STEP, HARNESS_BLOCK };
+/* TRANSLATE: as a block, several times, so that the translator gets at it. */
+enum harness_mode { HARNESS_STEP, HARNESS_BLOCK, HARNESS_TRANSLATE };
 void harness_run_interp(const struct insn_case *c, struct insn_result *r, enum harness_mode mode);
 
 /* Both memories, for comparison and for making them equal again. */

@@ -1,11 +1,17 @@
 /* The interpreter's side: a vCPU in 64-bit or compatibility mode at CPL 3, real page tables. Built like the engine. */
+#include <signal.h>
 #include <sys/mman.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "engine/cpu/cpu.h"
+#include "engine/cpu/fpu.h"
 #include "engine/cpu/run.h"
 #include "engine/interp/interp.h"
 #include "engine/lib/lib.h"
+#include "engine/main.h"
+#include "engine/translate/stress.h"
+#include "engine/translate/tr.h"
 #include "engine/vm.h"
 #include "kvm/chan.h"
 #include "tests/insn/harness_guest.h"
@@ -41,6 +47,7 @@ static bool map(u64 at, u64 size)
 static bool map_arenas(void)
 {
 	return map(ENG_VM_BASE, 0x10000000) && map(ENG_VCPU_BASE, ENG_VCPU_STRIDE) && map(ENG_ICACHE_BASE, ENG_ICACHE_SIZE) &&
+	       map(ENG_TCACHE_BASE, ENG_TCACHE_SIZE) &&
 	       map(ENG_ATTR_BASE, ENG_ATTR_SIZE) && map(ENG_RAM_BASE, RAM_SIZE);
 }
 
@@ -131,7 +138,18 @@ bool guest_init(void)
 	long_mode_user(cpu);
 	cpu_update_mode(cpu);
 	mmu_set_cr3(cpu, cpu->cr3, false);
+	if (!tr_stress_parse(getenv("DOPPEL_TR_STRESS")) || stub_init() < 0 || !tr_init() || !tr_vcpu_start(cpu)) {
+		printf("harness: the translator does not start\n");
+		return false;
+	}
 	return true;
+}
+
+bool guest_signal(int sig, void *ucontext)
+{
+	struct vcpu *cpu = the_vcpu();
+
+	return (sig == SIGFPE && cpu->vecexec && vec_handle_sigfpe(cpu, ucontext)) || tr_handle_fault(cpu, ucontext);
 }
 
 static __attribute__((noinline)) void execute(struct vcpu *cpu, enum harness_mode mode, u64 start)
@@ -149,10 +167,14 @@ static __attribute__((noinline)) void execute(struct vcpu *cpu, enum harness_mod
 	for (;;) {
 		cpu->shadow = SHADOW_NONE;
 		cpu->chan->attention = 0;
+		cpu->chan->calm = 1;
 		if (cpu->late_size)
 			code_invalidate(cpu->late_gpa, cpu->late_size);
 		cpu->late_size = 0;
-		interp_run(cpu);
+		if (mode == HARNESS_TRANSLATE)
+			tr_run(cpu);
+		else
+			interp_run(cpu);
 	}
 }
 
@@ -219,9 +241,11 @@ void harness_run_interp(const struct insn_case *c, struct insn_result *r, enum h
 {
 	struct vcpu *cpu = the_vcpu();
 	u64 end = c->before.rip + c->len;
-	bool block = mode == HARNESS_BLOCK;
+	bool block = mode != HARNESS_STEP;
 
 	load_case(cpu, c, block);
+	if (mode == HARNESS_TRANSLATE)
+		__asm__ volatile("wrgsbase %0" : : "r"(cpu)); /* host cases leave it 0 */
 	execute_guarded(cpu, mode, c->before.rip);
 	save_result(cpu, r);
 	r->wrote_code = c->count > 1 && wrote_code(c);

@@ -6,5 +6,7 @@
 
 bool guest_init(void);
 u8 *guest_code(void);
+/* A signal in translated code or in a vector stub: arranged that the guest goes on. */
+bool guest_signal(int sig, void *ucontext);
 
 #endif

@@ -1,5 +1,5 @@
 /*
- * insn_int [--count N] [--seed S] [--seconds T] [--mode 64|32|blocks]: random integer instructions, and programs of them,
+ * insn_int [--count N] [--seed S] [--seconds T] [--mode 64|32|blocks|translate]: random integer instructions, and programs of them,
  * against the host CPU. Without --count and --seconds: DEFAULT_COUNT of each kind, or fewer on a slow machine; the cases are
  * the same ones everywhere.
  */
@@ -25,8 +25,8 @@ static const u16 included[] = {
 #define DEFAULT_MS    9000
 #define NO_LIMIT      ~0ull
 
-enum kind { KIND_64, KIND_32, KIND_BLOCKS, KINDS };
-static const char *const kind_name[KINDS] = {"64", "32", "blocks"};
+enum kind { KIND_64, KIND_32, KIND_BLOCKS, KIND_TRANSLATE, KINDS };
+static const char *const kind_name[KINDS] = {"64", "32", "blocks", "translate"};
 
 /* How often each instruction has been tried: rare encodings must not be crowded out. */
 static u32 seen[INSN_COUNT];
@@ -112,13 +112,13 @@ static void next_case(enum kind kind, u64 n, u64 *rnd)
 {
 	static struct insn_case c;
 
-	compat = c.compat = kind == KIND_32 || (kind == KIND_BLOCKS && n / 4 & 1);
+	compat = c.compat = kind == KIND_32 || (kind >= KIND_BLOCKS && n / 4 & 1);
 	total++;
-	if (kind == KIND_BLOCKS) {
+	if (kind >= KIND_BLOCKS) {
 		harness_generate_block(&c, rnd, want_in_block);
 		for (unsigned i = 0; i < c.count; i++)
 			seen[c.prog[i].in.id]++;
-		one(&c, HARNESS_BLOCK);
+		one(&c, kind == KIND_BLOCKS ? HARNESS_BLOCK : HARNESS_TRANSLATE);
 	} else {
 		harness_generate(&c, rnd, want);
 		seen[c.in.id]++;

@@ -1,4 +1,5 @@
 /* Fakes of the rooms around the MMU. */
+#include "engine/translate/tr.h"
 #include <stdio.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -116,3 +117,11 @@ struct vcpu *fake_start(void)
 	assert_int_equal(mmu_set_region(&fake.vm, &r, fake_fd(FAKE_RAM), 0), 0);
 	return &vcpu;
 }
+
+/* No translator here. */
+void tr_tlb_reset(struct vcpu *cpu) { (void)cpu; }
+void tr_tlb_low_changed(struct vcpu *cpu) { (void)cpu; }
+void tr_tlb_high_changed(struct vcpu *cpu) { (void)cpu; }
+void tr_tlb_drop_range(struct vcpu *cpu) { (void)cpu; }
+void tr_tlb_drop_page(struct vcpu *cpu, u64 a) { (void)cpu; (void)a; }
+void tr_tlb_drop_writes(struct vcpu *cpu, u64 gpa) { (void)cpu; (void)gpa; }

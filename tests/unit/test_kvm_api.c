@@ -929,7 +929,9 @@ int main(int argc, char **argv)
 
 	if (argc > 1)
 		cmocka_set_test_filter(argv[1]);
-	failed = cmocka_run_group_tests_name("engine", all, NULL, NULL);
+	failed = cmocka_run_group_tests_name("engine, interpreter", all, NULL, NULL);
+	choice = KVM_CHOICE_TRANSLATE;
+	failed += cmocka_run_group_tests_name("engine, translator", all, NULL, NULL);
 
 	if (device_usable()) {
 		choice = KVM_CHOICE_KVM;

@@ -275,7 +275,7 @@ static void pdptes(void **s)
 	} cases[] = {
 		{0, true}, {0x1001, true}, {0x1001 | 0x18, true}, {0x1001 | 0xe00, true}, {0x1003, false}, {0x1005, false},
 		{0x1021, false}, {0x1041, false}, {0x1081, false}, {0x1101, false}, {0x1001 | NX, false},
-		{0x1001 | BIT64(41), true}, {0x1001 | BIT64(42), false}, {0x1001 | BIT64(52), false}, {0x1fe | NX, true},
+		{0x1001 | BIT64(39), true}, {0x1001 | BIT64(40), false}, {0x1001 | BIT64(52), false}, {0x1fe | NX, true},
 	};
 	struct vcpu *cpu = fake_start();
 

@@ -13,7 +13,9 @@
 #include "engine/irqchip/irqchip.h"
 #include "engine/irqchip/timer.h"
 #include "engine/lib/lib.h"
+#include "engine/main.h"
 #include "engine/mmu/mmu.h"
+#include "engine/translate/tr.h"
 
 #define SPIN 2000 /* pauses before sleeping between requests: an MMIO exit is usually answered in a few us */
 
@@ -66,6 +68,8 @@ static void *vcpu_thread(void *arg)
 	cpu->tid = (int)sys_call(SYS_gettid);
 	if (vtimer_init(cpu) < 0)
 		eng_panic("doppel-engine: cannot make a timer for vCPU %u", cpu->id);
+	if (engine_options()->translate)
+		tr_vcpu_start(cpu);
 	for (;;) {
 		wait_request(c);
 		c->ret = serve(cpu);

@@ -15,6 +15,7 @@
 #include "engine/irqchip/irqchip.h"
 #include "engine/lib/lib.h"
 #include "engine/safepoint.h"
+#include "engine/translate/tr.h"
 #include "kvm/chan.h"
 
 enum next { GO_ON, LEAVE };
@@ -123,7 +124,11 @@ static enum next deliver_interrupts(struct vcpu *cpu)
 
 static enum next take_attention(struct vcpu *cpu)
 {
-	u32 att = __atomic_exchange_n(&cpu->chan->attention, 0, __ATOMIC_SEQ_CST);
+	u32 att = 0;
+
+	/* calm first: who sets attention after the exchange clears it again */
+	__atomic_store_n(&cpu->chan->calm, 1, __ATOMIC_SEQ_CST);
+	att = __atomic_exchange_n(&cpu->chan->attention, 0, __ATOMIC_SEQ_CST);
 
 	if (att & ATT_SAFE) {
 		vcpu_leave_guest(cpu);
@@ -261,7 +266,7 @@ static enum next once(struct vcpu *cpu)
 		code_invalidate(cpu->late_gpa, cpu->late_size);
 		cpu->late_size = 0;
 	}
-	if (c->attention && take_attention(cpu) == LEAVE)
+	if ((c->attention || !c->calm) && take_attention(cpu) == LEAVE)
 		return LEAVE;
 	if (cpu->redelivery.pending)
 		return redeliver(cpu);
@@ -279,7 +284,10 @@ static enum next once(struct vcpu *cpu)
 		return GO_ON;
 	if (careful(cpu))
 		return step(cpu);
-	interp_run(cpu);
+	if (cpu->tr.on)
+		tr_run(cpu);
+	else
+		interp_run(cpu);
 	return GO_ON;
 }
 

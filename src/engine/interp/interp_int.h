@@ -58,6 +58,25 @@ struct icache_vcpu *icache_vcpu(struct vcpu *cpu);
  * the instruction must run by itself. */
 struct iblock *block_find(struct vcpu *cpu, gva_t lin);
 
+/* For the translator, whose blocks hang on the same pages: */
+void icache_lock(void);
+void icache_unlock(void);
+/* Head of the page's list of translated blocks; NULL: no room for another page. */
+u32 *icache_page_blocks_locked(gpa_t page);
+/*
+ * Pages that hold code and are written often are not write-protected: their translated blocks compare their code with
+ * what was translated each time they are entered. SOFT: and take constants from the code itself, which has been seen to change.
+ */
+enum page_mode { PAGE_PROTECTED, PAGE_CHECKED, PAGE_SOFT };
+enum page_mode icache_page_mode(gpa_t page);
+void icache_page_soft_locked(gpa_t page); /* a checked block was not what the page holds now */
+void icache_sweep(void);                  /* now and then: back to PAGE_PROTECTED */
+void icache_page_cover_locked(gpa_t page, gpa_t first, gpa_t last); /* a block covers these bytes */
+typedef void icache_cover_fn(void *arg, gpa_t first, gpa_t last);
+/* translate/cache.c: kills the blocks of the list that overlap; tells keep() of the others. True: there were some. */
+bool tr_invalidate_locked(u32 *list, gpa_t first, gpa_t last, icache_cover_fn *keep, void *arg);
+void tr_flush_locked(void);
+
 /* ---- compile.c ---- */
 void iop_compile(struct vcpu *cpu, const struct insn *in, struct iop *op);
 void iop_compile_error(const struct insn *in, enum insn_error err, struct iop *op);
@@ -74,6 +93,14 @@ int_compiler compile_alu, compile_unary, compile_shift, compile_muldiv, compile_
     compile_sys_far, compile_sys_reg, compile_sys_desc, compile_sys_io, compile_sys_misc;
 
 /* ---- run.c ---- */
+typedef void loop_of_run(struct vcpu *cpu, struct icache_vcpu *ic);
+/* Calls fn; if that unwinds, settles what the interpreter had under way and unwinds further. */
+void interp_guarded(struct vcpu *cpu, loop_of_run *fn);
+bool interp_must_stop(const struct vcpu *cpu);
+/* Inside a guarded function with cpu->icache the second half (no look-ups): one block; one instruction, returns its length. */
+void interp_one_block(struct vcpu *cpu);
+unsigned interp_alone(struct vcpu *cpu);
+
 static inline u64 lookup_tag(const struct vcpu *cpu, u64 rip)
 {
 	return (u64)cpu->mode.key << 32 | cpu->icache->epoch | cpu->tlb.ctx[rip >> 63];

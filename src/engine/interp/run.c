@@ -5,8 +5,10 @@
  * Counting: a handler that leaves a block adds the instructions of the block up to itself. When a fault unwinds out of
  * a block, icache->cur is still set, and RIP says how many had retired.
  */
+#include "engine/cpu/fpu.h"
 #include "engine/cpu/run.h"
 #include "engine/interp/interp_int.h"
+#include "engine/translate/tr.h"
 
 #define EPOCH_ONE  0x1000ull
 #define EPOCH_END  0x100000000ull
@@ -24,6 +26,7 @@ static void forget_lookups(struct icache_vcpu *ic)
 void interp_forget_lookups(struct vcpu *cpu)
 {
 	forget_lookups(icache_vcpu(cpu));
+	tr_forget_targets(cpu);
 }
 
 static unsigned page_bit(gva_t a)
@@ -38,6 +41,7 @@ void interp_forget_page(struct vcpu *cpu, gva_t a)
 
 	if (ic->pages[n >> 6] >> (n & 63) & 1)
 		forget_lookups(ic);
+	tr_forget_page(cpu, a);
 }
 
 static void remember(struct vcpu *cpu, struct icache_vcpu *ic, struct icache_lookup *e, struct iblock *b)
@@ -172,6 +176,11 @@ static bool must_stop(const struct vcpu *cpu, const struct icache_vcpu *ic)
 	       (cpu->irq_window && cpu->rflags & FL_IF);
 }
 
+bool interp_must_stop(const struct vcpu *cpu)
+{
+	return must_stop(cpu, cpu->icache);
+}
+
 static __attribute__((noinline)) void run_blocks(struct vcpu *cpu, struct icache_vcpu *ic)
 {
 	while (!must_stop(cpu, ic)) {
@@ -193,6 +202,38 @@ static __attribute__((noinline)) void step_one(struct vcpu *cpu, struct icache_v
 	ic[1].stepping = true;
 	ic[1].cur = b;
 	b->ops[0].fn(cpu, b->ops);
+}
+
+void interp_one_block(struct vcpu *cpu)
+{
+	struct icache_vcpu *ic = cpu->icache;
+	struct iblock *b = NULL;
+
+	wrap_ip(cpu);
+	check_cs_limit(cpu, 1);
+	cpu->stats.blocks_run++;
+	b = block_find(cpu, code_linear(cpu));
+	if (b && !cpu->mode.flat && cpu->rip + b->bytes - 1 > cpu->seg[SEG_CS].limit)
+		b = NULL;
+	if (!b)
+		b = oneoff_find(cpu, ic - 1, code_linear(cpu));
+	ic->cur = b;
+	b->ops[0].fn(cpu, b->ops);
+}
+
+unsigned interp_alone(struct vcpu *cpu)
+{
+	struct icache_vcpu *ic = cpu->icache;
+	struct iblock *b = NULL;
+	unsigned len = 0;
+
+	wrap_ip(cpu);
+	check_cs_limit(cpu, 1);
+	b = oneoff_find(cpu, ic - 1, code_linear(cpu));
+	len = b->ops[0].len;
+	ic->cur = b;
+	b->ops[0].fn(cpu, b->ops);
+	return len;
 }
 
 /* The address by which op uses the stack segment, if it does. The instruction has changed nothing yet. */
@@ -222,13 +263,17 @@ static bool stack_address(const struct vcpu *cpu, const struct iop *op, u64 *a)
 }
 
 /* Whether the explicit operand, in the stack segment, was what faulted. */
-static bool stack_operand(const struct vcpu *cpu, const struct iop *op)
+static bool stack_operand(struct vcpu *cpu, const struct iop *op)
 {
 	u64 a = iop_ea_offset(cpu, op);
 
 	if (op->desc->id >= INSN_BT && op->desc->id <= INSN_BTC) /* a bit offset in a register reaches anywhere */
 		return true;
-	if (op->desc->id == INSN_CMPXCHG16B && a & 15) /* alignment is checked first */
+	/* alignment is checked first */
+	if (op->desc->id == INSN_CMPXCHG16B && a & 15)
+		return false;
+	if (op->desc->cls == IC_SSE && op->desc->attr & (IA_ALIGN16 | IA_ALIGN_ANY) && a & 15 &&
+	    !(op->desc->feature == FEAT_SHA && vec_state(cpu)->amd))
 		return false;
 	return !is_canonical(a);
 }
@@ -241,6 +286,14 @@ static void fix_stack_fault(struct vcpu *cpu, const struct iop *op)
 
 	if (!e->pending || e->vector != EXC_GP || e->error || !cpu->mode.long64 || !op->desc)
 		return;
+	if (op->has_mem && (op->desc->id == INSN_PUSH || op->desc->id == INSN_CALL)) { /* they read it first */
+		u64 at = iop_ea_offset(cpu, op) + (op->flags & IOP_SEGBASE ? cpu->seg[op->seg].base : 0);
+
+		if (!is_canonical(at)) {
+			e->vector = op->seg == SEG_SS ? EXC_SS : EXC_GP;
+			return;
+		}
+	}
 	if ((stack_address(cpu, op, &a) && !is_canonical(a)) ||
 	    (op->has_mem && op->seg == SEG_SS && stack_operand(cpu, op)))
 		e->vector = EXC_SS;
@@ -276,9 +329,7 @@ static _Noreturn __attribute__((noinline)) void unwind_further(struct vcpu *cpu)
 	__builtin_longjmp(cpu->unwind, 1);
 }
 
-typedef void loop_of_run(struct vcpu *cpu, struct icache_vcpu *ic);
-
-static __attribute__((noinline)) void guarded(struct vcpu *cpu, loop_of_run *fn)
+__attribute__((noinline)) void interp_guarded(struct vcpu *cpu, loop_of_run *fn)
 {
 	struct icache_vcpu *ic = icache_vcpu(cpu);
 	void *outer[ARRAY_SIZE(cpu->unwind)];
@@ -305,10 +356,10 @@ static __attribute__((noinline)) void guarded(struct vcpu *cpu, loop_of_run *fn)
 
 void interp_run(struct vcpu *cpu)
 {
-	guarded(cpu, run_blocks);
+	interp_guarded(cpu, run_blocks);
 }
 
 void interp_step(struct vcpu *cpu)
 {
-	guarded(cpu, step_one);
+	interp_guarded(cpu, step_one);
 }

@@ -1,5 +1,5 @@
 /*
- * The instruction table's encoding columns, private to table.c, decode.c, operand.c and format.c.
+ * The instruction table's encoding columns, private to table.c, decode.c, operand.c, format.c and the re-encoder.
  *
  * Operands are written in the notation of SDM 2D appendix A: a capital letter for the place (E: ModRM.rm
  * register or memory, G: ModRM.reg, ...) and lower case for the size (b 1, w 2, d 4, q 8, dq 16, qq 32, v

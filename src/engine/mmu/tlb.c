@@ -1,6 +1,7 @@
 /* The software TLB: contexts, installing, dropping. See tlb.h for the scheme. */
 #include "engine/interp/interp.h"
 #include "engine/mmu/mmu_int.h"
+#include "engine/translate/tr.h"
 
 #define PCID_SLOTS 64
 #define NO_PCID    0xffff
@@ -18,6 +19,7 @@ static void drop_everything(struct vcpu *cpu)
 	memset(t->as.large_1g, 0, sizeof(t->as.large_1g));
 	t->as.high_nonglobal = false;
 	t->as.next = 1;
+	tr_tlb_reset(cpu);
 	interp_forget_lookups(cpu); /* their tags hold context numbers, which are now used anew */
 }
 
@@ -55,6 +57,22 @@ static void renew_low(struct vcpu *cpu)
 	t->as.pcid_ctx[pcid % PCID_SLOTS] = c;
 }
 
+/* The address tables of translated code follow the contexts. */
+static void contexts_changed(struct vcpu *cpu)
+{
+	const u64 *ctx = cpu->tlb.ctx;
+	u64 *seen = cpu->tr.seen_ctx;
+
+	if (ctx[1] != seen[1]) {
+		seen[1] = ctx[1];
+		tr_tlb_high_changed(cpu);
+	}
+	if (ctx[0] != seen[0]) {
+		seen[0] = ctx[0];
+		tr_tlb_low_changed(cpu);
+	}
+}
+
 void mmu_reset(struct vcpu *cpu)
 {
 	drop_everything(cpu);
@@ -72,6 +90,7 @@ void mmu_flush_all(struct vcpu *cpu)
 	memset(t->as.large_1g, 0, sizeof(t->as.large_1g));
 	renew_high(cpu);
 	renew_low(cpu);
+	contexts_changed(cpu);
 }
 
 void mmu_flush_nonglobal(struct vcpu *cpu)
@@ -80,6 +99,7 @@ void mmu_flush_nonglobal(struct vcpu *cpu)
 	if (cpu->tlb.as.high_nonglobal)
 		renew_high(cpu);
 	renew_low(cpu);
+	contexts_changed(cpu);
 }
 
 void mmu_set_cr3(struct vcpu *cpu, u64 cr3, bool noflush)
@@ -93,14 +113,16 @@ void mmu_set_cr3(struct vcpu *cpu, u64 cr3, bool noflush)
 		renew_high(cpu);
 	if (noflush && t->as.pcid_tag[pcid % PCID_SLOTS] == pcid) {
 		t->ctx[0] = t->as.pcid_ctx[pcid % PCID_SLOTS];
-		return;
+	} else {
+		cpu->stats.tlb_flushes++;
+		renew_low(cpu);
 	}
-	cpu->stats.tlb_flushes++;
-	renew_low(cpu);
+	contexts_changed(cpu);
 }
 
 static void drop_page(struct vcpu *cpu, gva_t a)
 {
+	tr_tlb_drop_page(cpu, a);
 	for (unsigned i = 0; i < MMU_IDX_COUNT; i++) {
 		struct tlb_entry *e = &cpu->tlb.e[i][tlb_index(a)];
 
@@ -111,6 +133,7 @@ static void drop_page(struct vcpu *cpu, gva_t a)
 /* All pieces of a large page: entries whose address lies in its range. */
 static void drop_range(struct vcpu *cpu, gva_t base, u64 size)
 {
+	tr_tlb_drop_range(cpu);
 	for (unsigned i = 0; i < MMU_IDX_COUNT; i++) {
 		for (unsigned j = 0; j < TLB_SIZE; j++) {
 			struct tlb_entry *e = &cpu->tlb.e[i][j];
@@ -207,6 +230,7 @@ void tlb_install(struct vcpu *cpu, gva_t a, const struct walk *w, enum access_ty
 /* The page has code now, or its log was read: nobody may write it without the slow path. gpa ~0: any page. */
 void tlb_drop_writes(struct vcpu *cpu, gpa_t gpa)
 {
+	tr_tlb_drop_writes(cpu, gpa);
 	for (unsigned i = 0; i < MMU_IDX_COUNT; i++) {
 		for (unsigned j = 0; j < TLB_SIZE; j++) {
 			struct tlb_entry *e = &cpu->tlb.e[i][j];

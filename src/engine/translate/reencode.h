@@ -30,6 +30,8 @@ bool insn_has_high8(const struct insn *in);
  * segment and address-size prefixes go. Implicit operands (rAX of MUL, CL of a shift, ...) stay what the host's instruction has. Immediates are copied.
  * 32-bit forms that 64-bit mode lacks are emitted in their other form (INC r: FF /0). VEX forms stay VEX.
  * With 8-bit operands SPL BPL SIL DIL and r8b.. come out right whatever map says.
+ * BT BTS BTR BTC m, r reach beyond *m by what r says, as the host's instruction does: the caller adds the offset's upper part
+ * to the address and maps r to a register with the lower part. A NOP of any form becomes the one byte; LEA is given *m as any other.
  * False: it cannot be expressed (high8 with a register that needs REX, a form we do not know); nothing was emitted.
  */
 bool reencode(struct emit *e, const struct insn *in, const u8 map[16], const struct hostmem *m);

@@ -1,0 +1,112 @@
+/*
+ * File system device (Virtio 1.2, 5.11): a tag, a queue for requests that must not wait (hiprio) and one for all others. The
+ * requests are FUSE messages and another process answers them (vhost_user.h); of FUSE only the error is spoken here, for the
+ * time when that process is gone.
+ */
+#include "devices/virtio_fs.h"
+
+#include <linux/fuse.h>
+#include <linux/virtio_fs.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/base.h"
+#include "devices/vhost_user.h"
+
+enum { CLASS_OTHER = 0x018000 /* mass storage, other */, QUEUES = 2, QUEUE_SIZE = VIRTQ_SIZE_MAX };
+
+struct virtio_fs {
+	struct virtio v;
+	struct virtio_pci *pci;
+	struct vhost_user *server;
+	struct virtio_fs_config space;
+	char name[64];
+};
+
+static struct virtio_fs *fs_of(struct virtio *v)
+{
+	return container_of(v, struct virtio_fs, v);
+}
+
+static u32 fs_fail(struct virtio *v, unsigned queue, const struct virtq_chain *c)
+{
+	struct fuse_in_header in;
+	struct fuse_out_header out = {.len = sizeof(out), .error = -ENOTCONN};
+
+	if (!chain_read(c, 0, &in, sizeof(in)))
+		return 0;
+	out.unique = in.unique;
+	return chain_write(c, 0, &out, sizeof(out)) ? sizeof(out) : 0;
+}
+
+static void fs_notify(struct virtio *v, unsigned queue)
+{
+	vhost_user_notify(fs_of(v)->server, queue);
+}
+
+static void fs_activate(struct virtio *v)
+{
+	vhost_user_activate(fs_of(v)->server);
+}
+
+static bool fs_reset_queues(struct virtio *v)
+{
+	return vhost_user_reset(fs_of(v)->server);
+}
+
+static const struct virtio_ops fs_ops = {.name = "virtio-fs",
+					 .id = VIRTIO_ID_FS,
+					 .pci_class = CLASS_OTHER,
+					 .notify = fs_notify,
+					 .activate = fs_activate,
+					 .reset = fs_reset_queues};
+
+/* ---- lifecycle ---- */
+static void fs_reset(struct device *d)
+{
+	virtio_pci_reset(virtio_pci_of_device(d));
+}
+
+static void fs_free(struct virtio_fs *f)
+{
+	vhost_user_destroy(f->server);
+	virtio_fini(&f->v);
+	free(f);
+}
+
+static void fs_destroy(struct device *d)
+{
+	struct virtio_fs *f = fs_of(virtio_of_device(d));
+
+	virtio_pci_destroy(f->pci);
+	fs_free(f);
+}
+
+static const struct device_class fs_class = {.name = "virtio-fs", .reset = fs_reset, .destroy = fs_destroy};
+
+int virtio_fs_create(struct machine *m, struct pci_host *h, const char *tag, int sock, struct err *e)
+{
+	struct virtio_fs *f = calloc(1, sizeof(*f));
+	struct vhost_user_options o = {.sock = sock, .n_queues = QUEUES, .queue_size = QUEUE_SIZE, .fail = fs_fail};
+
+	if (!f)
+		return err_set(e, ENOMEM, "virtio-fs: no memory");
+	snprintf(f->name, sizeof(f->name), "shared folder %s", tag);
+	o.name = f->name;
+	memcpy(f->space.tag, tag, strnlen(tag, sizeof(f->space.tag))); /* not terminated when it is full (5.11.4) */
+	f->space.num_request_queues = QUEUES - 1;
+	virtio_init(&f->v, m, &fs_ops, 0, QUEUES, QUEUE_SIZE);
+	virtio_set_config(&f->v, &f->space, NULL, sizeof(f->space));
+	int ret = vhost_user_create(m, &o, &f->server, e);
+
+	if (!ret) {
+		vhost_user_attach(f->server, &f->v);
+		ret = virtio_pci_create(&f->v, h, -1, &fs_class, &f->pci);
+	}
+	if (ret) {
+		fs_free(f);
+		return err_set(e, -ret, "virtio-fs: %s", strerror(-ret));
+	}
+	return 0;
+}

@@ -1,0 +1,221 @@
+/* One translation in the making: decodes from a place in a guest page on and has each instruction emitted. */
+#include "engine/translate/tr_int.h"
+
+#define JRCXZ_REACH 126
+
+/* ---- sites and islands ---- */
+
+struct tr_site *build_site(struct build *b, enum site_kind kind)
+{
+	struct tr_site *s = NULL;
+
+	if (b->nsites == b->max_sites) {
+		b->full = true;
+		return b->site; /* overwritten; the block is given up */
+	}
+	s = &b->site[b->nsites++];
+	*s = (struct tr_site){.kind = kind, .goff = (u16)b->page_off, .x87_op = b->x87_op, .x87_off = b->x87_off};
+	return s;
+}
+
+u32 site_number(const struct build *b, const struct tr_site *s)
+{
+	return b->b->first_site + (u32)(s - b->site);
+}
+
+void build_leave(struct build *b, u32 site)
+{
+	emit_mov_imm(&b->e, S1, site);
+	emit_jmp(&b->e, (u64)tr_leave);
+}
+
+static void islands_here(struct build *b)
+{
+	u32 written = b->e.written; /* what is done here is off the path */
+
+	for (unsigned i = 0; i < b->npending; i++) {
+		emit_short_here(&b->e, b->pending[i].place);
+		build_leave(b, site_number(b, b->pending[i].site));
+		b->pending[i].site->island = (u32)emit_here(&b->e);
+	}
+	b->npending = 0;
+	b->e.written = written;
+}
+
+void build_islands(struct build *b)
+{
+	u8 *over = NULL;
+
+	if (!b->npending)
+		return;
+	over = emit_jmp_short(&b->e);
+	islands_here(b);
+	emit_short_here(&b->e, over);
+}
+
+void build_islands_after_jump(struct build *b)
+{
+	islands_here(b);
+}
+
+void build_pending(struct build *b, struct tr_site *s)
+{
+	if (b->npending == ARRAY_SIZE(b->pending)) { /* build_room() sees to it that this does not happen */
+		b->full = true;
+		return;
+	}
+	b->pending[b->npending].place = emit_jrcxz(&b->e);
+	b->pending[b->npending].site = s;
+	b->npending++;
+}
+
+void build_room(struct build *b, unsigned bytes)
+{
+	/* later ones are at least an island's length further on */
+	if (b->npending && b->e.p + bytes + 2 - b->pending[0].place > JRCXZ_REACH)
+		build_islands(b);
+}
+
+/* ---- what is translated how ---- */
+
+static bool mode_allows(const struct build *b, const struct insn *in)
+{
+	const struct insn_desc *d = in->desc;
+	const struct cpu_mode *m = &b->cpu->mode;
+
+	if (d->feature != FEAT_NONE && !cpu_has(b->cpu, d->feature))
+		return false;
+	/* VPEXTRQ and VPINSRQ: AMD does not ignore W outside 64-bit mode, and here it would count */
+	if (in->map == 3 && (in->opcode == 0x16 || in->opcode == 0x22) && in->prefixes & PFX_VEX && in->rex & 8 && !b->mode64)
+		return false;
+	switch (d->cls) {
+	case IC_INT:
+		return true;
+	case IC_SSE:
+		return m->sse_ok;
+	case IC_AVX:
+		return m->avx_ok;
+	case IC_X87:
+		return m->fpu_ok && x87_native(in);
+	case IC_MMX:
+		return m->fpu_ok && m->sse_ok;
+	default:
+		return false;
+	}
+}
+
+static void emit_insn(struct build *b)
+{
+	const struct insn *in = &b->in;
+	bool last = insn_ends_block(in);
+
+	if (in->desc->attr & IA_BRANCH)
+		gen_x87_flush(b);
+	b->emulated = false;
+	if (mode_allows(b, in) && (gen_soft(b) || gen_branch(b) || gen_stack(b) || gen_lea(b) || gen_data(b)))
+		return;
+	gen_emulate(b);
+	if (last)
+		b->ended = true;
+}
+
+static void note_insn(struct build *b)
+{
+	b->insn_host[b->n] = (u32)emit_here(&b->e);
+	b->insn_waits[b->n] = b->x87_op != 0;
+}
+
+/* Every site learns where its next instruction begins. */
+static void set_resumes(struct build *b, bool falls)
+{
+	for (u32 i = 0; i < b->nsites; i++) {
+		struct tr_site *s = &b->site[i];
+
+		s->block = (u32)(b->b - tb_at(0));
+		for (unsigned k = 0; k + 1 <= b->n; k++)
+			if (b->insn_off[k] == s->goff)
+				s->resume = (k + 1 < b->n || falls) && !b->no_resume[k + 1] ? b->insn_host[k + 1] : 0;
+	}
+}
+
+static const u8 nop5[] = {0x0f, 0x1f, 0x44, 0x00, 0x00};
+
+void build_entry(struct build *b)
+{
+	u32 start_off = b->insn_off[0];
+
+	emit_align(&b->e, 8);
+	b->b->enter = (u32)emit_here(&b->e);
+	{
+		struct hostmem target = MEM_VCPU(tr.target), va = MEM_VCPU(tr.page_va), back = mem_at(S0, -(s32)start_off);
+
+		emit_load(&b->e, S0, &target, 8);
+		if (start_off)
+			emit_lea(&b->e, S0, &back, 8);
+		emit_store(&b->e, &va, S0, 8);
+	}
+	emit_align(&b->e, 8); /* killing a block replaces this NOP by a jump, at once */
+	b->b->body = (u32)emit_here(&b->e);
+	emit_bytes(&b->e, nop5, sizeof(nop5));
+}
+
+static void emit_dead_stub(struct build *b, u32 start_off)
+{
+	struct tr_site *s = NULL;
+
+	b->page_off = start_off;
+	s = build_site(b, SITE_DEAD);
+	b->b->dead_stub = (u32)emit_here(&b->e);
+	build_leave(b, site_number(b, s));
+}
+
+bool build_block(struct build *b, gpa_t gpa)
+{
+	gpa_t page = gpa & PAGE_MASK;
+	u32 start = (u32)(gpa & ~PAGE_MASK);
+	bool falls = true;
+
+	b->page_off = start;
+	if (b->checked)
+		check_snapshot(b, gpa);
+	scan_block(b, page);
+	if (!b->total)
+		return false;
+	b->b->begin = (u32)emit_here(&b->e);
+	if (!b->checked)
+		build_entry(b);
+	while (!b->ended && b->n < b->total && !b->full) {
+		b->in = b->code[b->n];
+		build_room(b, 48);
+		note_insn(b);
+		if (b->label[b->n]) {
+			hold_drop(b);
+			b->s1_guest = INSN_NO_REG;
+		}
+		if (b->label[b->n] & LABEL_BACKWARD && !b->checked)
+			gen_loop_head(b);
+		emit_insn(b);
+		hold_after_insn(b);
+		b->n++;
+		b->page_off += b->in.len;
+		if (b->checked && b->emulated)
+			b->total = b->n;
+	}
+	note_insn(b);
+	falls = !b->ended;
+	if (falls) {
+		gen_x87_flush(b);
+		gen_next(b);
+	}
+	b->ended = true;
+	build_islands_after_jump(b);
+	gen_exits(b);
+	b->b->bytes = (u16)(b->page_off - start);
+	emit_dead_stub(b, start);
+	if (b->checked)
+		gen_check(b, b->b->bytes, b->insn_host[0]);
+	set_resumes(b, falls);
+	b->b->ninsns = (u16)b->n;
+	b->b->end = (u32)emit_here(&b->e);
+	return !b->full && !b->e.full;
+}

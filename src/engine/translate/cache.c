@@ -1,0 +1,362 @@
+/*
+ * The cache of translated blocks, shared by all vCPUs. Numbers instead of pointers: code holds 32-bit constants. Looking up
+ * takes no lock; all else runs under the lock of the interpreter's cache (block.c), whose pages it shares, so that one
+ * write invalidates both.
+ *
+ * A block dies by one store: its body begins with a jump out. Chains and jump caches that lead to it are mended
+ * when they are followed. Memory is used anew only after a flush of the whole cache, at a safe point.
+ */
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "engine/lib/lib.h"
+#include "engine/translate/stress.h"
+#include "engine/translate/tr_int.h"
+#include "engine/interp/stub.h"
+
+#define HASH_BITS  16
+#define MAX_BLOCKS 0x100000u
+#define MAX_SITES  0x900000u
+#define BLOCK_CODE 16384 /* at most so much code in a block */
+#define BLOCK_SITES (TR_MAX_INSNS * 5 + 8)
+
+#define HEAD_SIZE   0x100000ull
+#define BLOCKS_AT   (ENG_TCACHE_BASE + HEAD_SIZE)
+#define SITES_AT    (BLOCKS_AT + (u64)MAX_BLOCKS * sizeof(struct tblock))
+#define EMU_AT      (SITES_AT + (u64)MAX_SITES * sizeof(struct tr_site))
+#define EMU_END     (ENG_TCACHE_BASE + ENG_TCACHE_SIZE)
+
+#define CODE_RX     (ENG_CODE_RX + STUB_REGION)
+#define CODE_RW     (ENG_CODE_RW + STUB_REGION)
+#define CODE_LIMIT  TR_CODE_SIZE
+
+struct tcache {
+	u32 nblocks; /* entry 0 stays empty */
+	u32 nsites;
+	u64 code_used, emu_used;
+	u64 kills;
+	bool ready;
+	u32 hash[1u << HASH_BITS];
+};
+
+_Static_assert(sizeof(struct tcache) <= HEAD_SIZE, "header fits");
+_Static_assert(EMU_AT + (64ull << 20) < EMU_END, "arena holds all");
+
+static struct tcache *cache(void)
+{
+	return (struct tcache *)ENG_TCACHE_BASE;
+}
+
+struct tblock *tb_at(u32 n)
+{
+	return (struct tblock *)BLOCKS_AT + n;
+}
+
+struct tr_site *site_at(u32 n)
+{
+	return (struct tr_site *)SITES_AT + n;
+}
+
+/* RORX: page numbers without touching the flags. */
+static bool host_has_bmi2(void)
+{
+	u32 a = 7, b = 0, c = 0, d = 0;
+
+	__asm__ volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
+	return b >> 8 & 1;
+}
+
+bool tr_init(void)
+{
+	int fd = (int)sys_call(SYS_memfd_create, "code", 0);
+	long a = 0, b = 0;
+
+	if (!host_has_bmi2() || fd < 0)
+		return false;
+	if (sys_call(SYS_ftruncate, fd, CODE_LIMIT) < 0)
+		return false;
+	a = sys_call(SYS_mmap, CODE_RX, CODE_LIMIT, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_FIXED_NOREPLACE, fd, 0);
+	b = sys_call(SYS_mmap, CODE_RW, CODE_LIMIT, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED_NOREPLACE, fd, 0);
+	sys_call(SYS_close, fd);
+	if (a != (long)CODE_RX || b != (long)CODE_RW)
+		return false;
+	cache()->nblocks = 1;
+	cache()->ready = true;
+	return true;
+}
+
+bool tr_available(void)
+{
+	return cache()->ready;
+}
+
+u64 tr_kill_count(void)
+{
+	return __atomic_load_n(&cache()->kills, __ATOMIC_ACQUIRE);
+}
+
+/* ---- looking up ---- */
+
+static u32 *bucket(gpa_t gpa, u32 key)
+{
+	u64 h = (gpa ^ (u64)key << 24) * 0x9e3779b97f4a7c15ull;
+
+	return &cache()->hash[h >> (64 - HASH_BITS)];
+}
+
+struct tblock *tb_find(gpa_t gpa, u32 key)
+{
+	u32 n = __atomic_load_n(bucket(gpa, key), __ATOMIC_ACQUIRE);
+
+	while (n) {
+		struct tblock *b = tb_at(n);
+
+		if (b->gpa == gpa && b->key == key && !__atomic_load_n(&b->dead, __ATOMIC_RELAXED))
+			return b;
+		n = __atomic_load_n(&b->hash_next, __ATOMIC_ACQUIRE);
+	}
+	return NULL;
+}
+
+/* Blocks lie in the order of their code. */
+struct tblock *tb_of_code(u64 host)
+{
+	u32 lo = 1, hi = __atomic_load_n(&cache()->nblocks, __ATOMIC_ACQUIRE);
+
+	if (host < CODE_RX || host >= CODE_RX + CODE_LIMIT)
+		return NULL;
+	while (lo < hi) {
+		u32 mid = lo + (hi - lo) / 2;
+
+		if (tb_at(mid)->end <= host)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo < cache()->nblocks && tb_at(lo)->begin <= host ? tb_at(lo) : NULL;
+}
+
+struct tr_site *site_of_code(u64 host)
+{
+	const struct tblock *b = tb_of_code(host);
+
+	for (u32 i = 0; b && i < b->nsites; i++)
+		if (site_at(b->first_site + i)->at == host)
+			return site_at(b->first_site + i);
+	return NULL;
+}
+
+/* ---- making ---- */
+
+static void begin(struct build *b, struct vcpu *cpu, u32 key)
+{
+	struct tcache *c = cache();
+
+	memset(b, 0, sizeof(*b));
+	b->cpu = cpu;
+	b->key = key;
+	b->s1_guest = INSN_NO_REG;
+	b->idx = cpu->mode.mmu_idx;
+	b->mode64 = cpu->mode.long64;
+	b->b = tb_at(c->nblocks);
+	memset(b->b, 0, sizeof(*b->b));
+	b->b->first_site = c->nsites;
+	b->site = site_at(c->nsites);
+	b->max_sites = BLOCK_SITES;
+	b->e.p = (u8 *)CODE_RW + c->code_used;
+	b->e.end = b->e.p + BLOCK_CODE;
+	b->e.rx = (s64)CODE_RX - (s64)CODE_RW;
+	b->emu = (u8 *)ALIGN_UP(EMU_AT, 64) + c->emu_used;
+	b->emu_end = b->emu + TR_MAX_INSNS * EMU_SIZE;
+}
+
+static bool has_room(void)
+{
+	const struct tcache *c = cache();
+
+	return c->nblocks < MAX_BLOCKS && c->nsites + BLOCK_SITES < MAX_SITES &&
+	       c->code_used + BLOCK_CODE <= tr_stress()->code_size &&
+	       ALIGN_UP(EMU_AT, 64) + c->emu_used + TR_MAX_INSNS * EMU_SIZE <= EMU_END;
+}
+
+static struct tblock *link_locked(struct build *b, gpa_t gpa, u32 *page_list)
+{
+	struct tcache *c = cache();
+	struct tblock *t = b->b;
+	u32 *h = NULL, n = c->nblocks;
+
+	t->gpa = gpa;
+	t->key = b->key;
+	t->nsites = b->nsites;
+	t->page_next = *page_list;
+	*page_list = n;
+	c->code_used = ALIGN_UP(t->end - CODE_RX, 16);
+	c->nsites += b->nsites;
+	c->emu_used = (u64)b->emu - ALIGN_UP(EMU_AT, 64);
+	__atomic_store_n(&c->nblocks, n + 1, __ATOMIC_RELEASE);
+	h = bucket(gpa, b->key);
+	t->hash_next = *h;
+	__atomic_store_n(h, n, __ATOMIC_RELEASE);
+	return t;
+}
+
+static void flush_at_safepoint(struct vm *vm, void *arg)
+{
+	if (has_room())
+		return; /* another vCPU's flush served this one too */
+	code_flush_all();
+	for (u32 i = 0; i < vm->nvcpus; i++)
+		interp_forget_lookups(vm->vcpus[i]);
+}
+
+enum made { MADE, AGAIN, NEVER, FULL };
+
+static enum made make(struct vcpu *cpu, gpa_t gpa, u32 key, struct tblock **out)
+{
+	struct build b;
+	enum made r = MADE;
+	enum page_mode mode = icache_page_mode(gpa & PAGE_MASK);
+	u32 *list = NULL;
+
+	if (mode == PAGE_PROTECTED)
+		mmu_mark_code(cpu, gpa & PAGE_MASK);
+	icache_lock();
+	*out = tb_find(gpa, key);
+	if (*out)
+		goto out;
+	list = icache_page_blocks_locked(gpa & PAGE_MASK);
+	if (!has_room() || !list) {
+		r = FULL;
+	} else if (icache_page_mode(gpa & PAGE_MASK) != mode ||
+		   (mode == PAGE_PROTECTED && !(__atomic_load_n(page_attr(gpa), __ATOMIC_ACQUIRE) & PA_CODE))) {
+		r = AGAIN;
+	} else {
+		begin(&b, cpu, key);
+		b.checked = mode != PAGE_PROTECTED;
+		b.soft = mode == PAGE_SOFT;
+		if (build_block(&b, gpa)) {
+			*out = link_locked(&b, gpa, list);
+			icache_page_cover_locked(gpa & PAGE_MASK, gpa, gpa + b.b->bytes - 1);
+			cpu->stats.tr_blocks++;
+		} else {
+			r = NEVER;
+		}
+	}
+out:
+	icache_unlock();
+	return r;
+}
+
+struct tblock *tb_make(struct vcpu *cpu, gpa_t gpa, u32 key_bits)
+{
+	struct tblock *b = NULL;
+
+	for (;;) {
+		switch (make(cpu, gpa, tr_key(cpu) | key_bits, &b)) {
+		case MADE:
+			return b;
+		case NEVER:
+			return NULL;
+		case FULL:
+			vm_safepoint(cpu->vm, cpu, flush_at_safepoint, NULL);
+			break;
+		case AGAIN:
+			break;
+		}
+	}
+}
+
+void tb_chain(struct tr_site *s, const struct tblock *to)
+{
+	icache_lock();
+	if (!to->dead && s->host)
+		emit_patch_rel32((s64)CODE_RX - (s64)CODE_RW, s->host, to->body);
+	icache_unlock();
+}
+
+void tb_divert(struct tr_site *s, const struct tblock *to)
+{
+	icache_lock();
+	if (!to->dead && s->island)
+		emit_patch_rel32((s64)CODE_RX - (s64)CODE_RW, s->island, to->body);
+	icache_unlock();
+}
+
+/* ---- dropping ---- */
+
+static void kill_locked(struct tblock *b)
+{
+	u32 *p = bucket(b->gpa, b->key), n = (u32)(b - tb_at(0));
+	u64 word = 0;
+	u64 *at = (u64 *)(b->body - CODE_RX + CODE_RW);
+	s32 rel = (s32)(b->dead_stub - (b->body + 5));
+
+	while (*p != n)
+		p = &tb_at(*p)->hash_next;
+	__atomic_store_n(p, b->hash_next, __ATOMIC_RELEASE);
+	__atomic_store_n(&b->dead, true, __ATOMIC_RELEASE);
+	word = (*at & ~0xffffffffffull) | (u64)(u32)rel << 8 | 0xe9;
+	__atomic_store_n(at, word, __ATOMIC_SEQ_CST); /* aligned to 8 */
+	__atomic_fetch_add(&cache()->kills, 1, __ATOMIC_SEQ_CST);
+}
+
+void tb_stale(u32 block)
+{
+	struct tblock *b = tb_at(block);
+	u32 *p = NULL;
+
+	icache_lock();
+	if (!b->dead) {
+		p = icache_page_blocks_locked(b->gpa & PAGE_MASK);
+		while (tb_at(*p) != b)
+			p = &tb_at(*p)->page_next;
+		*p = b->page_next;
+		kill_locked(b);
+		icache_page_soft_locked(b->gpa & PAGE_MASK);
+	}
+	icache_unlock();
+}
+
+/* A loop inside of a dead block would go on for ever. */
+static void kick_others(void)
+{
+	struct vm *vm = the_vm();
+
+	for (u32 i = 0; vm->nvcpus > 1 && i < vm->nvcpus; i++)
+		vcpu_kick(vm->vcpus[i], ATT_IRQ);
+}
+
+bool tr_invalidate_locked(u32 *list, gpa_t first, gpa_t last, icache_cover_fn *keep, void *arg)
+{
+	bool any = false;
+
+	while (*list) {
+		struct tblock *b = tb_at(*list);
+
+		if (b->gpa <= last && b->gpa + b->bytes > first) {
+			*list = b->page_next;
+			kill_locked(b);
+			any = true;
+		} else {
+			keep(arg, b->gpa, b->gpa + b->bytes - 1);
+			list = &b->page_next;
+		}
+	}
+	if (any)
+		kick_others();
+	return any;
+}
+
+void tr_flush_locked(void)
+{
+	struct tcache *c = cache();
+
+	if (!c->ready)
+		return;
+	c->nblocks = 1;
+	c->nsites = 0;
+	c->code_used = c->emu_used = 0;
+	memset(c->hash, 0, sizeof(c->hash));
+	__atomic_fetch_add(&c->kills, 1, __ATOMIC_SEQ_CST);
+}

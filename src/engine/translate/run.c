@@ -1,0 +1,330 @@
+/*
+ * Runs translated code, and does what it cannot: fills address tables, interprets single instructions, finds and makes blocks,
+ * chains them. Code that is cold is interpreted block by block.
+ */
+#include <signal.h>
+#include <sys/syscall.h>
+#include <ucontext.h>
+
+#include "engine/interp/hostop.h"
+#include "engine/lib/lib.h"
+#include "engine/translate/stress.h"
+#include "engine/translate/tr_int.h"
+
+#define ARCH_SET_GS   0x1001
+#define SS_AUTODISARM (1u << 31)
+
+bool tr_mode_ok(const struct vcpu *cpu)
+{
+	const struct cpu_mode *m = &cpu->mode;
+
+	return m->flat && m->pe && !m->vm86 && m->mmu_idx != MMU_USER_AC &&
+	       (m->long64 || (m->code == INSN_MODE_32 && m->stack == 4));
+}
+
+bool tr_vcpu_start(struct vcpu *cpu)
+{
+	stack_t ss = {.ss_sp = (u8 *)cpu + ENG_VCPU_ALTSTACK, .ss_flags = (int)SS_AUTODISARM,
+		      .ss_size = ENG_VCPU_ALTSTACK_SIZE};
+
+	if (!tr_available() || !tt_start(cpu))
+		return false;
+	/* without AUTODISARM the kernel would look whether the guest's stack pointer lies there */
+	if (sys_call(SYS_sigaltstack, &ss, NULL) < 0 || sys_call(SYS_arch_prctl, ARCH_SET_GS, cpu) < 0)
+		return false;
+	jc_start(cpu);
+	cpu->tr.on = true;
+	mmu_flush_all(cpu); /* tables follow the TLB's contexts from here on */
+	return true;
+}
+
+/* ---- interpreting ---- */
+
+static u64 next_rip(const struct vcpu *cpu, u64 rip)
+{
+	return cpu->mode.long64 ? rip : (u32)rip;
+}
+
+static void run_emulated(struct vcpu *cpu, struct iblock *b)
+{
+	cpu->icache->cur = b;
+	b->ops[0].fn(cpu, b->ops);
+}
+
+/* ---- finding code ---- */
+
+static u8 *heat_of(struct vcpu *cpu, gpa_t gpa)
+{
+	return &cpu->tr.heat[(gpa ^ gpa >> 14) & (sizeof(cpu->tr.heat) - 1)];
+}
+
+/* The block at RIP; NULL: cold, or not translatable. Faults as a fetch does. */
+static struct tblock *block_at_rip(struct vcpu *cpu)
+{
+	gva_t lin = code_linear(cpu);
+	gpa_t gpa = mmu_fetch_page(cpu, lin) | (lin & ~PAGE_MASK);
+	struct tblock *t = tb_find(gpa, tr_key(cpu));
+	u8 *heat = NULL;
+
+	if (t)
+		return t;
+	heat = heat_of(cpu, gpa);
+	if (++*heat < tr_stress()->hot && icache_page_mode(gpa & PAGE_MASK) == PAGE_PROTECTED)
+		return NULL;
+	*heat = 0;
+	return tb_make(cpu, gpa, 0);
+}
+
+/* Where to go on at RIP in translated code; 0: not there. */
+static u64 code_at_rip(struct vcpu *cpu)
+{
+	unsigned cls = 0;
+	struct tblock *t = NULL;
+	u64 host = 0;
+
+	if (!tr_mode_ok(cpu))
+		return 0;
+	cpu->tr.target = cpu->rip;
+	cls = tr_jc_class(tr_key(cpu));
+	host = jc_find(cpu, cls, cpu->rip);
+	if (host)
+		return host;
+	t = block_at_rip(cpu);
+	if (!t)
+		return 0;
+	jc_install(cpu, cls, cpu->rip, t->enter);
+	cpu->tr.target = cpu->rip;
+	return t->enter;
+}
+
+/* ---- what translated code came back for; each returns where to go on, 0: the loop decides by RIP ---- */
+
+struct stop {
+	u64 kills; /* when translated code was entered */
+	u32 key;
+};
+
+static bool code_still_good(const struct vcpu *cpu, const struct stop *st)
+{
+	return st->kills == tr_kill_count() && st->key == tr_key(cpu) && !interp_must_stop(cpu);
+}
+
+static u64 resume(struct vcpu *cpu, const struct tr_site *s, const struct stop *st, u64 expected)
+{
+	return s->resume && cpu->rip == expected && code_still_good(cpu, st) ? s->resume : 0;
+}
+
+static u64 interpret_and_resume(struct vcpu *cpu, const struct tr_site *s, const struct stop *st)
+{
+	u32 host = s->resume;
+	struct tr_site copy = {.resume = host};
+	u64 before = cpu->rip;
+	unsigned len = interp_alone(cpu);
+
+	return resume(cpu, &copy, st, next_rip(cpu, before + len));
+}
+
+static gva_t site_address(const struct vcpu *cpu, const struct tr_site *s)
+{
+	u64 a = (u64)(s64)s->disp;
+
+	if (s->base < 16)
+		a += cpu->gpr[s->base];
+	else if (s->base == 16)
+		a += cpu->rip;
+	if (s->index != INSN_NO_REG)
+		a += cpu->gpr[s->index] << s->shift;
+	a = s->asize == 8 ? a : (u32)a;
+	if (s->seg >= SEG_FS)
+		a += cpu->seg[s->seg].base;
+	return cpu->mode.long64 ? a : (u32)a;
+}
+
+/* A look-up for several accesses that no entry can serve: from now on to code with a look-up for each. */
+static u64 leave_group(struct vcpu *cpu, struct tr_site *s, const struct stop *st)
+{
+	const struct tblock *b = tb_at(s->block);
+	gpa_t gpa = (b->gpa & PAGE_MASK) | s->goff;
+	struct tblock *alone = tb_find(gpa, b->key | TR_KEY_ALONE);
+
+	if (!alone)
+		alone = tb_make(cpu, gpa, TR_KEY_ALONE);
+	if (!alone || !code_still_good(cpu, st))
+		return 0;
+	if (!s->x87_op) /* else what it carries must come by here */
+		tb_divert(s, alone);
+	return alone->body;
+}
+
+static bool group_fails(const struct vcpu *cpu, const struct tr_site *s, gva_t a)
+{
+	return s->group && ((a & ~PAGE_MASK) + s->size > PAGE_SIZE || s->write != s->own_write) &&
+	       !(cpu->mode.mmu_idx == MMU_USER_AC);
+}
+
+static u64 on_memory(struct vcpu *cpu, struct tr_site *s, const struct stop *st, bool fault)
+{
+	gva_t a = site_address(cpu, s);
+	enum tt_fill r = tt_fill(cpu, a, s->size, s->write, cpu->mode.mmu_idx);
+
+	cpu->stats.tr_misses++;
+	if (r == TT_FILLED || (r == TT_SAME && !fault))
+		return s->host; /* 0: an earlier look-up is to be repeated; the loop finds a block that does */
+	if (group_fails(cpu, s, a))
+		return leave_group(cpu, s, st);
+	cpu->stats.tr_interpreted++;
+	return interpret_and_resume(cpu, s, st);
+}
+
+static u64 on_emulated(struct vcpu *cpu, const struct tr_site *s, const struct stop *st)
+{
+	u64 expected = next_rip(cpu, cpu->rip + s->emu->bytes);
+	u32 host = s->resume;
+	struct tr_site copy = {.resume = host};
+
+	cpu->stats.tr_emulated++;
+	run_emulated(cpu, s->emu);
+	return resume(cpu, &copy, st, expected);
+}
+
+/* A direct jump within the page. */
+static u64 on_exit(struct vcpu *cpu, struct tr_site *s, const struct stop *st)
+{
+	struct tblock *from = tb_at(s->block), *to = NULL;
+	gpa_t gpa = (from->gpa & PAGE_MASK) | ((u32)s->target & 0xfff);
+	u32 key = from->key & ~TR_KEY_ALONE;
+	u8 *heat = NULL;
+
+	cpu->rip = next_rip(cpu, cpu->tr.page_va + (u64)(s64)s->target);
+	if (interp_must_stop(cpu))
+		return 0;
+	to = tb_find(gpa, key);
+	if (!to) {
+		heat = heat_of(cpu, gpa);
+		if (++*heat < tr_stress()->hot && icache_page_mode(gpa & PAGE_MASK) == PAGE_PROTECTED)
+			return 0;
+		*heat = 0;
+		to = tb_make(cpu, gpa, 0);
+	}
+	if (!to || !code_still_good(cpu, st))
+		return 0;
+	cpu->stats.tr_chained++;
+	tb_chain(s, to);
+	return to->body;
+}
+
+/*
+ * A target that is not canonical is the jump's own fault (SDM 2A, CALL, JMP; 2B, RET): its handler raises it, from the stack pointer
+ * it began with.
+ */
+static u64 on_jump(struct vcpu *cpu, const struct tr_site *s)
+{
+	if (cpu->mode.long64 && !is_canonical(cpu->tr.target)) {
+		cpu->gpr[R_SP] -= (u64)(s64)s->disp;
+		interp_alone(cpu);
+		return 0;
+	}
+	cpu->rip = next_rip(cpu, cpu->tr.target);
+	cpu->stats.tr_jumps++;
+	return 0;
+}
+
+static u64 came_back(struct vcpu *cpu, u32 number, const struct stop *st)
+{
+	bool fault = number & SITE_FAULT_BIT;
+	struct tr_site *s = NULL;
+
+	number &= ~SITE_FAULT_BIT;
+	s = site_at(number);
+	if (cpu->tr.fop | cpu->tr.fdp_seg | s->x87_op)
+		x87_settle(cpu, s);
+	cpu->rip = next_rip(cpu, cpu->tr.page_va + s->goff);
+	switch ((enum site_kind)s->kind) {
+	case SITE_MEM:
+		return on_memory(cpu, s, st, fault);
+	case SITE_EMU:
+		return on_emulated(cpu, s, st);
+	case SITE_EXIT:
+		return on_exit(cpu, s, st);
+	case SITE_STOP:
+		cpu->rip = next_rip(cpu, cpu->tr.page_va + (u64)(s64)s->target);
+		return 0;
+	case SITE_STALE:
+		tb_stale(s->block);
+		jc_drop(cpu, tr_jc_class(st->key), cpu->rip);
+		return 0;
+	case SITE_DEAD:
+		jc_drop(cpu, tr_jc_class(st->key), cpu->rip);
+		return 0;
+	case SITE_JUMP:
+		return on_jump(cpu, s);
+	case SITE_FAULT:
+		cpu->stats.tr_faults++;
+		return interpret_and_resume(cpu, s, st);
+	}
+	return 0;
+}
+
+static void run_code(struct vcpu *cpu, u64 host)
+{
+	struct stop st = {.kills = tr_kill_count(), .key = tr_key(cpu)};
+
+	while (host) {
+		u32 site = 0;
+
+		cpu->tr.flags_ax = (u16)flags_to_ax(cpu->rflags);
+		cpu->stats.tr_entries++;
+		if (unlikely(tr_stress()->flush))
+			tr_stress_flush(cpu, false);
+		site = tr_enter(cpu, host);
+		cpu->rflags = flags_merge(cpu->rflags, cpu->tr.flags_ax);
+		host = came_back(cpu, site, &st);
+	}
+}
+
+/* The page of RIP must not get decoded blocks of the interpreter, which would have it protected again. */
+static bool is_checked(struct vcpu *cpu)
+{
+	return tr_mode_ok(cpu) && icache_page_mode(mmu_fetch_page(cpu, code_linear(cpu))) != PAGE_PROTECTED;
+}
+
+static void loop(struct vcpu *cpu, struct icache_vcpu *ic)
+{
+	cpu->icache = ic + 1; /* handlers of branches find no further block there */
+	ic[1].stepping = ic[1].stop = false;
+	ic[1].cur = NULL;
+	while (!interp_must_stop(cpu)) {
+		u64 host = 0;
+
+		if (unlikely(tr_stress()->flush))
+			tr_stress_flush(cpu, true);
+		host = code_at_rip(cpu);
+		if (host)
+			run_code(cpu, host);
+		else if (is_checked(cpu))
+			interp_alone(cpu);
+		else
+			interp_one_block(cpu);
+	}
+}
+
+void tr_run(struct vcpu *cpu)
+{
+	icache_sweep();
+	interp_guarded(cpu, loop);
+}
+
+/* ---- signals ---- */
+
+bool tr_handle_fault(struct vcpu *cpu, void *ucontext)
+{
+	ucontext_t *uc = ucontext;
+	u64 pc = (u64)uc->uc_mcontext.gregs[REG_RIP];
+	const struct tr_site *s = cpu && cpu->tr.on ? site_of_code(pc) : NULL;
+
+	if (!s)
+		return false;
+	uc->uc_mcontext.gregs[REG_RIP] = (long long)(u64)tr_leave;
+	uc->uc_mcontext.gregs[REG_R15] = (long long)((u64)(s - site_at(0)) | SITE_FAULT_BIT);
+	return true;
+}

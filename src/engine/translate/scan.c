@@ -1,0 +1,250 @@
+/* The block before code is made of it: instructions, jumps inside, accesses that one look-up can serve. */
+#include "engine/translate/stress.h"
+#include "engine/translate/tr_int.h"
+
+#define GROUP_SPAN 256 /* a wider group crosses pages too often */
+
+/* The next instruction, if it lies in the page. */
+static bool decode(struct build *b, gpa_t page, unsigned off, struct insn *in)
+{
+	u8 bytes[INSN_MAX_LEN + 1];
+	unsigned left = PAGE_SIZE - off, n = MIN(left, sizeof(bytes));
+
+	if (!left)
+		return false;
+	if (b->checked)
+		n = MIN(n, (unsigned)(b->snap_gpa + b->snap_len - (page | off)));
+	memcpy(bytes, b->checked ? b->snap + ((page | off) - b->snap_gpa) : gpa_to_hva(page | off), n); /* one copy: it may change meanwhile */
+	return insn_decode(bytes, n, b->cpu->mode.code, in) == INSN_OK;
+}
+
+int own_index(const struct build *b, s32 target)
+{
+	for (unsigned i = 0; i < b->total; i++)
+		if (b->insn_off[i] == target)
+			return (int)i;
+	return -1;
+}
+
+static void note_label(struct build *b, unsigned i)
+{
+	const struct insn *in = &b->code[i];
+	int to = 0;
+
+	if (!(in->desc->attr & IA_BRANCH) || !in->nops || in->op[0].kind != OPK_REL)
+		return;
+	to = own_index(b, (s32)(b->insn_off[i] + in->len + (s32)in->imm));
+	if (to >= 0)
+		b->label[to] |= (unsigned)to <= i ? LABEL_BACKWARD : LABEL_FORWARD;
+}
+
+void scan_block(struct build *b, gpa_t page)
+{
+	unsigned off = b->page_off;
+
+	while (b->total < tr_stress()->max_insns && decode(b, page, off, &b->code[b->total])) {
+		const struct insn *in = &b->code[b->total];
+
+		b->insn_off[b->total++] = (u16)off;
+		off += in->len;
+		if (insn_ends_block(in) || (b->checked && check_writes(in)))
+			break;
+	}
+	b->insn_off[b->total] = (u16)off;
+	for (unsigned i = 0; i < b->total; i++)
+		note_label(b, i);
+}
+
+/* ---- registers ---- */
+
+bool shifts_by_cl(const struct insn *in)
+{
+	if (in->map == 0)
+		return in->opcode == 0xd2 || in->opcode == 0xd3;
+	return in->map == 1 && !(in->prefixes & PFX_VEX) && (in->opcode == 0xa5 || in->opcode == 0xad);
+}
+
+static u32 implicit_writes(u16 id)
+{
+	switch (id) {
+	case INSN_MUL:
+	case INSN_IMUL:
+	case INSN_DIV:
+	case INSN_IDIV:
+	case INSN_CWD:
+	case INSN_CMPXCHG8B:
+	case INSN_CMPXCHG16B:
+		return 1u << R_AX | 1u << R_DX;
+	case INSN_CBW:
+	case INSN_CMPXCHG:
+	case INSN_LAHF:
+	case INSN_XCHG:
+		return 1u << R_AX;
+	case INSN_PCMPESTRI:
+	case INSN_PCMPISTRI:
+	case INSN_LOOP:
+		return 1u << R_CX;
+	case INSN_PUSH:
+	case INSN_POP:
+	case INSN_CALL:
+	case INSN_RET:
+		return 1u << R_SP;
+	case INSN_LEAVE:
+		return 1u << R_SP | 1u << R_BP;
+	default:
+		return 0;
+	}
+}
+
+u32 scan_written(const struct insn *in)
+{
+	u32 w = insn_gprs_written(in) | implicit_writes(in->id);
+
+	for (unsigned i = 0; i < in->nops; i++)
+		if (in->op[i].kind == OPK_GPR && in->op[i].access & OPA_WRITE)
+			w |= 1u << (in->op[i].reg & 15);
+	return w;
+}
+
+bool scan_delta(const struct insn *in, unsigned reg, s64 *delta)
+{
+	const struct insn_operand *o = &in->op[0];
+	bool to_reg = in->nops && o->kind == OPK_GPR && o->reg == reg && o->size == 8;
+
+	switch (in->id) {
+	case INSN_ADD:
+	case INSN_SUB:
+		*delta = in->id == INSN_ADD ? (s64)in->imm : -(s64)in->imm;
+		return to_reg && in->op[1].kind == OPK_IMM;
+	case INSN_INC:
+	case INSN_DEC:
+		*delta = in->id == INSN_INC ? 1 : -1;
+		return to_reg;
+	case INSN_LEA:
+		*delta = in->mem.disp;
+		return to_reg && in->adsize == 8 && in->mem.base == reg && in->mem.index == INSN_NO_REG &&
+		       !in->mem.rip_relative;
+	case INSN_PUSH:
+	case INSN_CALL:
+		*delta = -8;
+		return reg == R_SP && in->opsize == 8;
+	case INSN_POP:
+		*delta = 8;
+		return reg == R_SP && in->opsize == 8 && o->kind == OPK_GPR && o->reg != R_SP;
+	default:
+		return false;
+	}
+}
+
+/* ---- groups ---- */
+
+struct access {
+	struct ea ea;
+	unsigned size;
+	bool write, other; /* other: it has one that cannot be shared */
+};
+
+/* What the instruction accesses: 0 nothing, 1 one operand that could be shared, 2 anything else. */
+static unsigned accesses(const struct insn *in, unsigned off, struct access *a)
+{
+	const struct insn_mem *m = &in->mem;
+	bool stack = in->id == INSN_PUSH || in->id == INSN_POP || in->id == INSN_CALL || in->id == INSN_RET;
+	bool push = in->id == INSN_PUSH || in->id == INSN_CALL;
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < in->nops; i++) {
+		if (in->op[i].kind != OPK_MEM || in->id == INSN_LEA || in->id == INSN_NOP)
+			continue;
+		n++;
+		if (m->vsib || m->seg >= SEG_FS || in->adsize != 8 || !m->size)
+			return 2;
+		a->ea = (struct ea){.base = m->rip_relative ? 16 : m->base, .index = m->index, .disp = m->disp,
+				    .shift = m->scale ? (u8)__builtin_ctz(m->scale) : 0};
+		if (m->rip_relative)
+			a->ea.disp += off + in->len;
+		a->size = m->size;
+		a->write = in->op[i].access & OPA_WRITE;
+	}
+	if (!stack)
+		return n;
+	if (n || in->opsize != 8)
+		return 2;
+	a->ea = (struct ea){.base = R_SP, .index = INSN_NO_REG, .disp = push ? -8 : 0};
+	a->size = 8;
+	a->write = push;
+	return 1;
+}
+
+static bool same_base(const struct ea *a, const struct ea *b)
+{
+	return a->base == b->base && a->index == b->index && (a->index == INSN_NO_REG || a->shift == b->shift);
+}
+
+/* Follows base and index over one instruction; false: lost. */
+static bool follow(const struct insn *in, const struct ea *ea, s64 *moved)
+{
+	u32 w = scan_written(in);
+	s64 d = 0;
+
+	if (ea->index != INSN_NO_REG && w >> ea->index & 1)
+		return false;
+	if (ea->base >= 16 || !(w >> ea->base & 1))
+		return true;
+	if (!scan_delta(in, ea->base, &d) || d != (s32)d)
+		return false;
+	*moved += d;
+	return *moved == (s32)*moved;
+}
+
+void scan_group(const struct build *b, const struct ea *ea, bool *write, s64 *lo, s64 *hi)
+{
+	s64 moved = 0;
+	bool mix = *write || ea->base == R_SP;
+
+	if (b->key & TR_KEY_ALONE || !b->mode64)
+		return;
+	for (unsigned i = b->n; i + 1 < b->total && follow(&b->code[i], ea, &moved) && !b->label[i + 1]; i++) {
+		const struct insn *next = &b->code[i + 1];
+		struct access a = {.size = 0};
+		unsigned n = accesses(next, b->insn_off[i + 1], &a);
+		s64 l = 0, h = 0;
+
+		if (next->desc->cls == IC_SYS)
+			return;
+		if (n == 2 || shifts_by_cl(next) || next->desc->attr & (IA_STRING | IA_IOPL | IA_PRIV))
+			return;
+		if (n == 0)
+			continue;
+		if (!same_base(ea, &a.ea) || (a.write && !mix))
+			return;
+		l = MIN(*lo, a.ea.disp + moved);
+		h = MAX(*hi, a.ea.disp + moved + (s64)a.size);
+		if (h - l > GROUP_SPAN || l < -0x70000000ll || h > 0x70000000ll)
+			return;
+		*lo = l;
+		*hi = h;
+		*write |= a.write;
+	}
+}
+
+/* ---- what S0 holds ---- */
+
+void hold_drop(struct build *b)
+{
+	b->held.valid = false;
+}
+
+void hold_after_insn(struct build *b)
+{
+	struct held *h = &b->held;
+	s64 moved = 0;
+
+	if (!h->valid)
+		return;
+	if (!follow(&b->in, &h->ea, &moved)) {
+		h->valid = false;
+		return;
+	}
+	h->lo -= moved;
+	h->hi -= moved;
+}

@@ -1,0 +1,71 @@
+/*
+ * What the translator keeps in struct vcpu. Translated code reaches it by GS-relative addresses.
+ *
+ * Address tables. One u64 per pair of neighbouring pages: entry[(VPN(first byte) + VPN(last byte)) mod 2^32]. Within a page the
+ * two numbers are equal, so the index is even and the entry is what to add to the guest address to get the host's; 0: look
+ * elsewhere. An access that crosses a page has an odd index, where there is never an entry. Pages 2^31 page numbers apart share an entry:
+ * their addresses differ by a multiple of 8 TiB, so with the wrong entry an access lands outside of the engine's 8 TiB
+ * and faults. So a look-up needs no comparison, no branch but JRCXZ, and changes no flags.
+ */
+#ifndef ENGINE_TRANSLATE_STATE_H
+#define ENGINE_TRANSLATE_STATE_H
+
+#include "base/types.h"
+
+#define TT_ENTRIES   0x100000000ull
+#define TT_SIZE      (TT_ENTRIES * 8)
+#define TT_USER_CTX  4    /* address spaces of the low half that keep their tables */
+#define TT_LOG       65536 /* entries made since the last flush */
+
+/* Table pairs (read, write) of a vCPU: user address spaces, then the two supervisor ones. */
+enum { TTP_KERNEL = TT_USER_CTX, TTP_KERNEL_AC, TTP_COUNT };
+#define TT_VCPU_SIZE (TTP_COUNT * 2 * TT_SIZE)
+
+struct tt_pair {
+	u64 *t[2];         /* read, write */
+	u32 ctx;           /* of the low half; 0: none */
+	u32 nlog;
+	u64 touched[64];   /* by hash of the table page: entries may be there */
+	u32 npages;        /* bits in touched */
+	bool has_low;      /* supervisor pairs: entries of the low half */
+	u64 log[TT_LOG];   /* page address | 1 read | 2 write */
+};
+
+/* Jump caches: guest address to translated code, by the low 16 bits of the address. One per mode, so that only code that
+ * was looked up for the mode is found. */
+enum jc_class { JC_USER64, JC_KERNEL64, JC_KERNEL64_AC, JC_USER32, JC_KERNEL32, JC_COUNT, JC_NONE = 0xff };
+#define JC_ENTRIES 65536
+#define JC_LOG     4096
+
+struct jc_entry {
+	u64 negated; /* -address; 1 in an empty entry 0, which else would match address 0 */
+	u64 host;
+};
+
+struct jc_log {
+	u32 n;
+	u16 slot[JC_LOG];
+};
+
+struct tr_state {
+	bool on;
+	u64 *tt[6];        /* read, write of user, kernel, kernel with AC: what translated code loads */
+	u64 target;        /* guest address an indirect jump goes to */
+	u64 value;         /* read by an instruction with two memory operands */
+	u64 addend;        /* waits here while both of the translator's registers are busy */
+	u64 page_va;       /* guest address of the page whose code runs */
+	u64 host_sp;       /* of tr_enter() */
+	u64 entry;         /* where tr_enter() jumps */
+	u64 fip, fdp;      /* of x87 instructions, with what follows: gen_x87.c */
+	u32 fop, fdp_seg;  /* X87_OP_VALID | opcode; X87_SEG_VALID | segment; 0: nothing new */
+	u16 flags_ax;      /* arithmetic flags: AL = OF, AH = the rest */
+	u32 user_slot;     /* pair in use for the low half */
+	u32 victim;
+	struct tt_pair pair[TTP_COUNT];
+	struct jc_log jc[JC_COUNT];
+	u64 jc_pages[64];  /* hash of the pages that jump caches name */
+	u64 seen_ctx[2];   /* of the TLB, that the tables follow */
+	u8 heat[16384];    /* executions of cold code, by hash of its address */
+};
+
+#endif

@@ -1,0 +1,24 @@
+/* How the translator can be made to do rare things often: for tests, see CONTRIBUTING.md. */
+#ifndef ENGINE_TRANSLATE_STRESS_H
+#define ENGINE_TRANSLATE_STRESS_H
+
+#include "base/types.h"
+
+struct vcpu;
+
+struct tr_stress {
+	u32 hot;       /* executions before a block is translated: docs/performance.md */
+	u32 max_insns; /* of a block */
+	u64 code_size; /* of the code cache */
+	bool miss;     /* an address table holds one entry only */
+	bool flush;    /* jump caches, tables, blocks and the whole cache go at random */
+};
+const struct tr_stress *tr_stress(void);
+
+/* Words hot, one, tiny, miss, flush, separated by commas; before tr_init(). False: another word. */
+bool tr_stress_parse(const char *words);
+
+/* Called before translated code is entered; between says that no place in it is being held on to. */
+void tr_stress_flush(struct vcpu *cpu, bool between);
+
+#endif

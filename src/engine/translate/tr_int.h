@@ -1,0 +1,274 @@
+/* Inside the translator: blocks, sites, and what its files share. */
+#ifndef ENGINE_TRANSLATE_INT_H
+#define ENGINE_TRANSLATE_INT_H
+
+#include "engine/cpu/cpu.h"
+#include "engine/interp/interp_int.h"
+#include "engine/translate/emit.h"
+#include "engine/translate/reencode.h"
+#include "engine/translate/tr.h"
+#include "engine/vcpu.h"
+
+/*
+ * Host registers in translated code. Guest registers are in the host registers of the same number, but RCX in R14, and R14 and
+ * R15 in memory: RCX and R15 are the translator's own. GS is the base of struct vcpu. The guest's arithmetic flags
+ * are the host's; the host's DF is clear always.
+ */
+#define S0      H_CX
+#define S1      H_15
+#define HOST_CX H_14
+
+static inline struct hostmem mem_at(unsigned base, s32 disp)
+{
+	return (struct hostmem){.base = (u8)base, .index = H_NONE, .disp = disp};
+}
+static inline struct hostmem mem_gs(size_t offset)
+{
+	return (struct hostmem){.base = H_NONE, .index = H_NONE, .gs = true, .disp = (s32)offset};
+}
+#define MEM_VCPU(field) mem_gs(offsetof(struct vcpu, field))
+
+/* ---- places in translated code ---- */
+
+/* Why translated code comes back to tr_run(). */
+enum site_kind {
+	SITE_MEM,   /* the address tables have no entry: fill and retry, or interpret the instruction */
+	SITE_EMU,   /* an instruction that its interpreter handler executes */
+	SITE_EXIT,  /* a direct jump not chained yet */
+	SITE_STOP,  /* a backward jump found attention */
+	SITE_STALE, /* a block whose code is not what it was translated from: gen_check.c */
+	SITE_DEAD,  /* a block that was killed: another one is to be found */
+	SITE_JUMP,  /* an indirect jump that the cache did not know: target in tr.target */
+	SITE_FAULT, /* an instruction that may fault by itself: only signals lead here */
+};
+
+struct tr_site {
+	u32 host;   /* MEM: where to retry. EXIT: end of the rel32 to patch. Code addresses are below 4 GiB */
+	u32 at;     /* host instruction that may fault; 0: none */
+	u32 resume; /* MEM, EMU, FAULT: code of the next guest instruction */
+	s32 target; /* EXIT, STOP: offset of the target from the page's start */
+	u32 block;
+	u32 island; /* MEM: end of the rel32 that leaves from here */
+	u16 goff;   /* offset of the guest instruction in its page */
+	u16 size;   /* MEM: bytes that the look-up is for */
+	u8 kind;
+	bool write; /* MEM: the look-up is for writing ... */
+	bool own_write, group; /* ... as this instruction does; it serves later accesses too */
+	u16 x87_op, x87_off; /* last x87 instruction before it, if nothing has recorded that yet: gen_x87.c */
+	u8 base, index, shift, seg, asize; /* MEM: address, as in struct iop */
+	s32 disp;   /* JUMP: what the stack pointer has moved by */
+	struct iblock *emu; /* EMU: one decoded instruction */
+};
+
+#define SITE_FAULT_BIT 0x80000000u
+
+/* ---- blocks ---- */
+#define TR_MAX_INSNS 48
+#define TR_CODE_SIZE (64ull << 20) /* of the code cache */
+
+struct tblock {
+	gpa_t gpa;
+	u32 key;
+	u16 bytes, ninsns;
+	u32 begin;     /* first byte of its code */
+	u32 enter;     /* with the address in tr.target: sets tr.page_va */
+	u32 body;      /* from code of the same page */
+	u32 end;
+	u32 first_site, nsites;
+	u32 hash_next; /* block numbers; 0: none */
+	u32 page_next;
+	u32 dead_stub; /* where body leads when the block is dead */
+	bool dead;
+};
+
+/* Key of a block in which each access is looked up by itself: where a shared look-up does not do. */
+#define TR_KEY_ALONE 0x80000000u
+
+/* What translated code depends on: the decoder's key and which address tables it uses. */
+static inline u32 tr_key(const struct vcpu *cpu)
+{
+	return cpu->mode.key | (u32)cpu->mode.mmu_idx << 16;
+}
+static inline enum mmu_idx key_mmu_idx(u32 key)
+{
+	return key >> 16 & 7;
+}
+unsigned tr_jc_class(u32 key);
+/* Modes that are translated: flat, 32 or 64 bits, no alignment checks. */
+bool tr_mode_ok(const struct vcpu *cpu);
+
+/* ---- cache.c ---- */
+struct tblock *tb_at(u32 n);
+struct tr_site *site_at(u32 n);
+struct tblock *tb_find(gpa_t gpa, u32 key);
+struct tblock *tb_of_code(u64 host); /* the block whose code holds the address */
+struct tr_site *site_of_code(u64 host);
+/* Translates at gpa; NULL: cannot be translated (first instruction crosses the page). */
+struct tblock *tb_make(struct vcpu *cpu, gpa_t gpa, u32 key_bits);
+/* Misses of the site's look-up lead to that block instead of leaving. */
+void tb_divert(struct tr_site *s, const struct tblock *to);
+void tb_stale(u32 block); /* the page does not hold its code any more */
+/* Makes the exit lead straight to the block (same page). */
+void tb_chain(struct tr_site *s, const struct tblock *to);
+u64 tr_kill_count(void); /* blocks killed so far: a change means that running code may be stale */
+
+/* A decoded instruction by itself, as tr_site.emu holds it. */
+#define EMU_SIZE ALIGN_UP(sizeof(struct iblock) + 2 * sizeof(struct iop), 64)
+
+/* ---- build.c: one translation in the making ---- */
+enum label_bits { LABEL_FORWARD = 1, LABEL_BACKWARD = 2 };
+
+/* An effective address that a look-up can be shared for: base + index * scale + disp. */
+struct ea {
+	u8 base, index, shift; /* base 16: the page of the code */
+	s64 disp;
+};
+
+/* The last look-up, as long as S0 still holds what it found: good for [lo, hi) from the same base and index. */
+struct held {
+	bool valid, write;
+	struct ea ea;
+	s64 lo, hi;
+	unsigned from; /* instruction that looked up */
+};
+struct build {
+	struct vcpu *cpu;
+	struct emit e;
+	struct tblock *b;
+	u32 key;
+	enum mmu_idx idx;
+	bool mode64;
+	u32 page_off;       /* of the current instruction */
+	struct insn in;
+	struct insn code[TR_MAX_INSNS]; /* the block, decoded ahead */
+	unsigned total;
+	u8 label[TR_MAX_INSNS + 1];     /* enum label_bits */
+	bool no_resume[TR_MAX_INSNS + 1]; /* code that relies on an earlier look-up */
+	struct held held;
+	u8 s1_guest;        /* spilled guest register that S1 holds too, unless e.written says it was overwritten */
+	u8 s1_from;         /* instruction that left it there */
+	u8 *emu;            /* room for decoded instructions */
+	u8 *emu_end;
+	u32 insn_host[TR_MAX_INSNS + 1]; /* code of each instruction, by number */
+	u16 insn_off[TR_MAX_INSNS + 1];
+	unsigned n;         /* instructions so far */
+	u32 nsites;         /* sites of this block so far */
+	struct tr_site *site; /* the first of them */
+	u32 max_sites;
+	struct {            /* JRCXZ instructions that wait for their island */
+		u8 *place;
+		struct tr_site *site;
+	} pending[8];
+	unsigned npending;
+	struct {            /* conditional jumps whose way out is emitted at the end */
+		u8 *rel_end; /* writable view */
+		s32 target;
+		u32 off;     /* of the jump in its page */
+	} exits[TR_MAX_INSNS];
+	unsigned nexits;
+	bool insn_waits[TR_MAX_INSNS + 1]; /* an x87 record was waiting there */
+	u16 x87_op, x87_off; /* waits to be recorded: X87_OP_VALID | opcode; offset in the page */
+	s32 sp_moved;       /* by the instruction, before it jumps */
+	bool checked, soft;  /* gen_check.c */
+	bool emulated;       /* the current instruction */
+	struct {
+		u16 at;
+		u8 len;
+	} soft_at[16];       /* constants left out of the comparison */
+	unsigned nsoft, snap_len;
+	gpa_t snap_gpa;
+	u8 snap[TR_MAX_INSNS * INSN_MAX_LEN + 16]; /* of a checked block: what it is translated from */
+	bool full;          /* out of sites: give up */
+	bool ended;         /* no way on to the next instruction */
+};
+
+/* Fills b->b and the code; false: nothing could be translated. */
+bool build_block(struct build *b, gpa_t gpa);
+struct tr_site *build_site(struct build *b, enum site_kind kind);
+u32 site_number(const struct build *b, const struct tr_site *s);
+void build_leave(struct build *b, u32 site); /* mov r15d, site; jmp tr_leave */
+void build_islands(struct build *b);         /* code of the pending misses, jumped around */
+void build_islands_after_jump(struct build *b); /* the same where nothing falls through */
+void build_pending(struct build *b, struct tr_site *s); /* JRCXZ: leaves with the site if S0 is 0 */
+void build_room(struct build *b, unsigned bytes); /* at most so many bytes follow: island first if they would be out of reach */
+
+/* ---- scan.c: what is known of the block before code is made ---- */
+void scan_block(struct build *b, gpa_t page);
+/* Widens [*lo, *hi) to what the following instructions access with the same base and index. */
+void scan_group(const struct build *b, const struct ea *ea, bool *write, s64 *lo, s64 *hi);
+/* The instruction changes the register by a constant. */
+bool scan_delta(const struct insn *in, unsigned reg, s64 *delta);
+u32 scan_written(const struct insn *in); /* registers, implicit ones too */
+bool shifts_by_cl(const struct insn *in);
+int own_index(const struct build *b, s32 target); /* instruction of the block at the offset, or -1 */
+
+/* ---- hold: S0 over several instructions ---- */
+void hold_drop(struct build *b);
+void hold_after_insn(struct build *b);
+
+/* ---- gen_*.c: each emits one instruction; false: let the interpreter's handler do it, nothing was emitted ---- */
+bool gen_branch(struct build *b);
+bool gen_stack(struct build *b);
+bool gen_lea(struct build *b);
+bool gen_data(struct build *b);     /* everything that reencode() can express */
+void gen_loop_head(struct build *b); /* looks at attention */
+void gen_exits(struct build *b);    /* the ways out of conditional jumps */
+void gen_goto(struct build *b, s32 target); /* on to another place: direct exit */
+void gen_indirect(struct build *b);         /* guest address in S0 */
+void gen_emulate(struct build *b);
+
+void gen_next(struct build *b);             /* on to the instruction behind the block */
+void build_entry(struct build *b);
+
+/* ---- gen_check.c ---- */
+void check_snapshot(struct build *b, gpa_t gpa);
+bool check_writes(const struct insn *in); /* a checked block ends behind it */
+void gen_check(struct build *b, unsigned bytes, u32 code);
+bool gen_soft(struct build *b);
+
+/* ---- gen_x87.c ---- */
+#define X87_OP_VALID  0x8000u /* with the opcode's 11 bits */
+#define X87_SEG_VALID 0x8000u
+bool x87_native(const struct insn *in);
+void gen_x87_done(struct build *b);
+void gen_x87_flush(struct build *b);
+void x87_settle(struct vcpu *cpu, const struct tr_site *s);
+
+/* ---- gen_mem.c ---- */
+/* The guest's effective address into reg (S1 or S0); add is added. Uses no other register. */
+void gen_offset(struct build *b, unsigned reg, s32 add); /* without segment base */
+void gen_ea(struct build *b, unsigned reg, s32 add);
+/* Whether the memory operand can be reached by translated code. */
+bool gen_addressable(const struct build *b);
+/* After this S0 is what to add to the guest address to get the host's: an access of size bytes at the instruction's operand. */
+void gen_access(struct build *b, unsigned size, bool write);
+/* The same for a plain base register and displacement (stack). */
+void gen_access_at(struct build *b, unsigned base, s32 disp, unsigned size, bool write);
+/* The host instruction emitted next is the one of the last site that may fault. */
+void gen_mark(struct build *b);
+/* The operand as a host operand, S0 from gen_access(). May take S1. */
+struct hostmem gen_operand(struct build *b);
+/* The whole address into S0; S1 is free afterwards. */
+void gen_operand_in_s0(struct build *b);
+void gen_get(struct build *b, unsigned host, unsigned guest); /* 64 bits of a guest register into a host register */
+void gen_put(struct build *b, unsigned guest, unsigned host);
+bool is_spilled(unsigned guest); /* guest register lives in memory */
+unsigned host_of(unsigned guest);
+
+/* ---- ttable.c ---- */
+bool tt_start(struct vcpu *cpu);
+/* Copies the TLB's entry to the address tables, if there is one and it allows the access. */
+enum tt_fill { TT_NONE, TT_SAME, TT_FILLED };
+enum tt_fill tt_fill(struct vcpu *cpu, gva_t a, unsigned size, bool write, enum mmu_idx idx);
+void jc_start(struct vcpu *cpu);
+void jc_forget_low(struct vcpu *cpu);
+void jc_install(struct vcpu *cpu, unsigned cls, u64 rip, u64 host);
+void jc_drop(struct vcpu *cpu, unsigned cls, u64 rip);
+u64 jc_find(struct vcpu *cpu, unsigned cls, u64 rip);
+u32 jc_displacement(unsigned cls);
+
+/* ---- glue.c ---- */
+u32 tr_enter(struct vcpu *cpu, u64 host); /* returns the site it came back from */
+extern const char tr_leave[];
+
+#endif

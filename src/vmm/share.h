@@ -1,0 +1,27 @@
+/* Shared folders: the processes that serve them. */
+#ifndef VMM_SHARE_H
+#define VMM_SHARE_H
+
+#include <sys/types.h>
+
+#include "base/base.h"
+
+/*
+ * The guest knows a share by its tag: doppel0, doppel1, ... in the order of --share; doppel-root is the duplicate of this machine's
+ * root file system.
+ */
+enum { SHARES_MAX = 16, SHARE_TAG_MAX = 36 };
+struct machine_share {
+	const char *path;
+	char tag[SHARE_TAG_MAX];
+	bool writable;
+	const char *cache;  /* auto, always, never; NULL: auto */
+	const char *server; /* a virtiofsd; NULL: doppel-fs */
+};
+
+/* Starts a server; its connected socket (the caller's), and its process. */
+int share_start(const struct machine_share *s, int *sock, pid_t *pid, struct err *e);
+/* The socket is closed: the server leaves; waits for that, but not for ever. */
+void share_reap(pid_t pid);
+
+#endif
