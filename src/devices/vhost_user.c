@@ -5,8 +5,8 @@
  *   TABLES           for each chain a table of N descriptors, to which its one descriptor points (indirect)
  * The area lies behind the guest's RAM in the address space that the server is told of, not in the guest's.
  *
- * The server may write all of that at any time; nothing is read back from it but the used ring, and of that only numbers that
- * are checked. What a chain is, is kept here.
+ * The server may write all of that at any time; nothing is read back from it but the used ring, and of that
+ * only numbers that are checked. What a chain is, is kept here.
  */
 #include "devices/vhost_user.h"
 
@@ -87,7 +87,8 @@ static void put_u64(struct vu_message *m, u32 request, u64 x)
 
 static void put_state(struct vu_message *m, u32 request, u32 index, u32 num)
 {
-	*m = (struct vu_message){.h = {.request = request, .flags = VU_VERSION, .size = 8}, .state = {index, num}};
+	*m = (struct vu_message){.h = {.request = request, .flags = VU_VERSION, .size = 8},
+				 .state = {index, num}};
 }
 
 static int receive_reply(struct vhost_user *u, struct vu_message *m, u32 request, u32 size)
@@ -170,7 +171,8 @@ static void rebuild(struct vhost_user *u, struct virtq_chain *c, u16 head, const
 	c->out_bytes = c->in_bytes = 0;
 	for (unsigned i = 0; i < (unsigned)f->n_out + f->n_in; i++) {
 		c->gpa[i] = f->seg[i].gpa;
-		c->iov[i] = (struct iovec){guest_ptr(u->machine, f->seg[i].gpa, f->seg[i].len), f->seg[i].len};
+		c->iov[i] =
+		    (struct iovec){guest_ptr(u->machine, f->seg[i].gpa, f->seg[i].len), f->seg[i].len};
 		*(i < f->n_out ? &c->out_bytes : &c->in_bytes) += f->seg[i].len;
 	}
 }
@@ -239,8 +241,9 @@ static void die(struct vhost_user *u, int error)
 	if (u->dead)
 		return;
 	u->dead = true;
-	log_msg(LOG_ERROR, "%s: the server is lost: %s (the guest gets errors; restart the VM to get it back)", u->o.name,
-		reason(error));
+	log_msg(LOG_ERROR,
+		"%s: the server is lost: %s (the guest gets errors; restart the VM to get it back)",
+		u->o.name, reason(error));
 	shutdown(u->o.sock, SHUT_RDWR); /* nothing that it still says counts, and it stops */
 	if (u->watched)
 		loop_del(machine_loop(u->machine), u->o.sock);
@@ -266,7 +269,8 @@ static void forward(struct relay *q, const struct virtq_chain *c)
 
 	for (unsigned i = 0; i < n; i++)
 		put_desc(q->area + table + 16 * i, c->gpa[i], (u32)c->iov[i].iov_len,
-			 (u16)((i < c->n_out ? 0 : VRING_DESC_F_WRITE) | (i + 1 < n ? VRING_DESC_F_NEXT : 0)), (u16)(i + 1));
+			 (u16)((i < c->n_out ? 0 : VRING_DESC_F_WRITE) | (i + 1 < n ? VRING_DESC_F_NEXT : 0)),
+			 (u16)(i + 1));
 	put_desc(q->area + 16 * c->head, q->gpa + table, 16 * n, VRING_DESC_F_INDIRECT, 0);
 	memcpy(avail + 4 + 2 * (q->avail_next & (u->o.queue_size - 1)), &c->head, 2);
 	q->avail_next++;
@@ -313,7 +317,8 @@ void vhost_user_notify(struct vhost_user *u, unsigned queue)
 		}
 	} while (!got && virtq_listen(q) && budget > 0);
 	if (any && !u->dead && write(u->relay[queue].kick, &one, sizeof(one)) < 0)
-		log_msg(LOG_DEBUG, "%s: kick lost", u->o.name); /* the counter is full: the server has not looked yet */
+		log_msg(LOG_DEBUG, "%s: kick lost",
+			u->o.name); /* the counter is full: the server has not looked yet */
 	if (got < 0)
 		virtio_needs_reset_locked(u->v, "bad descriptor chain");
 	else if (budget <= 0)
@@ -379,7 +384,8 @@ static void on_call(void *arg, u32 events)
 	pthread_mutex_unlock(&u->v->lock);
 }
 
-/* The server speaks only when asked, and whoever asks holds the lock: what is there now is its end, or wrong. */
+/* The server speaks only when asked, and whoever asks holds the lock: what is there now is its end, or wrong.
+ */
 static void on_socket(void *arg, u32 events)
 {
 	struct vhost_user *u = arg;
@@ -410,9 +416,12 @@ static int start_ring(struct vhost_user *u, unsigned i)
 	ret = set_state(u, VU_SET_VRING_NUM, i, u->o.queue_size);
 	if (!ret)
 		ret = set_state(u, VU_SET_VRING_BASE, i, 0);
-	m = (struct vu_message){.h = {.request = VU_SET_VRING_ADDR, .flags = VU_VERSION, .size = sizeof(m.addr)},
-				.addr = {.index = i, .desc = (u64)q->area, .avail = (u64)q->area + avail_at(u),
-					 .used = (u64)q->area + used_at(u)}};
+	m = (struct vu_message){
+	    .h = {.request = VU_SET_VRING_ADDR, .flags = VU_VERSION, .size = sizeof(m.addr)},
+	    .addr = {.index = i,
+		     .desc = (u64)q->area,
+		     .avail = (u64)q->area + avail_at(u),
+		     .used = (u64)q->area + used_at(u)}};
 	if (!ret)
 		ret = tell(u, &m);
 	if (!ret)
@@ -467,7 +476,8 @@ u64 vhost_user_features(const struct vhost_user *u)
 
 int vhost_user_get_config(struct vhost_user *u, void *buf, unsigned size)
 {
-	struct vu_message m = {.h = {.request = VU_GET_CONFIG, .flags = VU_VERSION, .size = 12 + size}, .config.size = size};
+	struct vu_message m = {.h = {.request = VU_GET_CONFIG, .flags = VU_VERSION, .size = 12 + size},
+			       .config.size = size};
 
 	if (!(u->protocol & BIT64(VU_PROTOCOL_CONFIG)) || size > VU_CONFIG_MAX)
 		return -ENOTSUP;
@@ -506,7 +516,8 @@ static int make_area(struct vhost_user *u)
 	u->area_fd = memfd_create("vhost-user-rings", MFD_CLOEXEC);
 	if (u->area_fd < 0 || ftruncate(u->area_fd, (off_t)u->area_bytes) < 0)
 		return -errno;
-	u->area = mmap(NULL, u->area_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, u->area_fd, 0);
+	u->area =
+	    mmap(NULL, u->area_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, u->area_fd, 0);
 	if (u->area == MAP_FAILED) {
 		u->area = NULL;
 		return -errno;
@@ -533,7 +544,8 @@ static int make_relays(struct vhost_user *u)
 
 static void add_region(struct vu_message *m, gpa_t gpa, u64 size, const void *host, u64 offset, int fd)
 {
-	m->mem.region[m->mem.n++] = (struct vu_region){.gpa = gpa, .size = size, .user_addr = (u64)host, .mmap_offset = offset};
+	m->mem.region[m->mem.n++] =
+	    (struct vu_region){.gpa = gpa, .size = size, .user_addr = (u64)host, .mmap_offset = offset};
 	m->fds[m->n_fds++] = fd;
 }
 
@@ -545,7 +557,8 @@ static int share_memory(struct vhost_user *u)
 	if (g->nslots >= VU_REGIONS_MAX)
 		return -E2BIG;
 	for (u32 i = 0; i < g->nslots; i++)
-		add_region(&m, g->slot[i].gpa, g->slot[i].size, g->slot[i].host, g->slot[i].offset, g->slot[i].fd);
+		add_region(&m, g->slot[i].gpa, g->slot[i].size, g->slot[i].host, g->slot[i].offset,
+			   g->slot[i].fd);
 	add_region(&m, u->area_gpa, u->area_bytes, u->area, 0, u->area_fd);
 	m.h.size = 8 + m.mem.n * (u32)sizeof(struct vu_region);
 	return tell(u, &m);
@@ -553,7 +566,8 @@ static int share_memory(struct vhost_user *u)
 
 static int hello(struct vhost_user *u)
 {
-	const u64 need = BIT64(VIRTIO_F_VERSION_1) | BIT64(VIRTIO_RING_F_INDIRECT_DESC) | BIT64(VHOST_USER_F_PROTOCOL_FEATURES);
+	const u64 need = BIT64(VIRTIO_F_VERSION_1) | BIT64(VIRTIO_RING_F_INDIRECT_DESC) |
+			 BIT64(VHOST_USER_F_PROTOCOL_FEATURES);
 	const u64 want = BIT64(VU_PROTOCOL_MQ) | BIT64(VU_PROTOCOL_REPLY_ACK) | BIT64(VU_PROTOCOL_CONFIG);
 	struct vu_message owner = {.h = {.request = VU_SET_OWNER, .flags = VU_VERSION}};
 	u64 offered = 0, queues = u->o.n_queues;
@@ -588,7 +602,8 @@ static int add_to_loop(struct vhost_user *u)
 	return ret;
 }
 
-int vhost_user_create(struct machine *m, const struct vhost_user_options *o, struct vhost_user **out, struct err *e)
+int vhost_user_create(struct machine *m, const struct vhost_user_options *o, struct vhost_user **out,
+		      struct err *e)
 {
 	struct vhost_user *u = calloc(1, sizeof(*u));
 	int ret = u ? 0 : -ENOMEM;
