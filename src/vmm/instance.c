@@ -51,7 +51,7 @@ static void file_in(const struct instance *in, const char *file, char *buf, size
 
 static void remove_files(const struct instance *in)
 {
-	static const char *const files[] = {"qmp.sock", "console.sock", "info.json", "info.json.new", "log", "lock"};
+	static const char *const files[] = {"qmp.sock", "console.sock", "vsock.sock", "info.json", "info.json.new", "log", "output", "lock"};
 	char path[PATH_MAX];
 
 	for (u32 i = 0; i < ARRAY_SIZE(files); i++) {
@@ -133,6 +133,7 @@ int instance_write_info(const struct instance *in, const struct instance_info *i
 	cJSON_AddNumberToObject(j, "cpus", info->cpus);
 	cJSON_AddStringToObject(j, "engine", info->engine);
 	cJSON_AddStringToObject(j, "kernel", info->kernel);
+	cJSON_AddStringToObject(j, "ports", info->ports);
 	text = cJSON_Print(j);
 	cJSON_Delete(j);
 	if (!text)
@@ -225,6 +226,7 @@ static int read_info(const struct instance *in, struct instance_info *out)
 	snprintf(out->name, sizeof(out->name), "%s", in->name);
 	get_text(j, "engine", out->engine, sizeof(out->engine));
 	get_text(j, "kernel", out->kernel, sizeof(out->kernel));
+	get_text(j, "ports", out->ports, sizeof(out->ports));
 	cJSON_Delete(j);
 	return 0;
 }
@@ -278,6 +280,19 @@ int instance_connect(const char *name, const char *file, struct err *e)
 		return ret;
 	}
 	return fd;
+}
+
+int instance_open(const char *name, const char *file, struct err *e)
+{
+	char path[PATH_MAX];
+	struct instance in;
+	int ret = find(name, &in, e), fd = -1;
+
+	if (ret)
+		return ret;
+	file_in(&in, file, path, sizeof(path));
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	return fd < 0 ? err_set(e, errno, "%s: %s: %s", name, file, strerror(errno)) : fd;
 }
 
 int instance_read_info(const char *name, struct instance_info *out, struct err *e)
