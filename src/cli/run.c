@@ -73,7 +73,7 @@ static int parse_engine(void *target, const char *value, struct err *e)
 		const char *name;
 		enum kvm_choice choice;
 	} engines[] = {{"auto", KVM_CHOICE_AUTO}, {"kvm", KVM_CHOICE_KVM}, {"interp", KVM_CHOICE_INTERP},
-		       {"translate", KVM_CHOICE_TRANSLATE}};
+		       {"translate", KVM_CHOICE_TRANSLATE}, {"check", KVM_CHOICE_CHECK}};
 	struct run_options *o = target;
 
 	for (u32 i = 0; i < ARRAY_SIZE(engines); i++) {
@@ -82,7 +82,7 @@ static int parse_engine(void *target, const char *value, struct err *e)
 			return 0;
 		}
 	}
-	return err_set(e, EINVAL, "%s: not an engine (auto, kvm, translate, interp)", value);
+	return err_set(e, EINVAL, "%s: not an engine (auto, kvm, translate, interp, check)", value);
 }
 
 static int parse_console(void *target, const char *value, struct err *e)
@@ -166,7 +166,7 @@ static const struct opt run_opts[] = {
 	{"append", 'a', OPT_STRING, AT(append), "STRING", "kernel command line", 0, 0, NULL},
 	{"memory", 'm', OPT_SIZE, AT(memory), "SIZE", "RAM, as 512M or 2G (default 512M)", MEM_MIN, MEM_MAX, NULL},
 	{"cpus", 'c', OPT_UINT, AT(cpus), "N", "virtual CPUs (default 1)", 1, MACHINE_CPUS_MAX, NULL},
-	{"engine", 'e', OPT_CALL, 0, "ENGINE", "auto, kvm, translate or interp (default auto)", 0, 0, parse_engine},
+	{"engine", 'e', OPT_CALL, 0, "ENGINE", "auto, kvm, translate, interp or check (default auto)", 0, 0, parse_engine},
 	{"disk", 'd', OPT_CALL, 0, "FILE[,OPTION...]", "disk image or block device; may be repeated (see doppel(1))", 0, 0,
 	 parse_disk},
 	{"on-enospc", 0, OPT_CALL, 0, "WHAT", "the host's disk is full: stop the VM, or report an I/O error to the guest (default)",

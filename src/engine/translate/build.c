@@ -1,4 +1,5 @@
 /* One translation in the making: decodes from a place in a guest page on and has each instruction emitted. */
+#include "engine/translate/check.h"
 #include "engine/translate/tr_int.h"
 
 #define JRCXZ_REACH 126
@@ -112,7 +113,8 @@ static void emit_insn(struct build *b)
 	if (in->desc->attr & IA_BRANCH)
 		gen_x87_flush(b);
 	b->emulated = false;
-	if (mode_allows(b, in) && (gen_soft(b) || gen_branch(b) || gen_stack(b) || gen_lea(b) || gen_data(b)))
+	if ((!tr_checking() || check_repeatable(in)) && mode_allows(b, in) &&
+	    (gen_soft(b) || gen_branch(b) || gen_stack(b) || gen_lea(b) || gen_data(b)))
 		return;
 	gen_emulate(b);
 	if (last)
@@ -186,6 +188,7 @@ bool build_block(struct build *b, gpa_t gpa)
 		build_entry(b);
 	while (!b->ended && b->n < b->total && !b->full) {
 		b->in = b->code[b->n];
+		b->b->vectors |= b->in.desc->cls != IC_INT;
 		build_room(b, 48);
 		note_insn(b);
 		if (b->label[b->n]) {

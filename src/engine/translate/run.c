@@ -8,6 +8,7 @@
 
 #include "engine/interp/hostop.h"
 #include "engine/lib/lib.h"
+#include "engine/translate/check.h"
 #include "engine/translate/stress.h"
 #include "engine/translate/tr_int.h"
 
@@ -124,7 +125,7 @@ static u64 interpret_and_resume(struct vcpu *cpu, const struct tr_site *s, const
 	return resume(cpu, &copy, st, next_rip(cpu, before + len));
 }
 
-static gva_t site_address(const struct vcpu *cpu, const struct tr_site *s)
+gva_t tr_site_address(const struct vcpu *cpu, const struct tr_site *s)
 {
 	u64 a = (u64)(s64)s->disp;
 
@@ -164,7 +165,7 @@ static bool group_fails(const struct vcpu *cpu, const struct tr_site *s, gva_t a
 
 static u64 on_memory(struct vcpu *cpu, struct tr_site *s, const struct stop *st, bool fault)
 {
-	gva_t a = site_address(cpu, s);
+	gva_t a = tr_site_address(cpu, s);
 	enum tt_fill r = tt_fill(cpu, a, s->size, s->write, cpu->mode.mmu_idx);
 
 	cpu->stats.tr_misses++;
@@ -265,20 +266,25 @@ static u64 came_back(struct vcpu *cpu, u32 number, const struct stop *st)
 	return 0;
 }
 
+u32 tr_enter_with_flags(struct vcpu *cpu, u64 host)
+{
+	u32 site = 0;
+
+	cpu->tr.flags_ax = (u16)flags_to_ax(cpu->rflags);
+	site = tr_enter(cpu, host);
+	cpu->rflags = flags_merge(cpu->rflags, cpu->tr.flags_ax);
+	return site;
+}
+
 static void run_code(struct vcpu *cpu, u64 host)
 {
 	struct stop st = {.kills = tr_kill_count(), .key = tr_key(cpu)};
 
 	while (host) {
-		u32 site = 0;
-
-		cpu->tr.flags_ax = (u16)flags_to_ax(cpu->rflags);
 		cpu->stats.tr_entries++;
 		if (unlikely(tr_stress()->flush))
 			tr_stress_flush(cpu, false);
-		site = tr_enter(cpu, host);
-		cpu->rflags = flags_merge(cpu->rflags, cpu->tr.flags_ax);
-		host = came_back(cpu, site, &st);
+		host = came_back(cpu, tr_checking() ? check_enter(cpu, host) : tr_enter_with_flags(cpu, host), &st);
 	}
 }
 
@@ -293,6 +299,7 @@ static void loop(struct vcpu *cpu, struct icache_vcpu *ic)
 	cpu->icache = ic + 1; /* handlers of branches find no further block there */
 	ic[1].stepping = ic[1].stop = false;
 	ic[1].cur = NULL;
+	check_unwound(cpu);
 	while (!interp_must_stop(cpu)) {
 		u64 host = 0;
 

@@ -79,6 +79,7 @@ struct tblock {
 	u32 page_next;
 	u32 dead_stub; /* where body leads when the block is dead */
 	bool dead;
+	bool vectors;  /* has instructions other than integer ones */
 };
 
 /* Key of a block in which each access is looked up by itself: where a shared look-up does not do. */
@@ -260,6 +261,7 @@ bool tt_start(struct vcpu *cpu);
 /* Copies the TLB's entry to the address tables, if there is one and it allows the access. */
 enum tt_fill { TT_NONE, TT_SAME, TT_FILLED };
 enum tt_fill tt_fill(struct vcpu *cpu, gva_t a, unsigned size, bool write, enum mmu_idx idx);
+void tt_drop_write(struct vcpu *cpu, gva_t page, enum mmu_idx idx);
 void jc_start(struct vcpu *cpu);
 void jc_forget_low(struct vcpu *cpu);
 void jc_install(struct vcpu *cpu, unsigned cls, u64 rip, u64 host);
@@ -270,5 +272,9 @@ u32 jc_displacement(unsigned cls);
 /* ---- glue.c ---- */
 u32 tr_enter(struct vcpu *cpu, u64 host); /* returns the site it came back from */
 extern const char tr_leave[];
+
+/* ---- run.c ---- */
+u32 tr_enter_with_flags(struct vcpu *cpu, u64 host); /* guest flags in, guest flags out */
+gva_t tr_site_address(const struct vcpu *cpu, const struct tr_site *s); /* what a SITE_MEM looks up */
 
 #endif
