@@ -222,7 +222,7 @@ static const char *default_append(struct run *r)
 	}
 	snprintf(r->append, sizeof(r->append), "console=%s quiet doppel.engine=%s%s",
 		 r->o.virtio_console ? "hvc0" : "ttyS0",
-		 kvm_kind(r->machine->sys) == KVM_KIND_ENGINE ? "interp" : "kvm",
+		 kvm_engine_name(r->machine->sys),
 		 r->o.detach || isatty(STDIN_FILENO) ? "" : " doppel.show");
 	return r->append;
 }
@@ -342,7 +342,7 @@ static int start_control(struct run *r, struct err *e)
 		return err_set(e, -ret, "control socket: %s", strerror(-ret));
 	}
 	snprintf(info.name, sizeof(info.name), "%s", r->instance.name);
-	snprintf(info.engine, sizeof(info.engine), "%s", kvm_kind(r->machine->sys) == KVM_KIND_ENGINE ? "interp" : "kvm");
+	snprintf(info.engine, sizeof(info.engine), "%s", kvm_engine_name(r->machine->sys));
 	snprintf(info.kernel, sizeof(info.kernel), "%s", r->o.kernel);
 	net_options_ports(r->o.net, r->o.nnets, info.ports, sizeof(info.ports));
 	ret = instance_write_info(&r->instance, &info);
@@ -396,8 +396,8 @@ static const char *engine_line(const struct run *r, char *buf, size_t n)
 {
 	bool engine = kvm_kind(r->machine->sys) == KVM_KIND_ENGINE, why = r->o.verbose && r->machine->opened.why[0];
 
-	snprintf(buf, n, "doppel: engine: %s%s%s\n", engine ? "interp (KVM in user space)" : "kvm (/dev/kvm)", why ? ": " : "",
-		 why ? r->machine->opened.why : "");
+	snprintf(buf, n, "doppel: engine: %s (%s)%s%s\n", kvm_engine_name(r->machine->sys),
+		 engine ? "KVM in user space" : "/dev/kvm", why ? ": " : "", why ? r->machine->opened.why : "");
 	return r->o.quiet ? "" : buf;
 }
 

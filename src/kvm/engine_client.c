@@ -34,6 +34,7 @@ struct engine {
 	int death_fd; /* eventfd, signalled by the watcher */
 	int refs;
 	bool dead, has_vm, vm_used;
+	bool translate; /* else it interprets */
 	int status; /* of waitpid */
 	pthread_mutex_t lock; /* the socket: one request at a time; and the fields above */
 	pthread_t watcher;
@@ -110,11 +111,22 @@ static void engine_path(char *path, size_t size)
 		strcpy(slash + 1, "../libexec/doppel-engine");
 }
 
-static int start_process(struct engine *e, const char *path, enum kvm_choice choice)
+/* The translator's address look-up is made of BMI2 instructions. */
+static bool can_translate(void)
+{
+	return __builtin_cpu_supports("bmi2");
+}
+
+const char *engine_tier(const struct kvm_obj *o)
+{
+	return o->engine->translate ? "translate" : "interp";
+}
+
+static int start_process(struct engine *e, const char *path)
 {
 	int pair[2], r;
 	posix_spawn_file_actions_t fa;
-	char *argv[] = {"doppel-engine", choice == KVM_CHOICE_INTERP ? "interp" : "translate", NULL};
+	char *argv[] = {"doppel-engine", e->translate ? "translate" : "interp", NULL};
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
 		return -errno;
@@ -228,12 +240,18 @@ int engine_open(enum kvm_choice choice, struct kvm_obj **sys, struct kvm_open_re
 	}
 	if (!e)
 		return -ENOMEM;
+	e->translate = choice != KVM_CHOICE_INTERP && can_translate();
+	if (choice == KVM_CHOICE_TRANSLATE && !e->translate) {
+		snprintf(res->why, sizeof(res->why), "this CPU cannot run translated code: it lacks BMI2 (use --engine interp)");
+		free(e);
+		return -ENOTSUP;
+	}
 	e->sock = e->pidfd = -1;
 	e->stop_fd = eventfd(0, EFD_CLOEXEC);
 	e->death_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	pthread_mutex_init(&e->lock, NULL);
 	engine_path(path, sizeof(path));
-	r = e->stop_fd < 0 || e->death_fd < 0 ? -EMFILE : start_process(e, path, choice);
+	r = e->stop_fd < 0 || e->death_fd < 0 ? -EMFILE : start_process(e, path);
 	if (r == 0)
 		r = -pthread_create(&e->watcher, NULL, watch, e);
 	if (r < 0) {
@@ -254,7 +272,7 @@ int engine_open(enum kvm_choice choice, struct kvm_obj **sys, struct kvm_open_re
 		*sys = NULL;
 		return r < 0 ? (int)r : -EPROTO;
 	}
-	snprintf(res->why, sizeof(res->why), "%s",
+	snprintf(res->why, sizeof(res->why), "%s%s", e->translate || choice == KVM_CHOICE_INTERP ? "" : "no BMI2 to translate with; ",
 		 choice != KVM_CHOICE_AUTO  ? "as asked"
 		 : access("/dev/kvm", F_OK) ? "no /dev/kvm"
 		 : device_hardware_backed() ? "/dev/kvm could not be opened"

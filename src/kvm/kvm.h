@@ -46,6 +46,8 @@ void kvm_dma_written(struct kvm_obj *vm, gpa_t gpa, u64 size);
 void kvm_vcpu_kick(struct kvm_obj *vcpu);
 
 enum kvm_kind kvm_kind(const struct kvm_obj *o);
+/* What executes the guest: "kvm", "translate" or "interp". */
+const char *kvm_engine_name(const struct kvm_obj *o);
 /* True once the engine process has died; then every request answers -EIO. exit_text describes how. */
 bool kvm_engine_dead(struct kvm_obj *o, char *text, size_t size);
 /* An fd that becomes readable when the engine dies (-1 for the device). */

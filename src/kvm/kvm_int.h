@@ -39,6 +39,7 @@ int engine_open(enum kvm_choice choice, struct kvm_obj **sys, struct kvm_open_re
 long engine_ioctl(struct kvm_obj *o, unsigned long request, void *arg);
 int engine_create_vm(struct kvm_obj *sys, struct kvm_obj **vm);
 int engine_create_vcpu(struct kvm_obj *vm, unsigned long id, struct kvm_obj **vcpu);
+const char *engine_tier(const struct kvm_obj *o);
 void engine_close(struct kvm_obj *o);
 void engine_dma_written(struct kvm_obj *vm, gpa_t gpa, u64 size);
 bool engine_dead(struct engine *e, char *text, size_t size);
