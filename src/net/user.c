@@ -20,6 +20,7 @@
 #include "net/filter.h"
 #include "net/net.h"
 #include "net/queue.h"
+#include "net/reassemble.h"
 
 enum { QUEUE_HIGH = 1 << 20, FILES_MAX = 65536, IDLE_MS = 1000, TIMERS = 8 };
 
@@ -34,6 +35,7 @@ struct user {
 	int fd;
 	struct link_in in;
 	struct queue out;
+	struct reassembler *fragments;
 	struct pollfd *fds;
 	unsigned n_fds, room;
 	struct timer timer[TIMERS];
@@ -163,6 +165,18 @@ static void run_timers(struct user *u)
 }
 
 /* ---- serving ---- */
+static void take_frame(struct user *u, const struct virtio_net_hdr_v1 *h, u8 *frame, u32 len)
+{
+	const u8 *whole = frame;
+
+	if (offload_finish(h, frame, len) || !filter_allows(frame, len))
+		return;
+	if (reassemble_needed(frame))
+		whole = reassemble(u->fragments, frame, (u64)now_ns(NULL) / 1000000, &len);
+	if (whole)
+		slirp_input(u->slirp, whole, (int)len);
+}
+
 static void take_frames(struct user *u)
 {
 	int ret = link_receive(&u->in, u->fd);
@@ -176,8 +190,8 @@ static void take_frames(struct user *u)
 		if (u->in.len[i] < NET_HDR + NET_FRAME_MIN)
 			continue;
 		memcpy(&h, m, sizeof(h));
-		if (h.num_buffers == LINK_FRAME && !offload_finish(&h, frame, len) && filter_allows(frame, len))
-			slirp_input(u->slirp, frame, (int)len);
+		if (h.num_buffers == LINK_FRAME)
+			take_frame(u, &h, frame, len);
 	}
 }
 
@@ -262,7 +276,8 @@ int user_main(int argc, char **argv)
 	raise_limits();
 	setsockopt(u.fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
 	u.slirp = make_slirp(&u, (unsigned)atoi(argv[0]), !strcmp(argv[1], "loopback"));
-	if (!u.slirp || link_in_init(&u.in) || queue_init(&u.out)) {
+	u.fragments = reassembler_new();
+	if (!u.slirp || !u.fragments || link_in_init(&u.in) || queue_init(&u.out)) {
 		link_say(u.fd, LINK_FAILED, "--net user: no memory");
 		return 1;
 	}
