@@ -16,12 +16,12 @@ E_CFLAGS += $(if $(IS_CLANG),,-fno-tree-loop-distribute-patterns)
 ET_CFLAGS := $(V_CFLAGS) -fno-pie
 # `make asan`: all of ASan and UBSan for the VMM. For the engine, which has no runtime, UBSan that traps.
 E_CFLAGS += $(if $(SAN),-fsanitize=undefined -fno-sanitize=alignment -fsanitize-undefined-trap-on-error)
-PKGS := libarchive liburing libseccomp libcjson
+PKGS := libarchive liburing libseccomp libcjson zlib libzstd
 V_CFLAGS += $(SAN) $(shell pkg-config --cflags $(PKGS) 2>/dev/null) -fPIE
 V_LIBS := $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lpthread
 
 ENGINE_SRC := $(shell find src/engine -name '*.c')
-V_SRC := $(shell find src/base src/kvm src/vmm src/devices src/backends src/cli -name '*.c')
+V_SRC := $(shell find src/base src/kvm src/vmm src/devices src/backends src/cli -name '*.c') src/guest/proto.c src/guest/change.c
 # doppel-fs, the server of shared folders, uses the VMM's ring code.
 FS_SRC := $(wildcard src/fs/*.c)
 FS_MAIN := src/fs/main.c
@@ -34,7 +34,10 @@ V_OBJ := $(V_SRC:%.c=$(B)/%.o)
 FS_OBJ := $(FS_SRC:%.c=$(B)/%.o) $(patsubst %,$(B)/src/%.o,devices/virtio_ring devices/guestmem base/vhost_user base/err base/file)
 
 .DEFAULT_GOAL := all
-all: $(B)/doppel $(B)/doppel-engine $(B)/doppel-net $(B)/doppel-fs $(B)/doppel-init $(B)/doppel-builtin.elf
+all: $(B)/doppel $(B)/doppel-engine $(B)/doppel-net $(B)/doppel-fs $(B)/doppel-init $(B)/doppel-builtin.elf $(B)/doppel-get-kernel
+
+$(B)/doppel-get-kernel: tools/get-kernel
+	@mkdir -p $(@D) && ln -sf $(abspath $<) $@
 
 $(B)/src/engine/%.o: src/engine/%.c
 	@mkdir -p $(@D)
@@ -60,9 +63,10 @@ $(B)/doppel-fs: $(FS_OBJ)
 	@echo LD $@ && $(CC) $(SAN) -pie -o $@ $^ $(shell pkg-config --libs libseccomp) -lpthread
 
 # /init of the guest: static, so that the initramfs needs no library
-$(B)/doppel-init: src/guest/init.c
+INIT_SRC := $(filter-out src/guest/builtin%,$(wildcard src/guest/*.c))
+$(B)/doppel-init: $(INIT_SRC) $(wildcard src/guest/*.h)
 	@mkdir -p $(@D)
-	@echo LD $@ && $(CC) -std=gnu17 -O2 -Wall -Wextra -Werror -D_GNU_SOURCE -static -s -o $@ $<
+	@echo LD $@ && $(CC) -std=gnu17 -O2 -Wall -Wextra -Werror -Wno-unused-parameter -Isrc -D_GNU_SOURCE -static -s -o $@ $(INIT_SRC)
 
 # The built-in guest: freestanding 32-bit code; links with no 32-bit library
 BUILTIN_FLAGS := -std=gnu17 -O2 -Wall -Wextra -Werror -Isrc -m32 -march=i686 -ffreestanding -fno-pie -fno-stack-protector \
@@ -103,6 +107,7 @@ install: all
 	install -d $(D)/bin $(D)/libexec $(D)/share/man/man1 $(D)/share/bash-completion/completions
 	install -m755 $(B)/doppel $(D)/bin/doppel
 	install -m755 $(B)/doppel-engine $(B)/doppel-net $(B)/doppel-fs $(B)/doppel-init $(D)/libexec/
+	install -m755 tools/get-kernel $(D)/libexec/doppel-get-kernel
 	install -m644 $(B)/doppel-builtin.elf $(D)/libexec/doppel-builtin.elf
 	install -m644 docs/doppel.1 $(D)/share/man/man1/doppel.1
 	install -m644 docs/completion/doppel.bash $(D)/share/bash-completion/completions/doppel

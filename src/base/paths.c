@@ -49,18 +49,28 @@ int path_runtime(char *buf, size_t n, bool create, struct err *e)
 	return check_private(buf, e);
 }
 
-int path_cache(char *buf, size_t n, struct err *e)
+static int in_home(const char *variable, const char *below, char *buf, size_t n, struct err *e)
 {
-	const char *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+	const char *xdg = getenv(variable), *home = getenv("HOME");
 	int len = 0;
 
 	if (xdg && xdg[0] == '/')
 		len = snprintf(buf, n, "%s/doppel", xdg);
 	else if (home && home[0] == '/')
-		len = snprintf(buf, n, "%s/.cache/doppel", home);
+		len = snprintf(buf, n, "%s/%s/doppel", home, below);
 	else
-		return err_set(e, ENOENT, "HOME: not set (set HOME or XDG_CACHE_HOME)");
-	return len >= (int)n ? err_set(e, ENAMETOOLONG, "XDG_CACHE_HOME: too long") : 0;
+		return err_set(e, ENOENT, "HOME: not set (set HOME or %s)", variable);
+	return len >= (int)n ? err_set(e, ENAMETOOLONG, "%s: too long", variable) : 0;
+}
+
+int path_cache(char *buf, size_t n, struct err *e)
+{
+	return in_home("XDG_CACHE_HOME", ".cache", buf, n, e);
+}
+
+int path_state(char *buf, size_t n, struct err *e)
+{
+	return in_home("XDG_STATE_HOME", ".local/state", buf, n, e);
 }
 
 int path_part(const char *part, const char *variable, char *buf, size_t n, struct err *e)

@@ -1,4 +1,7 @@
-/* What `doppel run` boots when no kernel is named: the cached Debian kernel and an initramfs of our own init and busybox. */
+/*
+ * What `doppel run` boots when no kernel is named: the cached Debian kernel and an initramfs of our own init; with busybox (the bare
+ * guest), or with the drivers and the configuration of a duplicate.
+ */
 #ifndef CLI_GUEST_H
 #define CLI_GUEST_H
 
@@ -11,6 +14,8 @@ struct guest {
 };
 /* --kernel builtin: our bare-metal program */
 int builtin_guest(struct guest *g, struct err *e);
-int default_guest(struct guest *g, bool want_initrd, struct err *e);
+int default_guest(struct guest *g, bool want_initrd, struct err *e); /* --bare */
+/* config: what src/guest/duplicate.c reads */
+int duplicate_guest(struct guest *g, const char *config, size_t n, struct err *e);
 
 #endif

@@ -108,13 +108,14 @@ void opts_help(const struct command *c)
 
 int opts_parse(const struct command *c, void *target, int *argc, char **argv)
 {
-	int n = 1, i = 1;
+	int n = 1, i = 1, counted = -1;
 
 	for (; i < *argc; i++) {
 		const char *arg = argv[i], *value = NULL;
 		const struct opt *o = NULL;
 
 		if (!strcmp(arg, "--")) {
+			counted = c->rest ? n : -1;
 			i++;
 			break;
 		}
@@ -143,9 +144,11 @@ int opts_parse(const struct command *c, void *target, int *argc, char **argv)
 		argv[n++] = argv[i];
 	argv[n] = NULL;
 	*argc = n;
-	if (n - 1 < c->min_args)
+	if (counted < 0)
+		counted = n;
+	if (counted - 1 < c->min_args)
 		return fail(c, c->args, "missing");
-	if (n - 1 > c->max_args)
+	if (counted - 1 > c->max_args)
 		return fail(c, argv[c->max_args + 1], "unexpected argument");
 	return OPTS_OK;
 }

@@ -31,6 +31,7 @@ struct command {
 	const char *details;               /* more text for --help; NULL */
 	const struct opt *opts;            /* ends with OPT_END; NULL: none */
 	int min_args, max_args;
+	bool rest; /* arguments after "--" are a command: they count for neither, and stay behind the others */
 	int (*main)(const struct command *c, int argc, char **argv); /* argv[0] is the subcommand; the process' status */
 };
 

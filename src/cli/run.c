@@ -1,6 +1,7 @@
 /*
- * doppel run: this process becomes the VM. The steps are those of every process here: acquire (files, name, machine), drop the
- * authority to acquire more, serve until the VM ends, leave nothing behind.
+ * doppel run. With a kernel this process becomes the VM; a duplicate's VM is a child of it, and this process has the session with
+ * the command (run_duplicate()). The steps of a VM's process: acquire (files, name, machine), drop the authority to acquire more,
+ * serve until the VM ends, leave nothing behind.
  */
 #include <fcntl.h>
 #include <inttypes.h>
@@ -13,8 +14,12 @@
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
+#include "backends/chardev_spool.h"
 #include "base/term.h"
 #include "cli/cli.h"
+#include "cli/detach.h"
+#include "cli/disk_opt.h"
+#include "cli/duplicate.h"
 #include "cli/guest.h"
 #include "cli/net_opts.h"
 #include "cli/share.h"
@@ -27,7 +32,7 @@
 enum { BUILTIN_DEBUG_EXIT = 0xf4 }; /* a failed self-test writes there */
 
 struct run_options {
-	const char *kernel, *initrd, *append, *name;
+	const char *kernel, *initrd, *append, *name, *printer;
 	u64 memory;
 	u32 cpus, debug_exit;
 	enum kvm_choice engine;
@@ -38,8 +43,9 @@ struct run_options {
 	struct share_option share[SHARES_MAX];
 	u32 nshares;
 	const char *share_server;
-	bool virtio_console;
+	bool virtio_console, stop_on_enospc;
 	bool detach, verbose, quiet, no_reboot;
+	struct duplicate_options dup;
 };
 
 struct run {
@@ -49,11 +55,16 @@ struct run {
 	struct loop *loop;
 	struct console *console;
 	struct machine *machine;
+	struct chardev *printer;
 	struct qmp *qmp;
 	int signal_fd;
 	int ready_fd; /* --detach: tells the parent how the start went; else -1 */
 	struct guest guest;   /* without --kernel */
-	char append[128];
+	char append[2048];
+	struct duplicate *dup; /* NULL: not one */
+	bool session_over;
+	const char *end_reason;
+	int life_fd;           /* a duplicate's VM ends when its other end closes; else -1 */
 };
 
 static int parse_engine(void *target, const char *value, struct err *e)
@@ -84,38 +95,36 @@ static int parse_console(void *target, const char *value, struct err *e)
 	return 0;
 }
 
-static int disk_option(struct machine_disk *d, const char *opt, struct err *e)
-{
-	if (!strcmp(opt, "ro"))
-		d->readonly = true;
-	else if (strcmp(opt, "format=raw") != 0)
-		return err_set(e, EINVAL, "%s: not a disk option of this version (ro, format=raw)", opt);
-	return 0;
-}
-
 static int parse_disk(void *target, const char *value, struct err *e)
 {
 	struct run_options *o = target;
-	struct machine_disk d = {0};
-	char *copy = NULL, *path = NULL, *opt = NULL, *save = NULL;
 	int ret = 0;
 
 	if (o->ndisks == MACHINE_DISKS_MAX)
 		return err_set(e, E2BIG, "more than %d disks", MACHINE_DISKS_MAX);
-	if (!*value || *value == ',')
-		return err_set(e, EINVAL, "empty (give FILE[,ro])");
-	copy = strdup(value); /* begins with the path: free_disks() frees it */
-	if (!copy)
-		return err_set(e, ENOMEM, "no memory");
-	path = strtok_r(copy, ",", &save);
-	while (!ret && (opt = strtok_r(NULL, ",", &save)))
-		ret = disk_option(&d, opt, e);
-	if (ret) {
-		free(copy);
-		return ret;
-	}
-	d.path = path;
-	o->disk[o->ndisks++] = d;
+	ret = disk_opt_parse(value, &o->disk[o->ndisks], e);
+	if (!ret)
+		o->ndisks++;
+	return ret;
+}
+
+static int parse_spool(void *target, const char *value, struct err *e)
+{
+	struct run_options *o = target;
+
+	if (strncmp(value, "printer=", 8) != 0 || !value[8])
+		return err_set(e, EINVAL, "%s: not a spooled device (printer=DIR)", value);
+	o->printer = value + 8;
+	return 0;
+}
+
+static int parse_enospc(void *target, const char *value, struct err *e)
+{
+	struct run_options *o = target;
+
+	o->stop_on_enospc = !strcmp(value, "stop");
+	if (!o->stop_on_enospc && strcmp(value, "report") != 0)
+		return err_set(e, EINVAL, "%s: not an answer to a full disk (stop, report)", value);
 	return 0;
 }
 
@@ -145,6 +154,11 @@ static int parse_share(void *target, const char *value, struct err *e)
 	return ret;
 }
 
+static int parse_env(void *target, const char *value, struct err *e)
+{
+	return duplicate_parse_env(&((struct run_options *)target)->dup, value, e);
+}
+
 #define AT(field) offsetof(struct run_options, field)
 static const struct opt run_opts[] = {
 	{"kernel", 'k', OPT_STRING, AT(kernel), "FILE", "kernel: bzImage, ELF vmlinux or multiboot; or builtin", 0, 0, NULL},
@@ -153,13 +167,23 @@ static const struct opt run_opts[] = {
 	{"memory", 'm', OPT_SIZE, AT(memory), "SIZE", "RAM, as 512M or 2G (default 512M)", MEM_MIN, MEM_MAX, NULL},
 	{"cpus", 'c', OPT_UINT, AT(cpus), "N", "virtual CPUs (default 1)", 1, MACHINE_CPUS_MAX, NULL},
 	{"engine", 'e', OPT_CALL, 0, "ENGINE", "auto, kvm, translate or interp (default auto)", 0, 0, parse_engine},
-	{"disk", 'd', OPT_CALL, 0, "FILE[,ro]", "raw disk image or block device; may be repeated", 0, 0, parse_disk},
+	{"disk", 'd', OPT_CALL, 0, "FILE[,OPTION...]", "disk image or block device; may be repeated (see doppel(1))", 0, 0,
+	 parse_disk},
+	{"on-enospc", 0, OPT_CALL, 0, "WHAT", "the host's disk is full: stop the VM, or report an I/O error to the guest (default)",
+	 0, 0, parse_enospc},
+	{"spool", 0, OPT_CALL, 0, "printer=DIR", "a printer: each job of the guest becomes a file in DIR", 0, 0, parse_spool},
 	{"net", 0, OPT_CALL, 0, "NETWORK", "none, user[,hostfwd=tcp:HOSTPORT:GUESTPORT], and others; see doppel(1)", 0, 0,
 	 parse_net},
 	{"share", 0, OPT_CALL, 0, "HOST[:GUEST][:rw]", "folder of this machine for the guest, read-only unless rw; may be repeated",
 	 0, 0, parse_share},
 	{"share-server", 0, OPT_STRING, AT(share_server), "PROGRAM", "a virtiofsd that serves the folders (default doppel-fs)", 0, 0,
 	 NULL},
+	{"env", 0, OPT_CALL, 0, "NAME[=VALUE]", "variable for the command, besides those here", 0, 0, parse_env},
+	{"workdir", 'w', OPT_STRING, AT(dup.workdir), "DIR", "the command's directory (default: this one)", 0, 0, NULL},
+	{"user", 'u', OPT_STRING, AT(dup.user), "USER[:GROUP]", "who the command is (default: you)", 0, 0, NULL},
+	{"keep", 0, OPT_STRING, AT(dup.keep), "NAME", "keep what it writes, for the next run and for doppel diff", 0, 0, NULL},
+	{"diff", 0, OPT_FLAG, AT(dup.diff), NULL, "print what the command changed, when it ends", 0, 0, NULL},
+	{"bare", 0, OPT_FLAG, AT(dup.bare), NULL, "no duplicate: a small root of busybox in memory", 0, 0, NULL},
 	{"console", 0, OPT_CALL, 0, "DEVICE", "serial (ttyS0) or virtio (hvc0; needs its driver) (default serial)", 0, 0,
 	 parse_console},
 	{"name", 'n', OPT_STRING, AT(name), "NAME", "name for the other commands (default vm-PID)", 0, 0, NULL},
@@ -185,14 +209,31 @@ static int open_image(const char *what, const char *path, struct err *e)
 	return err_set(e, EINVAL, "--%s %s: not a regular file", what, path);
 }
 
+/* No self-tests of ciphers: they are half of the boot. A panic ends the VM, by pvpanic or by its reboot. */
+#define DUPLICATE_APPEND "console=%s quiet panic=-1 cryptomgr.notests random.trust_cpu=on %s"
+
 /* A shell on a terminal; without one the guest shows itself and powers off. */
 static const char *default_append(struct run *r)
 {
+	if (r->dup) {
+		snprintf(r->append, sizeof(r->append), DUPLICATE_APPEND, r->o.virtio_console ? "hvc0" : "ttyS0",
+			 r->o.append ? r->o.append : "");
+		return r->append;
+	}
 	snprintf(r->append, sizeof(r->append), "console=%s quiet doppel.engine=%s%s",
 		 r->o.virtio_console ? "hvc0" : "ttyS0",
-		 kvm_kind(r->machine->sys) == KVM_KIND_ENGINE ? "interp" : "kvm",
+		 kvm_engine_name(r->machine->sys),
 		 r->o.detach || isatty(STDIN_FILENO) ? "" : " doppel.show");
 	return r->append;
+}
+
+static void on_life_end(void *arg, u32 events)
+{
+	struct run *r = arg;
+
+	loop_del(r->loop, r->life_fd);
+	r->session_over = true;
+	machine_end(r->machine, 0, "host-ui");
 }
 
 static int open_files(struct run *r, struct err *e)
@@ -202,7 +243,8 @@ static int open_files(struct run *r, struct err *e)
 
 	r->cfg = (struct machine_config){.name = r->instance.name, .append = o->append, .kernel_fd = -1, .initrd_fd = -1,
 					 .kernel_name = o->kernel, .initrd_name = o->initrd, .memory = o->memory,
-					 .cpus = o->cpus, .engine = o->engine, .ndisks = o->ndisks, .nnets = o->nnets, .no_reboot = o->no_reboot,
+					 .cpus = o->cpus, .engine = o->engine, .ndisks = o->ndisks, .nnets = o->nnets,
+					 .stop_on_enospc = o->stop_on_enospc, .no_reboot = o->no_reboot,
 					 .debug_exit_port = (u16)o->debug_exit};
 	memcpy(r->cfg.disk, o->disk, sizeof(r->cfg.disk));
 	memcpy(r->cfg.net, o->net, sizeof(r->cfg.net));
@@ -211,7 +253,15 @@ static int open_files(struct run *r, struct err *e)
 		r->cfg.share[i].server = o->share_server;
 	}
 	r->cfg.nshares = o->nshares;
-	if (!o->kernel) {
+	if (r->dup) {
+		ret = duplicate_machine(r->dup, &r->instance, &r->cfg, e);
+		if (ret)
+			return ret;
+		r->o.kernel = r->cfg.kernel_name = r->dup->guest.kernel;
+		r->cfg.initrd_fd = r->dup->guest.initrd_fd;
+		r->dup->guest.initrd_fd = -1;
+		r->cfg.initrd_name = "built-in";
+	} else if (!o->kernel) {
 		ret = default_guest(&r->guest, o->initrd == NULL, e);
 		if (ret)
 			return ret;
@@ -246,6 +296,8 @@ static void on_notice(void *arg, enum machine_notice n, const char *reason)
 {
 	struct run *r = arg;
 
+	if (n == NOTICE_SHUTDOWN)
+		r->end_reason = reason;
 	qmp_notice(r->qmp, n, reason);
 }
 
@@ -290,11 +342,24 @@ static int start_control(struct run *r, struct err *e)
 		return err_set(e, -ret, "control socket: %s", strerror(-ret));
 	}
 	snprintf(info.name, sizeof(info.name), "%s", r->instance.name);
-	snprintf(info.engine, sizeof(info.engine), "%s", kvm_kind(r->machine->sys) == KVM_KIND_ENGINE ? "interp" : "kvm");
+	snprintf(info.engine, sizeof(info.engine), "%s", kvm_engine_name(r->machine->sys));
 	snprintf(info.kernel, sizeof(info.kernel), "%s", r->o.kernel);
 	net_options_ports(r->o.net, r->o.nnets, info.ports, sizeof(info.ports));
 	ret = instance_write_info(&r->instance, &info);
 	return ret ? err_set(e, -ret, "%s: %s", r->instance.dir, strerror(-ret)) : 0;
+}
+
+/* Before there are threads: it is a process. */
+static int open_spool(struct run *r, struct err *e)
+{
+	int ret = 0;
+
+	if (!r->o.printer)
+		return 0;
+	ret = chardev_spool_create(r->loop, r->o.printer, r->instance.name, &r->printer, e);
+	if (!ret)
+		r->cfg.port[r->cfg.nports++] = (struct machine_port){"printer", r->printer};
+	return ret;
 }
 
 static int acquire(struct run *r, struct err *e)
@@ -307,6 +372,9 @@ static int acquire(struct run *r, struct err *e)
 	r->console = r->loop ? console_new(r->loop) : NULL;
 	if (!r->console)
 		return err_set(e, ENOMEM, "run: no memory");
+	ret = open_spool(r, e);
+	if (ret)
+		return ret;
 	*(r->o.virtio_console ? &r->cfg.virtio_console : &r->cfg.serial) = console_chardev(r->console);
 	ret = catch_signals(r);
 	if (ret)
@@ -314,11 +382,13 @@ static int acquire(struct run *r, struct err *e)
 	ret = machine_create(&r->cfg, r->loop, &r->machine, e);
 	if (ret)
 		return ret;
-	if (!r->cfg.append)
+	if (!r->cfg.append || r->dup)
 		r->machine->cfg.append = default_append(r);
 	r->machine->notify = on_notice;
 	r->machine->notify_arg = r;
-	return start_control(r, e);
+	if (r->life_fd >= 0)
+		ret = loop_add(r->loop, r->life_fd, EPOLLIN, on_life_end, r);
+	return ret ? err_set(e, -ret, "run: %s", strerror(-ret)) : start_control(r, e);
 }
 
 /* Empty with --quiet, else one line. */
@@ -326,8 +396,8 @@ static const char *engine_line(const struct run *r, char *buf, size_t n)
 {
 	bool engine = kvm_kind(r->machine->sys) == KVM_KIND_ENGINE, why = r->o.verbose && r->machine->opened.why[0];
 
-	snprintf(buf, n, "doppel: engine: %s%s%s\n", engine ? "interp (KVM in user space)" : "kvm (/dev/kvm)", why ? ": " : "",
-		 why ? r->machine->opened.why : "");
+	snprintf(buf, n, "doppel: engine: %s (%s)%s%s\n", kvm_engine_name(r->machine->sys),
+		 engine ? "KVM in user space" : "/dev/kvm", why ? ": " : "", why ? r->machine->opened.why : "");
 	return r->o.quiet ? "" : buf;
 }
 
@@ -355,41 +425,6 @@ static int attach_stdio(struct run *r, struct err *e)
 	return ret ? err_set(e, -ret, "console: %s", strerror(-ret)) : 0;
 }
 
-/* The parent waits for one message: "+" and what to say if the VM runs, else why not. */
-static int wait_for_child(int fd, const char *name)
-{
-	char text[sizeof(((struct err *)0)->text) + 1] = "";
-	size_t n = 0;
-	ssize_t got = 0;
-
-	while (n < sizeof(text) - 1 && (got = read(fd, text + n, sizeof(text) - 1 - n)) > 0)
-		n += (size_t)got;
-	if (n && text[0] == '+') {
-		fputs(text + 1, stderr);
-		printf("%s\n", name);
-		return 0;
-	}
-	log_msg(LOG_ERROR, "%s", n ? text : "run: the VM's process died while it started");
-	return EXIT_DOPPEL;
-}
-
-/* In the child, before it has children of its own: a session, no terminal, messages into the log file of the VM. */
-static void leave_terminal(const struct run *r)
-{
-	char path[PATHS_MAX + 64];
-	int null = open("/dev/null", O_RDWR | O_CLOEXEC), log = -1;
-
-	snprintf(path, sizeof(path), "%s/log", r->instance.dir);
-	log = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
-	setsid();
-	dup2(null, STDIN_FILENO);
-	dup2(null, STDOUT_FILENO);
-	dup2(log >= 0 ? log : null, STDERR_FILENO);
-	close(null);
-	if (log >= 0)
-		close(log);
-}
-
 static void tell_parent(struct run *r, const char *text)
 {
 	if (r->ready_fd < 0)
@@ -404,10 +439,10 @@ static void tell_done(struct run *r)
 	r->ready_fd = -1;
 }
 
-static void free_disks(struct run_options *o)
+static void free_options(struct run_options *o)
 {
 	for (u32 i = 0; i < o->ndisks; i++)
-		free((char *)o->disk[i].path);
+		free((char *)o->disk[i].disk.path);
 	for (u32 i = 0; i < o->nshares; i++)
 		free((char *)o->share[i].share.path);
 }
@@ -415,6 +450,7 @@ static void free_disks(struct run_options *o)
 static void release(struct run *r)
 {
 	machine_destroy(r->machine);
+	chardev_destroy(r->printer);
 	console_free(r->console);
 	if (r->cfg.kernel_fd >= 0)
 		close(r->cfg.kernel_fd);
@@ -425,7 +461,25 @@ static void release(struct run *r)
 	if (r->signal_fd >= 0)
 		close(r->signal_fd);
 	loop_free(r->loop);
-	free_disks(&r->o);
+	free_options(&r->o);
+}
+
+/* A duplicate that ends by itself has said why on its console: init in a line of its own, the kernel in its last lines. */
+static void tell_guest_end(struct run *r)
+{
+	static const char mark[] = "doppel-init: ";
+	char tail[600 + 1], *from = tail;
+	size_t n = console_tail(r->console, tail, sizeof(tail) - 1);
+
+	for (size_t i = 0; i < n; i++) /* the guest's words: nothing a terminal would obey */
+		if (tail[i] != '\n' && (tail[i] < ' ' || tail[i] == 0x7f))
+			tail[i] = ' ';
+	tail[n] = 0;
+	for (char *p = tail; (p = strstr(p, mark)); p += sizeof(mark) - 1)
+		from = p + sizeof(mark) - 1;
+	if (from > tail)
+		from[strcspn(from, "\n")] = 0;
+	log_msg(LOG_ERROR, "guest: it ended (%s)%s%s", r->end_reason ? r->end_reason : "?", *from ? ": " : "", from);
 }
 
 /* The VM's process, foreground or detached; the name is claimed. */
@@ -435,14 +489,14 @@ static int vm_process(struct run *r)
 	char line[300];
 	int ret = 0, status = EXIT_DOPPEL;
 
-	if (r->o.detach)
-		leave_terminal(r);
+	if (r->o.detach && !r->dup)
+		leave_terminal(&r->instance);
 	ret = acquire(r, &e);
 	if (!ret)
 		ret = machine_start(r->machine, &e);
 	if (!ret && !r->o.detach) {
 		fputs(engine_line(r, line, sizeof(line)), stderr);
-		ret = attach_stdio(r, &e);
+		ret = r->dup ? 0 : attach_stdio(r, &e);
 	}
 	if (!ret)
 		ret = sandbox_enter(kvm_kind(r->machine->sys) == KVM_KIND_DEVICE, &e);
@@ -453,6 +507,8 @@ static int vm_process(struct run *r)
 		}
 		tell_done(r);
 		status = machine_run(r->machine);
+		if (r->dup && !r->session_over)
+			tell_guest_end(r);
 	}
 	term_restore();
 	if (ret && r->ready_fd >= 0)
@@ -479,36 +535,105 @@ static int detach(struct run *r)
 		exit(vm_process(r));
 	}
 	close(fds[1]);
-	return wait_for_child(fds[0], r->instance.name);
+	return wait_for_vm(fds[0], r->instance.name);
+}
+
+/* ---- a duplicate: its VM is a child of this process (cli/run_duplicate.c) ---- */
+static int duplicate_vm(void *arg, struct duplicate *d, int life_fd, int ready_fd)
+{
+	struct run *r = arg;
+
+	r->dup = d;
+	r->life_fd = life_fd;
+	r->ready_fd = ready_fd;
+	return vm_process(r);
+}
+
+static int run_a_duplicate(struct run *r, char **command)
+{
+	struct duplicate_run x = {.in = &r->instance, .o = &r->o.dup, .command = command, .detach = r->o.detach,
+				  .vm = duplicate_vm, .arg = r};
+	int ret = 0;
+
+	r->o.dup.share = r->o.share;
+	r->o.dup.n_shares = r->o.nshares;
+	ret = duplicate_run(&x);
+	free_options(&r->o);
+	return ret;
+}
+
+/* What does not go together; NULL: all does. */
+static const char *contradiction(const struct run_options *o, bool command)
+{
+	const struct duplicate_options *d = &o->dup;
+	bool other = o->kernel || o->initrd || d->bare;
+
+	if (!other)
+		return NULL;
+	if (command || d->n_env || d->workdir || d->user || d->keep || d->diff)
+		return "a command, --env, --workdir, --user, --keep and --diff are for duplicates "
+		       "(leave out --kernel, --initrd and --bare)";
+	return NULL;
+}
+
+static struct run new_run(void)
+{
+	return (struct run){.o = {.memory = 512ull << 20, .cpus = 1}, .instance.lock_fd = -1,
+			    .cfg = {.kernel_fd = -1, .initrd_fd = -1}, .signal_fd = -1, .ready_fd = -1, .life_fd = -1};
+}
+
+int run_on_layer(const char *keep, int (*work)(void *arg, const char *vm, struct err *e), void *arg)
+{
+	struct run r = new_run();
+	struct duplicate_run x = {.in = &r.instance, .o = &r.o.dup, .work = work, .work_arg = arg, .vm = duplicate_vm, .arg = &r};
+	struct err e = {0};
+
+	r.o.dup.keep = keep;
+	r.o.dup.must_exist = r.o.quiet = true;
+	if (instance_claim(&r.instance, keep, &e) < 0)
+		return cli_fail(&e);
+	return duplicate_run(&x);
 }
 
 static int run_main(const struct command *c, int argc, char **argv)
 {
-	struct run r = {.o = {.memory = 512ull << 20, .cpus = 1}, .instance.lock_fd = -1,
-			.cfg = {.kernel_fd = -1, .initrd_fd = -1}, .signal_fd = -1, .ready_fd = -1};
+	struct run r = new_run();
 	struct err e = {0};
 	char name[INSTANCE_NAME_MAX];
+	bool duplicate = false;
 	int ret = opts_parse(c, &r.o, &argc, argv);
+	const char *wrong = ret ? NULL : contradiction(&r.o, argc > 1);
 
+	if (wrong) {
+		log_msg(LOG_ERROR, "run: %s", wrong);
+		ret = -EINVAL;
+	}
 	if (ret) {
-		free_disks(&r.o);
+		free_options(&r.o);
 		return ret == OPTS_DONE ? 0 : EXIT_DOPPEL;
 	}
+	duplicate = !r.o.kernel && !r.o.initrd && !r.o.dup.bare;
 	log_set_level(r.o.verbose ? LOG_INFO : r.o.quiet ? LOG_ERROR : LOG_WARN);
 	snprintf(name, sizeof(name), "vm-%d", getpid());
-	if (instance_claim(&r.instance, r.o.name ? r.o.name : name, &e) < 0) {
-		free_disks(&r.o);
+	if (instance_claim(&r.instance, r.o.name ? r.o.name : duplicate && r.o.dup.keep ? r.o.dup.keep : name, &e) < 0) {
+		free_options(&r.o);
 		return cli_fail(&e);
 	}
+	if (duplicate)
+		return run_a_duplicate(&r, argc > 1 ? argv + 1 : NULL);
 	return r.o.detach ? detach(&r) : vm_process(&r);
 }
 
 const struct command cmd_run = {
 	.name = "run",
-	.args = "[options]",
-	.summary = "starts a VM; its console is this terminal",
-	.details = "Ctrl-] q on a terminal ends the VM. Exit status: 0 after power-off (or reboot with --no-reboot),\n"
-		   "120 guest panic, 121 triple fault, 125 doppel failed, 128+N ended by signal N.\n",
+	.args = "[options] [-- COMMAND ARG...]",
+	.summary = "runs a command in a duplicate of this machine, or starts a VM with a kernel of yours",
+	.details = "Without --kernel: an unmodified Debian kernel, this machine's files copy-on-write, the command's terminal, input,\n"
+		   "output, signals and exit status as if it ran here; without a command a shell. With --kernel: the VM's console is\n"
+		   "this terminal; Ctrl-] q ends it. Exit status: the command's (128+N: it died by signal N; 126, 127: it cannot be\n"
+		   "executed, does not exist); 0 after power-off (or reboot with --no-reboot), 120 guest panic, 121 triple fault,\n"
+		   "125 doppel failed, 128+N ended by signal N.\n",
 	.opts = run_opts,
+	.rest = true,
 	.main = run_main,
 };

@@ -611,7 +611,7 @@ int vhost_user_create(struct machine *m, const struct vhost_user_options *o, str
 		ret = add_to_loop(u);
 	if (ret) {
 		vhost_user_destroy(u);
-		return err_set(e, -ret, "%s: no use of the server: %s", o->name, reason(ret));
+		return err_set(e, -ret, "%s: the server cannot be used: %s", o->name, reason(ret));
 	}
 	*out = u;
 	return 0;

@@ -84,6 +84,8 @@ bool virtq_wants_interrupt(struct virtq *q); /* after pushes, once */
 void virtq_quiet(struct virtq *q);           /* the device is looking: no notifications wanted */
 bool virtq_listen(struct virtq *q);          /* notify me again; true: more came meanwhile, go on */
 
+u16 virtq_published(const struct virtq *q);  /* where avail_next will be behind all that is there now */
+
 /* Copies from the readable / to the writable part at byte offset off; false (and no copy) when it does not
  * hold n bytes there. */
 bool chain_read(const struct virtq_chain *c, u64 off, void *buf, u64 n) __attribute__((warn_unused_result));

@@ -229,6 +229,11 @@ void virtq_quiet(struct virtq *q)
 		store_used_u16(q, 0, VRING_USED_F_NO_NOTIFY, __ATOMIC_RELAXED);
 }
 
+u16 virtq_published(const struct virtq *q)
+{
+	return q->enabled && !q->broken ? avail_idx(q) : q->avail_next;
+}
+
 bool virtq_listen(struct virtq *q)
 {
 	if (!q->enabled || q->broken)

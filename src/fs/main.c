@@ -74,7 +74,7 @@ static const struct option long_options[] = {
 	{"version", no_argument, NULL, OPT_VERSION},	  {NULL, 0, NULL, 0},
 };
 
-static int parse_one(struct options *o, int c, struct err *e)
+static int parse_one(struct options *o, int c, const char *said, struct err *e)
 {
 	static const char *const caches[] = {"auto", "always", "never", NULL}, *const kinds[] = {"auto", "namespace", "none", NULL};
 	int n = 0;
@@ -106,7 +106,7 @@ static int parse_one(struct options *o, int c, struct err *e)
 	case 'o':
 		return parse_o(o, optarg, e);
 	default:
-		return err_set(e, EINVAL, "%s: not an option, or without its value (see doppel-fs --help)", "doppel-fs");
+		return err_set(e, EINVAL, "%s: not an option, or without its value (see doppel-fs --help)", said);
 	}
 }
 
@@ -121,7 +121,7 @@ static int parse(struct options *o, int argc, char **argv, struct err *e)
 			fputs(c == OPT_HELP ? usage : "doppel-fs " DOPPEL_VERSION "\n", stdout);
 			return 1;
 		}
-		ret = parse_one(o, c, e);
+		ret = parse_one(o, c, argv[optind - 1], e);
 	}
 	if (!ret && optind < argc)
 		ret = err_set(e, EINVAL, "%s: not an option (see doppel-fs --help)", argv[optind]);

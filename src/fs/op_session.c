@@ -11,11 +11,13 @@ enum { INIT_IN_COMPAT = 16 /* without flags2 */ };
 
 static u32 wanted_flags(const struct fs *fs)
 {
-	u32 flags = FUSE_ASYNC_READ | FUSE_ATOMIC_O_TRUNC | FUSE_BIG_WRITES | FUSE_DO_READDIRPLUS | FUSE_READDIRPLUS_AUTO |
-		    FUSE_ASYNC_DIO | FUSE_PARALLEL_DIROPS | FUSE_HANDLE_KILLPRIV_V2 | FUSE_MAX_PAGES;
+	u32 flags = FUSE_ASYNC_READ | FUSE_ATOMIC_O_TRUNC | FUSE_BIG_WRITES | FUSE_ASYNC_DIO | FUSE_PARALLEL_DIROPS |
+		    FUSE_HANDLE_KILLPRIV_V2 | FUSE_MAX_PAGES;
 
+	/* Without READDIRPLUS_AUTO: Linux would look up only the first page of a directory that way, and ls -l or find, which read all
+	 * of it before they ask for attributes, would need a request for each file: ten times slower. */
 	if (fs->o.cache != FS_CACHE_NEVER)
-		flags |= FUSE_CACHE_SYMLINKS;
+		flags |= FUSE_CACHE_SYMLINKS | FUSE_DO_READDIRPLUS;
 	if (fs->o.cache == FS_CACHE_AUTO)
 		flags |= FUSE_AUTO_INVAL_DATA;
 	return flags;

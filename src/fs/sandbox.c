@@ -137,8 +137,19 @@ static int open_dir(const char *dir, struct err *e)
 	return fd < 0 ? err_set(e, errno, "%s: %s", dir, strerror(errno)) : fd;
 }
 
+/* The directory of our descriptors as a mount of its own: no ".." leads from there to other processes. */
+static void isolate_proc(int *proc)
+{
+	int fd = (int)syscall(SYS_open_tree, AT_FDCWD, "/proc/self/fd", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+
+	if (fd < 0)
+		return; /* as it was, then */
+	close(*proc);
+	*proc = fd;
+}
+
 /* 1: the share is the root now; 0: it is where it was */
-static int confine(const struct fs_confine *c, struct err *e)
+static int confine(const struct fs_confine *c, int *proc, struct err *e)
 {
 	bool mounts = may_mount();
 	struct err why = {0};
@@ -151,7 +162,10 @@ static int confine(const struct fs_confine *c, struct err *e)
 	ret = enter_namespaces(!mounts, c->kind == FS_SANDBOX_AUTO ? &why : e);
 	if (ret && c->kind == FS_SANDBOX_AUTO) /* a container may forbid it to root */
 		return landlock(c, e);
-	ret = ret ? ret : pivot(c, e);
+	if (!ret) {
+		isolate_proc(proc);
+		ret = pivot(c, e);
+	}
 	return ret ? ret : 1;
 }
 
@@ -162,7 +176,7 @@ int sandbox_files(const struct fs_confine *c, struct err *e)
 
 	if (proc < 0)
 		return err_set(e, errno, "/proc/self/fd: %s (needs /proc)", strerror(errno));
-	int ret = confine(c, e);
+	int ret = confine(c, &proc, e);
 
 	if (ret >= 0)
 		ret = fd = open_dir(ret ? "/" : c->dir, e);
@@ -195,7 +209,7 @@ static int drop_capabilities(void)
 static const int allowed[] = {
 	/* the session: messages, eventfds, threads, memory */
 	SCMP_SYS(read), SCMP_SYS(write), SCMP_SYS(recvmsg), SCMP_SYS(sendmsg), SCMP_SYS(poll), SCMP_SYS(ppoll), SCMP_SYS(eventfd2),
-	SCMP_SYS(close), SCMP_SYS(munmap), SCMP_SYS(mremap), SCMP_SYS(madvise), SCMP_SYS(brk), SCMP_SYS(futex),
+	SCMP_SYS(close), SCMP_SYS(dup), SCMP_SYS(munmap), SCMP_SYS(mremap), SCMP_SYS(madvise), SCMP_SYS(brk), SCMP_SYS(futex),
 	SCMP_SYS(set_robust_list), SCMP_SYS(rseq), SCMP_SYS(exit), SCMP_SYS(exit_group), SCMP_SYS(rt_sigprocmask),
 	SCMP_SYS(rt_sigreturn), SCMP_SYS(rt_sigaction), SCMP_SYS(restart_syscall), SCMP_SYS(sched_yield), SCMP_SYS(getpid),
 	SCMP_SYS(gettid), SCMP_SYS(clock_gettime), SCMP_SYS(clock_nanosleep), SCMP_SYS(getrandom), SCMP_SYS(sched_getaffinity),
@@ -206,7 +220,8 @@ static const int allowed[] = {
 	SCMP_SYS(preadv), SCMP_SYS(pwritev), SCMP_SYS(preadv2), SCMP_SYS(pwritev2), SCMP_SYS(pread64), SCMP_SYS(pwrite64),
 	SCMP_SYS(fsync), SCMP_SYS(fdatasync), SCMP_SYS(syncfs), SCMP_SYS(fallocate), SCMP_SYS(copy_file_range),
 	SCMP_SYS(ftruncate), SCMP_SYS(truncate), SCMP_SYS(mkdirat), SCMP_SYS(mknodat), SCMP_SYS(symlinkat), SCMP_SYS(linkat),
-	SCMP_SYS(unlinkat), SCMP_SYS(renameat), SCMP_SYS(renameat2), SCMP_SYS(fchmodat), SCMP_SYS(fchownat), SCMP_SYS(utimensat), SCMP_SYS(umask),
+	SCMP_SYS(unlinkat), SCMP_SYS(renameat), SCMP_SYS(renameat2), SCMP_SYS(fchmodat), SCMP_SYS(fchownat),
+	SCMP_SYS(utimensat),
 	SCMP_SYS(getxattr), SCMP_SYS(setxattr), SCMP_SYS(listxattr), SCMP_SYS(removexattr), SCMP_SYS(fcntl), SCMP_SYS(flock),
 	/* the guest's user */
 	SCMP_SYS(setfsuid), SCMP_SYS(setfsgid), SCMP_SYS(capget), SCMP_SYS(capset),

@@ -25,6 +25,7 @@ struct session {
 	struct console *c;
 	struct console_session_options o;
 	u64 sent;            /* position in the stream of all output; under c->lock */
+	u64 until;           /* with o.once: where it ends */
 	bool out_armed;      /* EPOLLOUT on out: under c->lock */
 	bool pollable;       /* out is something epoll takes; files are not */
 	bool in_paused;
@@ -125,7 +126,7 @@ static bool session_flush_locked(struct session *s)
 			break;
 		s->sent += (u64)r;
 	}
-	return true;
+	return !s->o.once || s->sent < s->until;
 }
 
 static u64 slowest_owned_by_vm_locked(struct console *c)
@@ -286,6 +287,8 @@ static void session_input(struct session *s)
 		input_ended(s);
 		return;
 	}
+	if (s->o.once)
+		return;
 	if (s->o.escapes)
 		n = (ssize_t)escape_filter(&s->escape, s->pending + s->npending, (size_t)n, &quit);
 	s->npending += (size_t)n;
@@ -332,6 +335,7 @@ int console_session_add(struct console *c, const struct console_session_options 
 	}
 	pthread_mutex_lock(&c->lock);
 	s->sent = o->replay ? c->head - MIN(c->head, (u64)RING_SIZE) : c->head;
+	s->until = c->head;
 	s->next = c->sessions;
 	c->sessions = s;
 	c->nsessions++;
@@ -352,6 +356,19 @@ fail:
 		close(s->in_poll);
 	free(s);
 	return ret;
+}
+
+size_t console_tail(struct console *c, char *buf, size_t n)
+{
+	u64 from = 0;
+
+	pthread_mutex_lock(&c->lock);
+	n = MIN(n, (size_t)MIN(c->head, (u64)RING_SIZE));
+	from = c->head - n;
+	for (size_t i = 0; i < n; i++)
+		buf[i] = (char)c->ring[(from + i) % RING_SIZE];
+	pthread_mutex_unlock(&c->lock);
+	return n;
 }
 
 struct console *console_new(struct loop *l)

@@ -17,11 +17,14 @@ struct console_session_options {
 	bool owned;       /* close them at the end */
 	bool replay;      /* start with what the ring holds */
 	bool escapes;     /* Ctrl-] q ends the session */
+	bool once;        /* ends when what the ring held is out; takes no input */
 	void (*ended)(void *arg); /* main thread; may be NULL */
 	void *arg;
 };
 /* Main thread. 0 or -errno. */
 int console_session_add(struct console *c, const struct console_session_options *o);
+
+size_t console_tail(struct console *c, char *buf, size_t n); /* the last n bytes of output, at most */
 
 /* Ctrl-] q recogniser: feeds bytes through, in place; returns the bytes left to send; *quit when asked for. */
 struct escape {

@@ -51,7 +51,7 @@ static void file_in(const struct instance *in, const char *file, char *buf, size
 
 static void remove_files(const struct instance *in)
 {
-	static const char *const files[] = {"qmp.sock", "console.sock", "info.json", "info.json.new", "log", "lock"};
+	static const char *const files[] = {"qmp.sock", "console.sock", "vsock.sock", "info.json", "info.json.new", "log", "output", "lock"};
 	char path[PATH_MAX];
 
 	for (u32 i = 0; i < ARRAY_SIZE(files); i++) {
@@ -280,6 +280,19 @@ int instance_connect(const char *name, const char *file, struct err *e)
 		return ret;
 	}
 	return fd;
+}
+
+int instance_open(const char *name, const char *file, struct err *e)
+{
+	char path[PATH_MAX];
+	struct instance in;
+	int ret = find(name, &in, e), fd = -1;
+
+	if (ret)
+		return ret;
+	file_in(&in, file, path, sizeof(path));
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	return fd < 0 ? err_set(e, errno, "%s: %s: %s", name, file, strerror(errno)) : fd;
 }
 
 int instance_read_info(const char *name, struct instance_info *out, struct err *e)

@@ -32,6 +32,8 @@ int instance_socket(const struct instance *in, const char *file, struct err *e);
 /* Calls fn for each live VM, by name; removes what crashed ones left. */
 int instance_each(void (*fn)(void *arg, const struct instance_info *info), void *arg, struct err *e);
 int instance_connect(const char *name, const char *file, struct err *e); /* connected socket */
+/* Opens one of its files for reading; -errno: it has none, or there is no such VM. */
+int instance_open(const char *name, const char *file, struct err *e);
 int instance_read_info(const char *name, struct instance_info *out, struct err *e);
 
 #endif

@@ -9,9 +9,11 @@
 
 #include <pthread.h>
 #include <linux/kvm.h>
+#include "backends/disk.h"
 #include "backends/net.h"
 #include "base/base.h"
 #include "devices/guestmem.h"
+#include "devices/virtio_vsock.h"
 #include "kvm/kvm.h"
 #include "vmm/loader.h"
 #include "vmm/memmap.h"
@@ -19,6 +21,7 @@
 
 #define MACHINE_CPUS_MAX  64
 #define MACHINE_DISKS_MAX 8
+#define MACHINE_PORTS_MAX 4
 #define MACHINE_NETS_MAX  4
 #define MACHINE_EXITS     48
 
@@ -27,8 +30,12 @@ enum { STATUS_PANIC = 120, STATUS_TRIPLE_FAULT = 121, STATUS_FAILED = 125 };
 
 struct chardev;
 struct machine_disk {
-	const char *path;
-	bool readonly;
+	struct disk_config disk;
+	char serial[21];
+};
+struct machine_port { /* a named stream: /dev/virtio-ports/NAME in a Linux guest */
+	const char *name;
+	struct chardev *chardev; /* not owned */
 };
 struct machine_config {
 	const char *name;
@@ -44,9 +51,13 @@ struct machine_config {
 	u32 nnets;
 	struct machine_share share[SHARES_MAX];
 	u32 nshares;
+	bool stop_on_enospc; /* a full host disk pauses the VM; else the guest sees an I/O error */
 	bool no_reboot;
 	u16 debug_exit_port; /* 0: none */
+	struct machine_port port[MACHINE_PORTS_MAX];
+	u32 nports;
 	struct chardev *serial, *virtio_console; /* NULL: no one listens; no such device */
+	struct virtio_vsock_options vsock;       /* cid 0: none; owned by the machine once it is created */
 };
 
 enum machine_state { MACHINE_STOPPED, MACHINE_RUNNING, MACHINE_PAUSED, MACHINE_ENDED };

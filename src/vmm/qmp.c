@@ -20,6 +20,7 @@ struct qmp_client {
 	int fd;
 	bool ready;      /* has negotiated */
 	bool gone;       /* to be closed when the callback is done */
+	bool log_only;
 	bool to_console; /* becomes a console session when its output is out */
 	char *in, *out;
 	size_t nin, nout, out_cap;
@@ -130,7 +131,7 @@ static void client_free(struct qmp_client *c)
 /* The connection is a console from here on. */
 static void client_to_console(struct qmp_client *c)
 {
-	struct console_session_options o = {.in = c->fd, .out = c->fd, .owned = true, .replay = true};
+	struct console_session_options o = {.in = c->fd, .out = c->fd, .owned = true, .replay = true, .once = c->log_only};
 
 	loop_del(c->q->loop, c->fd);
 	if (console_session_add(c->q->o.console, &o) == 0)
@@ -192,6 +193,7 @@ static void handle_request(struct qmp_client *c, const char *p, size_t n)
 		cJSON_AddItemToObject(reply, "id", cJSON_Duplicate(cJSON_GetObjectItemCaseSensitive(req, "id"), true));
 	cJSON_Delete(req);
 	c->to_console |= a.to_console;
+	c->log_only |= a.log_only;
 	client_send(c, reply);
 	if (a.then)
 		a.then(c->q->o.machine);

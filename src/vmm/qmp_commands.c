@@ -95,6 +95,11 @@ static void to_console(const struct qmp_options *o, struct qmp_answer *a)
 	a->to_console = true;
 }
 
+static void to_log(const struct qmp_options *o, struct qmp_answer *a)
+{
+	a->to_console = a->log_only = true;
+}
+
 /* ---- statistics ---- */
 static const char *const exit_names[MACHINE_EXITS] = {
 	[KVM_EXIT_IO] = "io",	  [KVM_EXIT_MMIO] = "mmio",	  [KVM_EXIT_HLT] = "hlt",
@@ -148,7 +153,7 @@ static void stats(const struct qmp_options *o, struct qmp_answer *a)
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 	a->result = cJSON_CreateObject();
 	cJSON_AddStringToObject(a->result, "name", o->name);
-	cJSON_AddStringToObject(a->result, "engine", kvm_kind(m->sys) == KVM_KIND_ENGINE ? "interp" : "kvm");
+	cJSON_AddStringToObject(a->result, "engine", kvm_engine_name(m->sys));
 	cJSON_AddNumberToObject(a->result, "engine-pid", kvm_engine_pid(m->sys));
 	cJSON_AddNumberToObject(a->result, "memory", (double)m->cfg.memory);
 	cJSON_AddNumberToObject(a->result, "resets", m->resets);
@@ -178,6 +183,7 @@ static const struct qmp_command commands[] = {
 	{"quit", quit},
 	{"x-doppel-stats", stats},
 	{"x-doppel-console", to_console},
+	{"x-doppel-log", to_log},
 };
 
 static void query_commands(const struct qmp_options *o, struct qmp_answer *a)

@@ -10,6 +10,7 @@ struct qmp_answer {
 	cJSON *result;      /* NULL: {} */
 	const char *error;  /* GenericError */
 	bool to_console;    /* the connection becomes a console */
+	bool log_only;      /* and ends when what was there to replay is out */
 	void (*then)(struct machine *m); /* once the answer is on its way */
 };
 struct qmp_command {

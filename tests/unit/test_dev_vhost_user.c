@@ -425,7 +425,7 @@ static void no_server_at_all(void **state)
 		struct err e = {0};
 
 		assert_int_not_equal(virtio_fs_create(f->m, f->host, "tag", start_server(&f->s, m), &e), 0);
-		assert_non_null(strstr(e.text, "shared folder tag: no use of the server"));
+		assert_non_null(strstr(e.text, "shared folder tag: the server cannot be used"));
 		join_server(&f->s);
 	}
 	f->s.thread = 0;

@@ -5,6 +5,7 @@
  * Counting: a handler that leaves a block adds the instructions of the block up to itself. When a fault unwinds out of
  * a block, icache->cur is still set, and RIP says how many had retired.
  */
+#include "engine/cpu/fpu.h"
 #include "engine/cpu/run.h"
 #include "engine/interp/interp_int.h"
 #include "engine/translate/tr.h"
@@ -262,13 +263,17 @@ static bool stack_address(const struct vcpu *cpu, const struct iop *op, u64 *a)
 }
 
 /* Whether the explicit operand, in the stack segment, was what faulted. */
-static bool stack_operand(const struct vcpu *cpu, const struct iop *op)
+static bool stack_operand(struct vcpu *cpu, const struct iop *op)
 {
 	u64 a = iop_ea_offset(cpu, op);
 
 	if (op->desc->id >= INSN_BT && op->desc->id <= INSN_BTC) /* a bit offset in a register reaches anywhere */
 		return true;
-	if (op->desc->id == INSN_CMPXCHG16B && a & 15) /* alignment is checked first */
+	/* alignment is checked first */
+	if (op->desc->id == INSN_CMPXCHG16B && a & 15)
+		return false;
+	if (op->desc->cls == IC_SSE && op->desc->attr & (IA_ALIGN16 | IA_ALIGN_ANY) && a & 15 &&
+	    !(op->desc->feature == FEAT_SHA && vec_state(cpu)->amd))
 		return false;
 	return !is_canonical(a);
 }
@@ -281,6 +286,14 @@ static void fix_stack_fault(struct vcpu *cpu, const struct iop *op)
 
 	if (!e->pending || e->vector != EXC_GP || e->error || !cpu->mode.long64 || !op->desc)
 		return;
+	if (op->has_mem && (op->desc->id == INSN_PUSH || op->desc->id == INSN_CALL)) { /* they read it first */
+		u64 at = iop_ea_offset(cpu, op) + (op->flags & IOP_SEGBASE ? cpu->seg[op->seg].base : 0);
+
+		if (!is_canonical(at)) {
+			e->vector = op->seg == SEG_SS ? EXC_SS : EXC_GP;
+			return;
+		}
+	}
 	if ((stack_address(cpu, op, &a) && !is_canonical(a)) ||
 	    (op->has_mem && op->seg == SEG_SS && stack_operand(cpu, op)))
 		e->vector = EXC_SS;

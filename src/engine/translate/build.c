@@ -1,8 +1,7 @@
 /* One translation in the making: decodes from a place in a guest page on and has each instruction emitted. */
 #include "engine/translate/tr_int.h"
 
-#define JRCXZ_REACH 120
-#define ISLAND_SIZE 11 /* mov r15d, site; jmp tr_leave */
+#define JRCXZ_REACH 126
 
 /* ---- sites and islands ---- */
 
@@ -32,12 +31,15 @@ void build_leave(struct build *b, u32 site)
 
 static void islands_here(struct build *b)
 {
+	u32 written = b->e.written; /* what is done here is off the path */
+
 	for (unsigned i = 0; i < b->npending; i++) {
 		emit_short_here(&b->e, b->pending[i].place);
 		build_leave(b, site_number(b, b->pending[i].site));
 		b->pending[i].site->island = (u32)emit_here(&b->e);
 	}
 	b->npending = 0;
+	b->e.written = written;
 }
 
 void build_islands(struct build *b)
@@ -69,7 +71,8 @@ void build_pending(struct build *b, struct tr_site *s)
 
 void build_room(struct build *b, unsigned bytes)
 {
-	if (b->npending && b->e.p + bytes + (b->npending + 1) * ISLAND_SIZE + 2 - b->pending[0].place > JRCXZ_REACH)
+	/* later ones are at least an island's length further on */
+	if (b->npending && b->e.p + bytes + 2 - b->pending[0].place > JRCXZ_REACH)
 		build_islands(b);
 }
 
@@ -81,6 +84,9 @@ static bool mode_allows(const struct build *b, const struct insn *in)
 	const struct cpu_mode *m = &b->cpu->mode;
 
 	if (d->feature != FEAT_NONE && !cpu_has(b->cpu, d->feature))
+		return false;
+	/* VPEXTRQ and VPINSRQ: AMD does not ignore W outside 64-bit mode, and here it would count */
+	if (in->map == 3 && (in->opcode == 0x16 || in->opcode == 0x22) && in->prefixes & PFX_VEX && in->rex & 8 && !b->mode64)
 		return false;
 	switch (d->cls) {
 	case IC_INT:
@@ -105,7 +111,8 @@ static void emit_insn(struct build *b)
 
 	if (in->desc->attr & IA_BRANCH)
 		gen_x87_flush(b);
-	if (mode_allows(b, in) && (gen_branch(b) || gen_stack(b) || gen_lea(b) || gen_data(b)))
+	b->emulated = false;
+	if (mode_allows(b, in) && (gen_soft(b) || gen_branch(b) || gen_stack(b) || gen_lea(b) || gen_data(b)))
 		return;
 	gen_emulate(b);
 	if (last)
@@ -133,8 +140,10 @@ static void set_resumes(struct build *b, bool falls)
 
 static const u8 nop5[] = {0x0f, 0x1f, 0x44, 0x00, 0x00};
 
-static void emit_entry(struct build *b, u32 start_off)
+void build_entry(struct build *b)
 {
+	u32 start_off = b->insn_off[0];
+
 	emit_align(&b->e, 8);
 	b->b->enter = (u32)emit_here(&b->e);
 	{
@@ -167,34 +176,44 @@ bool build_block(struct build *b, gpa_t gpa)
 	bool falls = true;
 
 	b->page_off = start;
+	if (b->checked)
+		check_snapshot(b, gpa);
 	scan_block(b, page);
 	if (!b->total)
 		return false;
-	emit_entry(b, start);
+	b->b->begin = (u32)emit_here(&b->e);
+	if (!b->checked)
+		build_entry(b);
 	while (!b->ended && b->n < b->total && !b->full) {
 		b->in = b->code[b->n];
 		build_room(b, 48);
 		note_insn(b);
-		if (b->label[b->n])
+		if (b->label[b->n]) {
 			hold_drop(b);
-		if (b->label[b->n] & LABEL_BACKWARD)
+			b->s1_guest = INSN_NO_REG;
+		}
+		if (b->label[b->n] & LABEL_BACKWARD && !b->checked)
 			gen_loop_head(b);
 		emit_insn(b);
 		hold_after_insn(b);
 		b->n++;
 		b->page_off += b->in.len;
+		if (b->checked && b->emulated)
+			b->total = b->n;
 	}
 	note_insn(b);
 	falls = !b->ended;
 	if (falls) {
 		gen_x87_flush(b);
-		gen_goto(b, (s32)b->page_off);
+		gen_next(b);
 	}
 	b->ended = true;
 	build_islands_after_jump(b);
 	gen_exits(b);
 	b->b->bytes = (u16)(b->page_off - start);
 	emit_dead_stub(b, start);
+	if (b->checked)
+		gen_check(b, b->b->bytes, b->insn_host[0]);
 	set_resumes(b, falls);
 	b->b->ninsns = (u16)b->n;
 	b->b->end = (u32)emit_here(&b->e);

@@ -131,6 +131,7 @@ void emit_load(struct emit *e, unsigned reg, const struct hostmem *m, unsigned s
 {
 	struct op o = {.n = 0};
 
+	e->written |= 1u << reg;
 	if (size <= 2)
 		put_mem(&o, OP_0F | (size == 1 ? 0xb6 : 0xb7), reg, m, 4);
 	else
@@ -159,6 +160,7 @@ void emit_mov(struct emit *e, unsigned dst, unsigned src, unsigned size)
 {
 	struct op o = {.n = 0};
 
+	e->written |= 1u << dst;
 	put_reg(&o, 0x89, src, dst, size, 0);
 	flush(e, &o);
 }
@@ -168,6 +170,7 @@ void emit_mov_imm(struct emit *e, unsigned reg, u64 imm)
 {
 	struct op o = {.n = 0};
 
+	e->written |= 1u << reg;
 	if (imm != (u32)imm && imm == (u64)(s64)(s32)imm) {
 		put_reg(&o, 0xc7, 0, reg, 8, 0);
 		put_imm(&o, imm, 4);
@@ -184,6 +187,7 @@ void emit_lea(struct emit *e, unsigned reg, const struct hostmem *m, unsigned si
 {
 	struct op o = {.n = 0};
 
+	e->written |= 1u << reg;
 	put_mem(&o, 0x8d, reg, m, size);
 	flush(e, &o);
 }
@@ -198,6 +202,7 @@ void emit_rorx(struct emit *e, unsigned dst, unsigned src, unsigned count)
 		  (u8)(0xc0 | (dst & 7) << 3 | (src & 7)),
 		  (u8)count};
 
+	e->written |= 1u << dst;
 	emit_bytes(e, b, sizeof(b));
 }
 
@@ -205,6 +210,7 @@ void emit_movzx16(struct emit *e, unsigned dst, unsigned src)
 {
 	struct op o = {.n = 0};
 
+	e->written |= 1u << dst;
 	put_reg(&o, OP_0F | 0xb7, dst, src, 4, 0);
 	flush(e, &o);
 }
@@ -213,6 +219,7 @@ void emit_movzx8(struct emit *e, unsigned dst, unsigned src)
 {
 	struct op o = {.n = 0};
 
+	e->written |= 1u << dst;
 	put_reg(&o, OP_0F | 0xb6, dst, src, 4, byte_reg_needs_rex(src) ? REX : 0);
 	flush(e, &o);
 }

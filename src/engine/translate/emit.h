@@ -18,6 +18,7 @@ struct emit {
 	u8 *p, *end; /* in the writable view */
 	s64 rx;      /* executable address = writable address + rx */
 	bool full;
+	u32 written; /* general registers that the primitives below have written; for whoever clears it */
 };
 
 /* A memory operand of the host. base and index may be H_NONE; index is not H_SP; shift is log2 of the scale. */

@@ -36,11 +36,14 @@ static void jump_cached(struct build *b)
 {
 	unsigned cls = tr_jc_class(b->key);
 	struct hostmem target = MEM_VCPU(tr.target), att = mem_gs(ATTENTION), slot, twice, sum;
+	struct tr_site *s = NULL;
 	u8 *hit = NULL;
 
 	build_room(b, 96);
+	s = build_site(b, SITE_JUMP);
+	s->disp = b->sp_moved;
 	if (cls == JC_NONE) {
-		build_leave(b, SITE_JUMP);
+		build_leave(b, site_number(b, s));
 		return;
 	}
 	slot = (struct hostmem){.base = H_NONE, .index = S1, .shift = 3, .gs = true, .disp = (s32)jc_displacement(cls)};
@@ -55,7 +58,7 @@ static void jump_cached(struct build *b)
 	emit_load(&b->e, S1, &target, 2);
 	emit_lea(&b->e, S1, &twice, 4);
 	hit = emit_jrcxz(&b->e);
-	build_leave(b, SITE_JUMP);
+	build_leave(b, site_number(b, s));
 	emit_short_here(&b->e, hit);
 	slot.disp += (s32)offsetof(struct jc_entry, host);
 	emit_jmp_mem(&b->e, &slot);
@@ -93,7 +96,7 @@ static void backward_jump(struct build *b, s32 target)
 	struct hostmem att = mem_gs(ATTENTION);
 	struct tr_site *s = NULL;
 	u8 *go = NULL;
-	u32 own = own_insn(b, target);
+	u32 own = b->checked ? 0 : own_insn(b, target); /* once around, and the code is compared again */
 
 	if (own) { /* it looks at attention itself: gen_loop_head() */
 		emit_jmp(&b->e, own);
@@ -138,10 +141,20 @@ void gen_goto(struct build *b, s32 target)
 	gen_indirect(b);
 }
 
+void gen_next(struct build *b)
+{
+	build_room(b, 48);
+	if (b->page_off < PAGE_SIZE)
+		chainable_jump(b, (s32)b->page_off);
+	else
+		gen_goto(b, (s32)b->page_off);
+}
+
 void gen_exits(struct build *b)
 {
 	u32 end = b->page_off;
 
+	b->sp_moved = 0; /* these jumps are not those of the last instruction */
 	for (unsigned i = 0; i < b->nexits && !b->e.full; i++) {
 		u64 rel_end = (u64)b->exits[i].rel_end + (u64)b->e.rx;
 		s32 target = b->exits[i].target;
@@ -180,6 +193,7 @@ static bool gen_jcc(struct build *b)
 		return false;
 	if (target <= (s32)b->page_off && own_insn(b, target)) {
 		emit_jcc(&b->e, b->in.cond, own_insn(b, target));
+		build_islands(b); /* here they do not lengthen the loop */
 		return true;
 	}
 	emit_jcc(&b->e, b->in.cond, emit_here(&b->e));
@@ -240,6 +254,7 @@ static void push_return_address(struct build *b)
 	gen_mark(b);
 	emit_store(&b->e, &at, S1, size);
 	emit_lea(&b->e, H_SP, &low, size);
+	b->sp_moved = -(s32)size;
 }
 
 static bool gen_direct(struct build *b)
@@ -305,6 +320,7 @@ static bool gen_ret(struct build *b)
 	gen_mark(b);
 	emit_load(&b->e, S0, &at, size);
 	emit_lea(&b->e, H_SP, &more, size);
+	b->sp_moved = pop;
 	gen_indirect(b);
 	b->ended = true;
 	return true;

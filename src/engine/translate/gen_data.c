@@ -127,10 +127,31 @@ static bool takes_s0(const struct data *d)
 	return false;
 }
 
+/* S1 still holds the guest register that an earlier instruction left there. */
+static bool s1_holds(struct build *b, unsigned guest)
+{
+	if (b->s1_guest != guest || b->e.written >> S1 & 1)
+		return false;
+	for (unsigned i = b->s1_from + 1u; i <= b->n; i++)
+		b->no_resume[i] = true;
+	return true;
+}
+
+static void s1_keep(struct build *b, const struct data *d)
+{
+	for (unsigned r = R_14; r <= R_15; r++) {
+		if (!((d->read | d->written) >> r & 1) || d->map[r] != S1)
+			continue;
+		b->s1_guest = (u8)r;
+		b->s1_from = (u8)b->n;
+		b->e.written &= ~(1u << S1);
+	}
+}
+
 static void load_registers(struct build *b, const struct data *d)
 {
 	for (unsigned r = R_14; r <= R_15; r++)
-		if (d->read >> r & 1)
+		if (d->read >> r & 1 && !(d->map[r] == S1 && s1_holds(b, r)))
 			gen_get(b, d->map[r], r);
 	if (d->map[R_CX] == H_CX)
 		gen_get(b, H_CX, R_CX);
@@ -147,6 +168,29 @@ static void store_registers(struct build *b, const struct data *d)
 		gen_put(b, R_CX, H_CX);
 	if (d->pcmpstri)
 		emit_mov(&b->e, HOST_CX, H_CX, 4);
+	s1_keep(b, d);
+}
+
+/* MOV between a register and a spilled one: memory is the register. */
+static bool gen_spilled_move(struct build *b)
+{
+	const struct insn_operand *to = &b->in.op[0], *from = &b->in.op[1];
+	struct hostmem slot;
+
+	if (b->in.id != INSN_MOV || to->kind != OPK_GPR || from->kind != OPK_GPR || to->size < 4)
+		return false;
+	if (is_spilled(to->reg) && !is_spilled(from->reg) && to->size == 8) {
+		gen_put(b, to->reg, host_of(from->reg));
+		return true;
+	}
+	if (!is_spilled(from->reg) || is_spilled(to->reg))
+		return false;
+	slot = mem_gs(offsetof(struct vcpu, gpr) + 8 * from->reg);
+	if (s1_holds(b, from->reg))
+		emit_mov(&b->e, host_of(to->reg), S1, to->size);
+	else
+		emit_load(&b->e, host_of(to->reg), &slot, to->size);
+	return true;
 }
 
 /* The operand: as it can be named, or its whole address in S0 or S1 where registers are short. */
@@ -176,6 +220,8 @@ bool gen_data(struct build *b)
 	if (excluded(in, b->mode64))
 		return false;
 	if (does_nothing(in))
+		return true;
+	if (gen_spilled_move(b))
 		return true;
 	if (!operands_ok(b, d.mem) || !plan(b, &d))
 		return false;
@@ -238,8 +284,9 @@ void gen_emulate(struct build *b)
 {
 	struct tr_site *s = build_site(b, SITE_EMU);
 
+	b->emulated = true;
 	hold_drop(b);
-
+	b->s1_guest = INSN_NO_REG;
 	if (b->emu + EMU_SIZE > b->emu_end) {
 		b->full = true;
 	} else {

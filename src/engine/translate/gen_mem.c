@@ -25,6 +25,8 @@ void gen_put(struct build *b, unsigned guest, unsigned host)
 {
 	struct hostmem slot = mem_gs(offsetof(struct vcpu, gpr) + 8 * guest);
 
+	if (guest == b->s1_guest && host != S1)
+		b->s1_guest = INSN_NO_REG;
 	if (is_spilled(guest))
 		emit_store(&b->e, &slot, host, 8);
 	else if (host != host_of(guest))
@@ -201,7 +203,7 @@ void gen_access_at(struct build *b, unsigned base, s32 disp, unsigned size, bool
 	bool group_write = write;
 	struct tr_site *s = NULL;
 
-	build_room(b, 80);
+	build_room(b, 75);
 	s = new_site(b, size, write);
 	s->base = (u8)base;
 	s->index = INSN_NO_REG;

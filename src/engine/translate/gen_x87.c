@@ -85,7 +85,7 @@ void x87_settle(struct vcpu *cpu, const struct tr_site *s)
 		vs->fds = cpu->seg[t->fdp_seg & 7].sel;
 		t->fdp_seg = 0;
 	}
-	if (s && s->x87_op) {
+	if (s->x87_op) {
 		vs->fip = t->page_va + s->x87_off;
 		if (!cpu->mode.long64)
 			vs->fip = (u32)vs->fip;

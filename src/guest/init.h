@@ -1,0 +1,22 @@
+/* Process 1 of the guests that doppel makes: the duplicate of a machine, and the bare one with a shell from busybox. */
+#ifndef GUEST_INIT_H
+#define GUEST_INIT_H
+
+/* In the initramfs of a duplicate: records NAME=VALUE, each ended by a NUL (see duplicate.c). */
+#define DUPLICATE_CONFIG "/config"
+
+/* Becomes a duplicate of the host; on failure says why on the console and powers off. */
+void __attribute__((noreturn)) duplicate(void);
+
+#define MODULES      "/lib/modules" /* drivers in the initramfs; they are loaded in the order of their names */
+#define LATE_MODULES "/lib/late"    /* nobody waits for these */
+
+/* All of a directory but those whose name has that part (NULL: all). */
+void load_modules(const char *dir, const char *except);
+int open_module(const char *dir, const char *part); /* by a part of its name; -1: none */
+int load_module(int fd);           /* 0 (also when it is there already) or -errno */
+
+int power_button_open(void);       /* -1: the kernel has none */
+int power_button_read(int fd);     /* 1: pressed; 0: something else; -errno */
+
+#endif

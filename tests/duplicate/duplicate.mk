@@ -1,0 +1,6 @@
+# Duplicates of this machine, with the Debian kernel.
+DUP_RUN := $(B)/tests/duplicate/duplicate $(B)/tests/duplicate/terminal
+TESTS += $(DUP_RUN)
+$(DUP_RUN): $(B)/tests/duplicate/%: tests/duplicate/% $(B)/doppel $(B)/doppel-engine $(B)/doppel-fs $(B)/doppel-init
+	@mkdir -p $(@D)
+	@printf '#!/bin/sh\nexec tests/duplicate/$* $(abspath $(B))/doppel\n' >$@ && chmod +x $@
