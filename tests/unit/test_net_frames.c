@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include "backends/net_offload.h"
+#include "net/closing.h"
 #include "net/filter.h"
 #include "net/reassemble.h"
 
@@ -237,10 +238,136 @@ static void nonsense(void **st)
 	reassembler_free(r);
 }
 
+/* ---- connections that have ended ---- */
+enum { FIN = 1, SYN = 2, RST = 4, ACK = 16, DATA = 32 /* 100 bytes of it */ };
+
+/* A segment between the guest's port 1000 and the network's 80, of either version. */
+static u32 segment(bool v6, bool from_guest, u32 seq, u32 ack, u8 flags)
+{
+	u32 data = flags & DATA ? 100 : 0, len = v6 ? ip6("fec0::2", 20 + data) : ip4("10.0.2.2", 20 + data), l4 = v6 ? 54 : 34;
+	u32 size = v6 ? 16 : 4, src = l4 - 2 * size;
+	u8 guest[16] = {10, 0, 2, 15, 9, 9};
+
+	memset(frame, from_guest ? 0xaa : 0xbb, 12);
+	frame[v6 ? 20 : 23] = 6;
+	memcpy(frame + src, guest, size);
+	if (!from_guest) {
+		memcpy(frame + src, frame + src + size, size);
+		memcpy(frame + src + size, guest, size);
+	}
+	memset(frame + l4, 0, 20);
+	put16(frame + l4, from_guest ? 1000 : 80);
+	put16(frame + l4 + 2, from_guest ? 80 : 1000);
+	put16(frame + l4 + 4, seq >> 16);
+	put16(frame + l4 + 6, seq);
+	put16(frame + l4 + 8, ack >> 16);
+	put16(frame + l4 + 10, ack);
+	frame[l4 + 12] = 0x50;
+	frame[l4 + 13] = flags & 31;
+	return len;
+}
+
+struct step {
+	char from; /* 'g'uest, 'n'et; 0: end */
+	u32 seq, ack;
+	u8 flags;
+};
+
+/* After which step a RST is due, counted from 1; 0: never. */
+static unsigned due_after(bool v6, const struct step *s, u8 *rst, u32 *len)
+{
+	struct closing *c = closing_new();
+	unsigned due = 0;
+
+	for (unsigned i = 0; s[i].from; i++) {
+		u32 n = segment(v6, s[i].from == 'g', s[i].seq, s[i].ack, s[i].flags);
+
+		if (s[i].from == 'g')
+			closing_from_guest(c, frame, n);
+		else
+			closing_from_net(c, frame, n);
+		n = closing_rst(c, rst);
+		if (n && !due) {
+			due = i + 1;
+			*len = n;
+		} else {
+			assert_int_equal(n, 0);
+		}
+	}
+	closing_free(c);
+	return due;
+}
+
+static void connections_end(void **st)
+{
+	static const struct {
+		struct step s[8];
+		unsigned due;
+	} cases[] = {
+		{{{'n', 500, 100, FIN | ACK}, {'g', 100, 501, FIN | ACK}, {'n', 501, 101, ACK}}, 3},
+		{{{'n', 500, 100, FIN | ACK | DATA}, {'g', 100, 601, ACK}, {'g', 100, 601, FIN | ACK | DATA}, {'n', 601, 201, ACK}}, 4},
+		/* both at once */
+		{{{'n', 500, 100, FIN | ACK}, {'g', 100, 500, FIN | ACK}, {'n', 501, 101, ACK}, {'g', 101, 501, ACK}}, 4},
+		/* sequence numbers wrap */
+		{{{'n', 0xffffffff, 0xffffffff, FIN | ACK}, {'g', 0xffffffff, 0, FIN | ACK}, {'n', 0, 0, ACK}}, 3},
+		/* the guest was first: LAST_ACK ends by itself */
+		{{{'g', 100, 500, FIN | ACK}, {'n', 500, 101, ACK}, {'n', 500, 101, FIN | ACK}, {'g', 101, 501, ACK}}, 0},
+		/* the guest goes on sending; the network has not all of it */
+		{{{'n', 500, 100, FIN | ACK}, {'g', 100, 501, ACK | DATA}, {'n', 501, 200, ACK}, {'g', 300, 501, FIN | ACK}, {'n', 501, 200, ACK}}, 0},
+		/* the FIN itself is not acknowledged */
+		{{{'n', 500, 100, FIN | ACK}, {'g', 100, 500, FIN | ACK}, {'n', 501, 101, ACK}}, 0},
+		/* a RST, or the same addresses again */
+		{{{'n', 500, 100, FIN | ACK}, {'g', 100, 501, RST}, {'g', 100, 501, FIN | ACK}, {'n', 501, 101, ACK}}, 0},
+		{{{'n', 500, 100, FIN | ACK}, {'g', 900, 0, SYN}, {'n', 70, 901, SYN | ACK}, {'g', 901, 71, FIN | ACK}, {'n', 71, 902, ACK}}, 0},
+	};
+
+	for (unsigned i = 0; i < ARRAY_SIZE(cases) * 2; i++) {
+		bool v6 = i & 1;
+		u32 len = 0, l4 = v6 ? 54 : 34;
+		u8 rst[CLOSING_FRAME];
+
+		assert_int_equal(due_after(v6, cases[i / 2].s, rst, &len), cases[i / 2].due);
+		if (!cases[i / 2].due)
+			continue;
+		assert_int_equal(len, l4 + 20);
+		assert_true(filter_allows(rst, len));
+		assert_int_equal(rst[l4 + 13], RST | ACK);
+		assert_int_equal(rst[0], 0xaa);
+		assert_int_equal(rst[l4] << 8 | rst[l4 + 1], 1000);
+		assert_int_equal(offload_fold(offload_sum(rst + l4, 20, offload_sum(rst + (v6 ? 22 : 26), v6 ? 32 : 8,
+										   htons(6) + (u64)htons(20)))), 0xffff);
+		if (!v6)
+			assert_int_equal(offload_fold(offload_sum(rst + 14, 20, 0)), 0xffff);
+	}
+}
+
+static void closing_nonsense(void **st)
+{
+	struct closing *c = closing_new();
+	u8 rst[CLOSING_FRAME];
+
+	for (u32 i = 0; i < 200000; i++) {
+		u32 len = segment(below(2), below(2), (u32)below(3), (u32)below(3), (u8)below(64)), cut = 14 + (u32)below(len - 13);
+		u8 *copy = NULL;
+
+		frame[14 + below(60)] = (u8)below(256);
+		copy = malloc(cut); /* so that a sanitizer sees reads behind it */
+		memcpy(copy, frame, cut);
+		if (below(2))
+			closing_from_guest(c, copy, cut);
+		else
+			closing_from_net(c, copy, cut);
+		free(copy);
+		assert_true(closing_rst(c, rst) <= CLOSING_FRAME);
+	}
+	closing_free(c);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {cmocka_unit_test(addresses), cmocka_unit_test(malformed), cmocka_unit_test(reassembles),
-					   cmocka_unit_test(refuses),	cmocka_unit_test(forgets),   cmocka_unit_test(nonsense)};
+					   cmocka_unit_test(refuses),	cmocka_unit_test(forgets),   cmocka_unit_test(nonsense),
+					   cmocka_unit_test(connections_end), cmocka_unit_test(closing_nonsense)};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
