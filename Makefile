@@ -16,7 +16,7 @@ E_CFLAGS += $(if $(IS_CLANG),,-fno-tree-loop-distribute-patterns)
 ET_CFLAGS := $(V_CFLAGS) -fno-pie
 # `make asan`: all of ASan and UBSan for the VMM. For the engine, which has no runtime, UBSan that traps.
 E_CFLAGS += $(if $(SAN),-fsanitize=undefined -fno-sanitize=alignment -fsanitize-undefined-trap-on-error)
-PKGS := libarchive liburing libseccomp libcjson
+PKGS := libarchive liburing libseccomp libcjson zlib libzstd
 V_CFLAGS += $(SAN) $(shell pkg-config --cflags $(PKGS) 2>/dev/null) -fPIE
 V_LIBS := $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lpthread
 
@@ -26,13 +26,15 @@ V_SRC := $(shell find src/base src/kvm src/vmm src/devices src/backends src/cli 
 FS_SRC := $(wildcard src/fs/*.c)
 FS_MAIN := src/fs/main.c
 V_MAIN := src/cli/main.c
+N_SRC := $(shell find src/net -name '*.c')
+N_OBJ := $(N_SRC:%.c=$(B)/%.o)
 E_MAIN := src/engine/main.c
 ENGINE_OBJ := $(ENGINE_SRC:%.c=$(B)/%.o)
 V_OBJ := $(V_SRC:%.c=$(B)/%.o)
 FS_OBJ := $(FS_SRC:%.c=$(B)/%.o) $(patsubst %,$(B)/src/%.o,devices/virtio_ring devices/guestmem base/vhost_user base/err base/file)
 
 .DEFAULT_GOAL := all
-all: $(B)/doppel $(B)/doppel-engine $(B)/doppel-fs $(B)/doppel-init $(B)/doppel-builtin.elf $(B)/doppel-get-kernel
+all: $(B)/doppel $(B)/doppel-engine $(B)/doppel-net $(B)/doppel-fs $(B)/doppel-init $(B)/doppel-builtin.elf $(B)/doppel-get-kernel
 
 $(B)/doppel-get-kernel: tools/get-kernel
 	@mkdir -p $(@D) && ln -sf $(abspath $<) $@
@@ -52,6 +54,10 @@ $(B)/doppel-engine: $(B)/$(E_MAIN:.c=.o) $(B)/libengine.a
 	@echo LD $@ && $(CC) -static -o $@ $< -Wl,--whole-archive $(B)/libengine.a -Wl,--no-whole-archive -lpthread
 $(B)/doppel: $(B)/$(V_MAIN:.c=.o) $(B)/libdoppel.a
 	@echo LD $@ && $(CC) $(SAN) -pie -o $@ $< $(B)/libdoppel.a $(V_LIBS)
+
+# libslirp.pc asks for the headers of glib, which libslirp.h does not include
+$(B)/doppel-net: $(N_OBJ) $(B)/libdoppel.a
+	@echo LD $@ && $(CC) $(SAN) -pie -o $@ $^ -lslirp -lseccomp
 
 $(B)/doppel-fs: $(FS_OBJ)
 	@echo LD $@ && $(CC) $(SAN) -pie -o $@ $^ $(shell pkg-config --libs libseccomp) -lpthread
@@ -100,7 +106,7 @@ D := $(DESTDIR)$(PREFIX)
 install: all
 	install -d $(D)/bin $(D)/libexec $(D)/share/man/man1 $(D)/share/bash-completion/completions
 	install -m755 $(B)/doppel $(D)/bin/doppel
-	install -m755 $(B)/doppel-engine $(B)/doppel-fs $(B)/doppel-init $(D)/libexec/
+	install -m755 $(B)/doppel-engine $(B)/doppel-net $(B)/doppel-fs $(B)/doppel-init $(D)/libexec/
 	install -m755 tools/get-kernel $(D)/libexec/doppel-get-kernel
 	install -m644 $(B)/doppel-builtin.elf $(D)/libexec/doppel-builtin.elf
 	install -m644 docs/doppel.1 $(D)/share/man/man1/doppel.1

@@ -14,10 +14,21 @@ _doppel() {
 	case $prev in
 	--engine|-e) COMPREPLY=($(compgen -W "auto kvm interp" -- "$cur")); return ;;
 	--console) COMPREPLY=($(compgen -W "serial virtio" -- "$cur")); return ;;
+	--on-enospc) COMPREPLY=($(compgen -W "report stop" -- "$cur")); return ;;
+	--spool) COMPREPLY=($(compgen -W "printer=" -- "$cur")); return ;;
+	--disk|-d)
+		if [[ $cur == *,* ]]; then
+			COMPREPLY=($(compgen -P "${cur%,*}," -W "ro format=raw format=qcow2 overlay=on offset= size= serial= iops= bps=
+				cache=writeback cache=none cache=directsync cache=unsafe discard=off" -- "${cur##*,}"))
+			return
+		fi
+		compopt -o filenames 2>/dev/null; COMPREPLY=($(compgen -f -- "$cur")); return ;;
 	--kernel|-k) compopt -o filenames 2>/dev/null; COMPREPLY=($(compgen -W builtin -- "$cur") $(compgen -f -- "$cur")); return ;;
-	--initrd|-i|--disk|-d) compopt -o filenames 2>/dev/null; COMPREPLY=($(compgen -f -- "$cur")); return ;;
+	--initrd|-i) compopt -o filenames 2>/dev/null; COMPREPLY=($(compgen -f -- "$cur")); return ;;
 	--share) compopt -o filenames 2>/dev/null; COMPREPLY=($(compgen -d -- "$cur")); return ;;
 	--share-server) compopt -o filenames 2>/dev/null; COMPREPLY=($(compgen -c -- "$cur")); return ;;
+	--net) compopt -o nospace 2>/dev/null
+		COMPREPLY=($(compgen -W "none user user,hostfwd=tcp: user,hostloopback=on lan= passt,path= socket,path= vhost-user,path= tap,ifname=" -- "$cur")); return ;;
 	--append|-a|--memory|-m|--cpus|-c|--name|-n|--debug-exit|--timeout|-t) return ;;
 	esac
 	if [[ $cur == -* ]]; then

@@ -32,6 +32,8 @@ struct chardev_ops {
 	void (*resume)(struct chardev *c);
 	void (*attached)(struct chardev *c); /* a sink is there: report size and peer, start reading */
 	void (*detached)(struct chardev *c); /* may be NULL */
+	/* The guest closed its end after what was written (complete), or was reset. Never blocks; may be NULL. */
+	void (*ended)(struct chardev *c, bool complete);
 	void (*destroy)(struct chardev *c);
 };
 struct chardev {
@@ -68,6 +70,11 @@ static inline void chardev_resume(struct chardev *c)
 {
 	if (c)
 		c->ops->resume(c);
+}
+static inline void chardev_ended(struct chardev *c, bool complete)
+{
+	if (c && c->ops->ended)
+		c->ops->ended(c, complete);
 }
 static inline void chardev_destroy(struct chardev *c)
 {

@@ -1,5 +1,7 @@
 /* What all disk formats share: checking requests, counting them. */
-#include "backends/disk.h"
+#include "backends/disk_int.h"
+
+enum { DISK_NOW_MAX = 128 * 1024 }; /* more would hold up the loop */
 
 static int check(const struct disk *d, const struct disk_req *r)
 {
@@ -15,9 +17,19 @@ int disk_submit(struct disk *d, struct disk_req *r)
 	int e = check(d, r);
 	if (e)
 		return e;
+	r->offset += d->base;
+	if (d->limit && disk_limit_delays(d->limit, r))
+		return 0;
 	d->in_flight++;
 	d->ops->submit(d, r);
 	return 0;
+}
+
+bool disk_read_now(struct disk *d, const struct disk_req *r)
+{
+	if (r->op != DISK_READ || d->limit || !d->ops->read_now || r->len > DISK_NOW_MAX || check(d, r))
+		return false;
+	return d->ops->read_now(d, r, r->offset + d->base);
 }
 
 void disk_go(struct disk *d)
@@ -27,9 +39,13 @@ void disk_go(struct disk *d)
 
 void disk_drain(struct disk *d)
 {
-	d->ops->flush_queue(d);
-	while (d->in_flight)
-		d->ops->drain(d);
+	do { /* a completion may bring new requests, and a limit may hold those */
+		if (d->limit)
+			disk_limit_release(d->limit);
+		d->ops->flush_queue(d);
+		if (d->in_flight)
+			d->ops->drain(d);
+	} while (d->in_flight || (d->limit && disk_limit_holds(d->limit)));
 }
 
 void disk_destroy(struct disk *d)
@@ -37,5 +53,6 @@ void disk_destroy(struct disk *d)
 	if (!d)
 		return;
 	disk_drain(d);
+	disk_limit_destroy(d->limit);
 	d->ops->destroy(d);
 }

@@ -2,6 +2,7 @@
  * $XDG_RUNTIME_DIR/doppel, /run/user/UID/doppel, else /tmp/doppel-UID. Whoever can write there controls our VMs, so the directory must
  * be ours alone; in /tmp somebody else may have made it first.
  */
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -70,4 +71,27 @@ int path_cache(char *buf, size_t n, struct err *e)
 int path_state(char *buf, size_t n, struct err *e)
 {
 	return in_home("XDG_STATE_HOME", ".local/state", buf, n, e);
+}
+
+int path_part(const char *part, const char *variable, char *buf, size_t n, struct err *e)
+{
+	static const char *const places[] = {"", "../libexec/"};
+	const char *env = getenv(variable);
+	char self[PATH_MAX];
+	ssize_t len = readlink("/proc/self/exe", self, sizeof(self) - 1);
+	char *slash = NULL;
+
+	if (env && *env) {
+		snprintf(buf, n, "%s", env);
+		return 0;
+	}
+	self[len > 0 ? len : 0] = 0;
+	slash = strrchr(self, '/');
+	for (u32 i = 0; slash && i < ARRAY_SIZE(places); i++) {
+		int need = snprintf(buf, n, "%.*s/%s%s", (int)(slash - self), self, places[i], part);
+
+		if (need < (int)n && access(buf, X_OK) == 0)
+			return 0;
+	}
+	return err_set(e, ENOENT, "%s: not found beside doppel (build or install it)", part);
 }

@@ -56,7 +56,7 @@ static void engines(void)
 	static const struct {
 		const char *name;
 		enum kvm_choice choice;
-	} choices[] = {{"engine interp", KVM_CHOICE_INTERP}, {"engine auto", KVM_CHOICE_AUTO}};
+	} choices[] = {{"engine interp", KVM_CHOICE_INTERP}, {"engine translate", KVM_CHOICE_TRANSLATE}, {"engine auto", KVM_CHOICE_AUTO}};
 
 	for (u32 i = 0; i < ARRAY_SIZE(choices); i++) {
 		struct kvm_open_result r = {0};
@@ -67,8 +67,9 @@ static void engines(void)
 		if (ret)
 			snprintf(text, sizeof(text), "fails: %s", r.why);
 		else
-			snprintf(text, sizeof(text), "%s (%s; at most %ld vCPUs)",
-				 r.kind == KVM_KIND_ENGINE ? "interp, KVM in user space" : "/dev/kvm", r.why,
+			snprintf(text, sizeof(text), "%s%s (%s; at most %ld vCPUs)",
+				 r.kind == KVM_KIND_ENGINE ? kvm_engine_name(sys) : "/dev/kvm",
+				 r.kind == KVM_KIND_ENGINE ? ", KVM in user space" : "", r.why,
 				 kvm_ioctl(sys, KVM_CHECK_EXTENSION, (unsigned long)KVM_CAP_MAX_VCPUS));
 		kvm_close(sys);
 		row(choices[i].name, text);

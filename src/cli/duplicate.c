@@ -128,9 +128,9 @@ int duplicate_machine(struct duplicate *d, const struct instance *in, struct mac
 	if (cfg->ndisks + extra > MACHINE_DISKS_MAX)
 		return err_set(e, E2BIG, "--disk: more than %u with a duplicate", MACHINE_DISKS_MAX - extra);
 	memmove(cfg->disk + extra, cfg->disk, cfg->ndisks * sizeof(cfg->disk[0]));
-	cfg->disk[0] = (struct machine_disk){.path = d->layer.path};
+	cfg->disk[0] = (struct machine_disk){.disk = {.path = d->layer.path, .format = DISK_FORMAT_RAW}};
 	if (root)
-		cfg->disk[1] = (struct machine_disk){.path = root, .readonly = true};
+		cfg->disk[1] = (struct machine_disk){.disk = {.path = root, .format = DISK_FORMAT_RAW, .read_only = true}};
 	cfg->ndisks += extra;
 	if (cfg->nshares == SHARES_MAX)
 		return err_set(e, E2BIG, "--share: more than %d with a duplicate", SHARES_MAX - 1);

@@ -32,8 +32,8 @@ static void print_row(void *arg, const struct instance_info *i)
 	long up = (long)time(NULL) - (long)i->started;
 
 	status_of(i->name, status, sizeof(status));
-	printf("%-20s %8d %-9s %4u %6lluM %-7s %5ld:%02ld  %s\n", i->name, i->pid, status, i->cpus,
-	       (unsigned long long)(i->memory >> 20), i->engine, up / 60, up % 60, i->kernel);
+	printf("%-20s %8d %-9s %4u %6lluM %-7s %5ld:%02ld  %s%s%s\n", i->name, i->pid, status, i->cpus,
+	       (unsigned long long)(i->memory >> 20), i->engine, up / 60, up % 60, i->kernel, *i->ports ? "  " : "", i->ports);
 }
 
 static void add_json(void *arg, const struct instance_info *i)
@@ -50,6 +50,7 @@ static void add_json(void *arg, const struct instance_info *i)
 	cJSON_AddStringToObject(j, "engine", i->engine);
 	cJSON_AddNumberToObject(j, "started", (double)i->started);
 	cJSON_AddStringToObject(j, "kernel", i->kernel);
+	cJSON_AddStringToObject(j, "ports", i->ports);
 	cJSON_AddItemToArray(arg, j);
 }
 
@@ -65,7 +66,7 @@ static int ps_main(const struct command *c, int argc, char **argv)
 		return ret == OPTS_DONE ? 0 : EXIT_DOPPEL;
 	if (!o.json) {
 		printf("%-20s %8s %-9s %4s %7s %-7s %8s  %s\n", "NAME", "PID", "STATUS", "CPUS", "MEMORY", "ENGINE", "UP",
-		       "KERNEL");
+		       "KERNEL  PORTS");
 		return instance_each(print_row, NULL, &e) < 0 ? cli_fail(&e) : 0;
 	}
 	list = cJSON_CreateArray();

@@ -14,11 +14,14 @@
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
+#include "backends/chardev_spool.h"
 #include "base/term.h"
 #include "cli/cli.h"
 #include "cli/detach.h"
+#include "cli/disk_opt.h"
 #include "cli/duplicate.h"
 #include "cli/guest.h"
+#include "cli/net_opts.h"
 #include "cli/share.h"
 #include "vmm/console.h"
 #include "vmm/instance.h"
@@ -29,16 +32,18 @@
 enum { BUILTIN_DEBUG_EXIT = 0xf4 }; /* a failed self-test writes there */
 
 struct run_options {
-	const char *kernel, *initrd, *append, *name;
+	const char *kernel, *initrd, *append, *name, *printer;
 	u64 memory;
 	u32 cpus, debug_exit;
 	enum kvm_choice engine;
 	struct machine_disk disk[MACHINE_DISKS_MAX];
 	u32 ndisks;
+	struct net_options net[MACHINE_NETS_MAX];
+	u32 nnets;
 	struct share_option share[SHARES_MAX];
 	u32 nshares;
 	const char *share_server;
-	bool virtio_console;
+	bool virtio_console, stop_on_enospc;
 	bool detach, verbose, quiet, no_reboot;
 	struct duplicate_options dup;
 };
@@ -50,6 +55,7 @@ struct run {
 	struct loop *loop;
 	struct console *console;
 	struct machine *machine;
+	struct chardev *printer;
 	struct qmp *qmp;
 	int signal_fd;
 	int ready_fd; /* --detach: tells the parent how the start went; else -1 */
@@ -89,39 +95,51 @@ static int parse_console(void *target, const char *value, struct err *e)
 	return 0;
 }
 
-static int disk_option(struct machine_disk *d, const char *opt, struct err *e)
-{
-	if (!strcmp(opt, "ro"))
-		d->readonly = true;
-	else if (strcmp(opt, "format=raw") != 0)
-		return err_set(e, EINVAL, "%s: not a disk option of this version (ro, format=raw)", opt);
-	return 0;
-}
-
 static int parse_disk(void *target, const char *value, struct err *e)
 {
 	struct run_options *o = target;
-	struct machine_disk d = {0};
-	char *copy = NULL, *path = NULL, *opt = NULL, *save = NULL;
 	int ret = 0;
 
 	if (o->ndisks == MACHINE_DISKS_MAX)
 		return err_set(e, E2BIG, "more than %d disks", MACHINE_DISKS_MAX);
-	if (!*value || *value == ',')
-		return err_set(e, EINVAL, "empty (give FILE[,ro])");
-	copy = strdup(value); /* begins with the path: free_options() frees it */
-	if (!copy)
-		return err_set(e, ENOMEM, "no memory");
-	path = strtok_r(copy, ",", &save);
-	while (!ret && (opt = strtok_r(NULL, ",", &save)))
-		ret = disk_option(&d, opt, e);
-	if (ret) {
-		free(copy);
-		return ret;
-	}
-	d.path = path;
-	o->disk[o->ndisks++] = d;
+	ret = disk_opt_parse(value, &o->disk[o->ndisks], e);
+	if (!ret)
+		o->ndisks++;
+	return ret;
+}
+
+static int parse_spool(void *target, const char *value, struct err *e)
+{
+	struct run_options *o = target;
+
+	if (strncmp(value, "printer=", 8) != 0 || !value[8])
+		return err_set(e, EINVAL, "%s: not a spooled device (printer=DIR)", value);
+	o->printer = value + 8;
 	return 0;
+}
+
+static int parse_enospc(void *target, const char *value, struct err *e)
+{
+	struct run_options *o = target;
+
+	o->stop_on_enospc = !strcmp(value, "stop");
+	if (!o->stop_on_enospc && strcmp(value, "report") != 0)
+		return err_set(e, EINVAL, "%s: not an answer to a full disk (stop, report)", value);
+	return 0;
+}
+
+static int parse_net(void *target, const char *value, struct err *e)
+{
+	struct run_options *o = target;
+	struct net_options n;
+	int ret = 0;
+
+	if (o->nnets == MACHINE_NETS_MAX)
+		return err_set(e, E2BIG, "more than %d networks", MACHINE_NETS_MAX);
+	ret = net_options_parse(value, &n, e);
+	if (!ret && n.kind != NET_NONE)
+		o->net[o->nnets++] = n;
+	return ret;
 }
 
 static int parse_share(void *target, const char *value, struct err *e)
@@ -149,7 +167,13 @@ static const struct opt run_opts[] = {
 	{"memory", 'm', OPT_SIZE, AT(memory), "SIZE", "RAM, as 512M or 2G (default 512M)", MEM_MIN, MEM_MAX, NULL},
 	{"cpus", 'c', OPT_UINT, AT(cpus), "N", "virtual CPUs (default 1)", 1, MACHINE_CPUS_MAX, NULL},
 	{"engine", 'e', OPT_CALL, 0, "ENGINE", "auto, kvm, translate or interp (default auto)", 0, 0, parse_engine},
-	{"disk", 'd', OPT_CALL, 0, "FILE[,ro]", "raw disk image or block device; may be repeated", 0, 0, parse_disk},
+	{"disk", 'd', OPT_CALL, 0, "FILE[,OPTION...]", "disk image or block device; may be repeated (see doppel(1))", 0, 0,
+	 parse_disk},
+	{"on-enospc", 0, OPT_CALL, 0, "WHAT", "the host's disk is full: stop the VM, or report an I/O error to the guest (default)",
+	 0, 0, parse_enospc},
+	{"spool", 0, OPT_CALL, 0, "printer=DIR", "a printer: each job of the guest becomes a file in DIR", 0, 0, parse_spool},
+	{"net", 0, OPT_CALL, 0, "NETWORK", "none, user[,hostfwd=tcp:HOSTPORT:GUESTPORT], and others; see doppel(1)", 0, 0,
+	 parse_net},
 	{"share", 0, OPT_CALL, 0, "HOST[:GUEST][:rw]", "folder of this machine for the guest, read-only unless rw; may be repeated",
 	 0, 0, parse_share},
 	{"share-server", 0, OPT_STRING, AT(share_server), "PROGRAM", "a virtiofsd that serves the folders (default doppel-fs)", 0, 0,
@@ -198,7 +222,7 @@ static const char *default_append(struct run *r)
 	}
 	snprintf(r->append, sizeof(r->append), "console=%s quiet doppel.engine=%s%s",
 		 r->o.virtio_console ? "hvc0" : "ttyS0",
-		 kvm_kind(r->machine->sys) == KVM_KIND_ENGINE ? "interp" : "kvm",
+		 kvm_engine_name(r->machine->sys),
 		 r->o.detach || isatty(STDIN_FILENO) ? "" : " doppel.show");
 	return r->append;
 }
@@ -219,9 +243,11 @@ static int open_files(struct run *r, struct err *e)
 
 	r->cfg = (struct machine_config){.name = r->instance.name, .append = o->append, .kernel_fd = -1, .initrd_fd = -1,
 					 .kernel_name = o->kernel, .initrd_name = o->initrd, .memory = o->memory,
-					 .cpus = o->cpus, .engine = o->engine, .ndisks = o->ndisks, .no_reboot = o->no_reboot,
+					 .cpus = o->cpus, .engine = o->engine, .ndisks = o->ndisks, .nnets = o->nnets,
+					 .stop_on_enospc = o->stop_on_enospc, .no_reboot = o->no_reboot,
 					 .debug_exit_port = (u16)o->debug_exit};
 	memcpy(r->cfg.disk, o->disk, sizeof(r->cfg.disk));
+	memcpy(r->cfg.net, o->net, sizeof(r->cfg.net));
 	for (u32 i = 0; i < o->nshares; i++) {
 		r->cfg.share[i] = o->share[i].share;
 		r->cfg.share[i].server = o->share_server;
@@ -316,10 +342,24 @@ static int start_control(struct run *r, struct err *e)
 		return err_set(e, -ret, "control socket: %s", strerror(-ret));
 	}
 	snprintf(info.name, sizeof(info.name), "%s", r->instance.name);
-	snprintf(info.engine, sizeof(info.engine), "%s", kvm_kind(r->machine->sys) == KVM_KIND_ENGINE ? "interp" : "kvm");
+	snprintf(info.engine, sizeof(info.engine), "%s", kvm_engine_name(r->machine->sys));
 	snprintf(info.kernel, sizeof(info.kernel), "%s", r->o.kernel);
+	net_options_ports(r->o.net, r->o.nnets, info.ports, sizeof(info.ports));
 	ret = instance_write_info(&r->instance, &info);
 	return ret ? err_set(e, -ret, "%s: %s", r->instance.dir, strerror(-ret)) : 0;
+}
+
+/* Before there are threads: it is a process. */
+static int open_spool(struct run *r, struct err *e)
+{
+	int ret = 0;
+
+	if (!r->o.printer)
+		return 0;
+	ret = chardev_spool_create(r->loop, r->o.printer, r->instance.name, &r->printer, e);
+	if (!ret)
+		r->cfg.port[r->cfg.nports++] = (struct machine_port){"printer", r->printer};
+	return ret;
 }
 
 static int acquire(struct run *r, struct err *e)
@@ -332,6 +372,9 @@ static int acquire(struct run *r, struct err *e)
 	r->console = r->loop ? console_new(r->loop) : NULL;
 	if (!r->console)
 		return err_set(e, ENOMEM, "run: no memory");
+	ret = open_spool(r, e);
+	if (ret)
+		return ret;
 	*(r->o.virtio_console ? &r->cfg.virtio_console : &r->cfg.serial) = console_chardev(r->console);
 	ret = catch_signals(r);
 	if (ret)
@@ -353,8 +396,8 @@ static const char *engine_line(const struct run *r, char *buf, size_t n)
 {
 	bool engine = kvm_kind(r->machine->sys) == KVM_KIND_ENGINE, why = r->o.verbose && r->machine->opened.why[0];
 
-	snprintf(buf, n, "doppel: engine: %s%s%s\n", engine ? "interp (KVM in user space)" : "kvm (/dev/kvm)", why ? ": " : "",
-		 why ? r->machine->opened.why : "");
+	snprintf(buf, n, "doppel: engine: %s (%s)%s%s\n", kvm_engine_name(r->machine->sys),
+		 engine ? "KVM in user space" : "/dev/kvm", why ? ": " : "", why ? r->machine->opened.why : "");
 	return r->o.quiet ? "" : buf;
 }
 
@@ -399,7 +442,7 @@ static void tell_done(struct run *r)
 static void free_options(struct run_options *o)
 {
 	for (u32 i = 0; i < o->ndisks; i++)
-		free((char *)o->disk[i].path);
+		free((char *)o->disk[i].disk.path);
 	for (u32 i = 0; i < o->nshares; i++)
 		free((char *)o->share[i].share.path);
 }
@@ -407,6 +450,7 @@ static void free_options(struct run_options *o)
 static void release(struct run *r)
 {
 	machine_destroy(r->machine);
+	chardev_destroy(r->printer);
 	console_free(r->console);
 	if (r->cfg.kernel_fd >= 0)
 		close(r->cfg.kernel_fd);

@@ -61,7 +61,7 @@ void *guest_ptr(struct machine *m, gpa_t a, u64 n);
 void guest_written(struct machine *m, gpa_t a, u64 n);
 
 /* ---- the machine's fate ---- */
-enum machine_event { MACHINE_POWEROFF, MACHINE_RESET, MACHINE_PANIC, MACHINE_DEBUG_EXIT };
+enum machine_event { MACHINE_POWEROFF, MACHINE_RESET, MACHINE_PANIC, MACHINE_DEBUG_EXIT, MACHINE_STOP };
 void machine_request(struct machine *m, enum machine_event e, int code); /* any thread */
 
 /* ---- device classes ---- */
@@ -69,6 +69,7 @@ struct device; /* opaque instance base: embed as first member */
 struct device_class {
 	const char *name;
 	void (*reset)(struct device *d);
+	void (*resume)(struct device *d); /* the VM goes on after a pause; main thread; may be NULL */
 	void (*destroy)(struct device *d);
 };
 struct device {

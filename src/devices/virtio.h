@@ -77,9 +77,14 @@ int virtq_pop(struct virtq *q, struct virtq_chain *c) __attribute__((warn_unused
 void virtq_unpop(struct virtq *q); /* undoes the last virtq_pop */
 /* written: bytes from the start of the device-writable part */
 void virtq_push(struct virtq *q, const struct virtq_chain *c, u32 written);
+/* Several that the driver must see at once: fill each, ahead counting from 0, then publish that many. */
+void virtq_fill(struct virtq *q, unsigned ahead, const struct virtq_chain *c, u32 written);
+void virtq_publish(struct virtq *q, unsigned n);
 bool virtq_wants_interrupt(struct virtq *q); /* after pushes, once */
 void virtq_quiet(struct virtq *q);           /* the device is looking: no notifications wanted */
 bool virtq_listen(struct virtq *q);          /* notify me again; true: more came meanwhile, go on */
+
+u16 virtq_published(const struct virtq *q);  /* where avail_next will be behind all that is there now */
 
 /* Copies from the readable / to the writable part at byte offset off; false (and no copy) when it does not
  * hold n bytes there. */

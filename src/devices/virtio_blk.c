@@ -5,6 +5,9 @@
  *
  * A reset while requests are in flight waits for them: the disk may still be writing into guest memory. Until
  * then the driver reads a status other than 0 and waits.
+ *
+ * With stop_on_enospc a request for which the host has no room is held, unanswered, and the VM pauses; it is
+ * tried again when the VM goes on.
  */
 #include "devices/virtio_blk.h"
 
@@ -17,13 +20,14 @@
 #include "devices/virtio.h"
 
 enum { CLASS_SCSI_OTHER = 0x010000, QUEUE_SIZE = 256, SECTOR = 512, ID_BYTES = VIRTIO_BLK_ID_BYTES };
-enum { SEG_MAX = QUEUE_SIZE - 2, RANGE_SECTORS_MAX = 1 << 22 };
+enum { SEG_MAX = QUEUE_SIZE - 2, RANGE_SECTORS_MAX = 1 << 22, QUEUES_MAX = 8 };
 #define SECTOR_MAX (UINT64_MAX / SECTOR)
 
 struct request {
-	struct disk_req disk;
+	struct disk_req disk, again; /* again: as it was submitted */
 	struct virtio_blk *blk;
-	struct request *next_free;
+	unsigned queue;
+	struct request *next; /* in free or held */
 	struct virtq_chain chain;
 	struct iovec iov[VIRTQ_SIZE_MAX];
 };
@@ -32,8 +36,10 @@ struct virtio_blk {
 	struct virtio v;
 	struct virtio_pci *pci;
 	struct disk *disk;
-	struct request *free;
-	unsigned in_flight;
+	struct request *free, *held;
+	unsigned in_flight; /* of all queues, held ones too */
+	unsigned queued[QUEUES_MAX];
+	bool stop_on_enospc;
 	char id[ID_BYTES];
 	struct virtio_blk_config space;
 };
@@ -48,7 +54,7 @@ static struct request *get_request(struct virtio_blk *b)
 {
 	struct request *r = b->free;
 	if (r)
-		b->free = r->next_free;
+		b->free = r->next;
 	else
 		r = malloc(sizeof(*r));
 	if (r)
@@ -58,7 +64,7 @@ static struct request *get_request(struct virtio_blk *b)
 
 static void put_request(struct virtio_blk *b, struct request *r)
 {
-	r->next_free = b->free;
+	r->next = b->free;
 	b->free = r;
 }
 
@@ -66,7 +72,7 @@ static void put_request(struct virtio_blk *b, struct request *r)
 static void complete_locked(struct virtio_blk *b, struct request *r, u8 status)
 {
 	if (chain_write(&r->chain, r->chain.in_bytes - 1, &status, 1))
-		virtq_push(&b->v.queue[0], &r->chain, (u32)r->chain.in_bytes);
+		virtq_push(&b->v.queue[r->queue], &r->chain, (u32)r->chain.in_bytes);
 	put_request(b, r);
 }
 
@@ -75,21 +81,50 @@ static u8 status_of(int result)
 	return !result ? VIRTIO_BLK_S_OK : result == -EOPNOTSUPP ? VIRTIO_BLK_S_UNSUPP : VIRTIO_BLK_S_IOERR;
 }
 
+static void leave_locked(struct virtio_blk *b, struct request *r)
+{
+	b->in_flight--;
+	b->queued[r->queue]--;
+}
+
+/* Reset, or the end: nobody waits for an answer. */
+static void forget_locked(struct virtio_blk *b, struct request *r)
+{
+	leave_locked(b, r);
+	put_request(b, r);
+	if (b->v.resetting && !b->in_flight)
+		virtio_reset_done_locked(&b->v);
+}
+
+static void hold_locked(struct virtio_blk *b, struct request *r)
+{
+	if (!b->held)
+		log_msg(LOG_ERROR, "disk: no space left on the host: the VM is paused (make room, then `doppel resume`)");
+	r->next = b->held;
+	b->held = r;
+}
+
 static void disk_done(struct disk_req *dr, int result)
 {
 	struct request *r = container_of(dr, struct request, disk);
 	struct virtio_blk *b = r->blk;
+	struct machine *m = b->v.machine;
+	bool stop = false;
 	pthread_mutex_lock(&b->v.lock);
-	b->in_flight--;
 	if (b->v.resetting) {
-		put_request(b, r);
-		if (!b->in_flight)
-			virtio_reset_done_locked(&b->v);
+		forget_locked(b, r);
+	} else if (b->stop_on_enospc && (result == -ENOSPC || result == -EDQUOT)) {
+		hold_locked(b, r);
+		stop = true;
 	} else {
+		unsigned queue = r->queue;
+		leave_locked(b, r);
 		complete_locked(b, r, status_of(result));
-		virtio_signal_queue(&b->v, 0);
+		virtio_signal_queue(&b->v, queue);
 	}
 	pthread_mutex_unlock(&b->v.lock);
+	if (stop)
+		machine_request(m, MACHINE_STOP, 0);
 }
 
 /* ---- request types: each checks and fills r->disk; returns IN_FLIGHT to have it submitted, or the status to
@@ -189,29 +224,40 @@ static int prepare(struct virtio_blk *b, struct request *r)
 	return VIRTIO_BLK_S_UNSUPP;
 }
 
+static bool submit_locked(struct virtio_blk *b, struct request *r)
+{
+	r->again = r->disk;
+	if (disk_submit(b->disk, &r->disk))
+		return false;
+	b->in_flight++;
+	b->queued[r->queue]++;
+	return true;
+}
+
 static void start(struct virtio_blk *b, struct request *r)
 {
 	int status = prepare(b, r);
+	if (status == IN_FLIGHT && disk_read_now(b->disk, &r->disk))
+		status = VIRTIO_BLK_S_OK;
 	if (status == IN_FLIGHT) {
-		if (!disk_submit(b->disk, &r->disk)) {
-			b->in_flight++;
+		if (submit_locked(b, r))
 			return;
-		}
 		status = VIRTIO_BLK_S_IOERR; /* outside the disk, or read-only */
 	}
 	complete_locked(b, r, (u8)status);
 }
 
 /* Takes one request off the queue: 1 taken, 0 none, -1 the driver broke the rules. */
-static int take_one(struct virtio_blk *b)
+static int take_one(struct virtio_blk *b, unsigned queue)
 {
-	struct virtq *q = &b->v.queue[0];
+	struct virtq *q = &b->v.queue[queue];
 	struct request *r = get_request(b);
 	if (!r)
 		return 0; /* out of memory: what is in flight will bring us back */
+	r->queue = queue;
 	int got = virtq_pop(q, &r->chain);
 	if (got > 0 && r->chain.in_bytes && r->chain.out_bytes >= sizeof(struct virtio_blk_outhdr) &&
-	    b->in_flight < q->size) {
+	    b->queued[queue] < q->size) {
 		start(b, r);
 		return 1;
 	}
@@ -222,19 +268,59 @@ static int take_one(struct virtio_blk *b)
 static void blk_notify(struct virtio *v, unsigned queue)
 {
 	struct virtio_blk *b = blk_of(v);
-	struct virtq *q = &v->queue[0];
+	struct virtq *q = &v->queue[queue];
 	int budget = VIRTIO_BUDGET, got = 0;
 	do {
 		virtq_quiet(q);
-		while (budget > 0 && (got = take_one(b)) > 0)
+		while (budget > 0 && (got = take_one(b, queue)) > 0)
 			budget--;
 	} while (!got && virtq_listen(q) && b->free && budget > 0);
 	disk_go(b->disk);
 	if (got < 0)
 		virtio_needs_reset_locked(v, "bad request");
 	else if (budget <= 0)
-		virtio_again(v, 0);
-	virtio_signal_queue(v, 0); /* for those answered at once */
+		virtio_again(v, queue);
+	virtio_signal_queue(v, queue); /* for those answered at once */
+}
+
+/* What was held, as it was: its buffers are cut anew, for the first attempt may have used up a part of them. */
+static void retry_locked(struct virtio_blk *b, struct request *r)
+{
+	leave_locked(b, r);
+	r->disk = r->again;
+	if (r->disk.op == DISK_WRITE || r->disk.op == DISK_READ)
+		prepare_transfer(r, r->disk.op == DISK_READ);
+	if (!submit_locked(b, r))
+		complete_locked(b, r, VIRTIO_BLK_S_IOERR);
+}
+
+static struct request *take_held(struct virtio_blk *b)
+{
+	struct request *r = b->held;
+	b->held = NULL;
+	return r;
+}
+
+static void drop_held_locked(struct virtio_blk *b)
+{
+	for (struct request *r = take_held(b), *next = NULL; r; r = next) {
+		next = r->next;
+		forget_locked(b, r);
+	}
+}
+
+static void blk_resume(struct device *d)
+{
+	struct virtio_blk *b = blk_of(virtio_of_device(d));
+	pthread_mutex_lock(&b->v.lock);
+	if (b->v.resetting)
+		drop_held_locked(b);
+	for (struct request *r = take_held(b), *next = NULL; r; r = next) {
+		next = r->next;
+		retry_locked(b, r);
+	}
+	disk_go(b->disk);
+	pthread_mutex_unlock(&b->v.lock);
 }
 
 static bool blk_reset_queues(struct virtio *v)
@@ -253,15 +339,19 @@ static void blk_reset(struct device *d)
 {
 	struct virtio_blk *b = blk_of(virtio_of_device(d));
 	disk_drain(b->disk);
+	pthread_mutex_lock(&b->v.lock);
+	drop_held_locked(b);
+	pthread_mutex_unlock(&b->v.lock);
 	virtio_pci_reset(b->pci);
 }
 
 static void blk_free(struct virtio_blk *b)
 {
+	drop_held_locked(b);
 	virtio_fini(&b->v);
 	while (b->free) {
 		struct request *r = b->free;
-		b->free = r->next_free;
+		b->free = r->next;
 		free(r);
 	}
 	free(b);
@@ -276,9 +366,9 @@ static void blk_destroy(struct device *d)
 }
 
 static const struct device_class blk_class = {
-    .name = "virtio-blk", .reset = blk_reset, .destroy = blk_destroy};
+    .name = "virtio-blk", .reset = blk_reset, .resume = blk_resume, .destroy = blk_destroy};
 
-static void fill_config(struct virtio_blk_config *c, const struct disk *d)
+static void fill_config(struct virtio_blk_config *c, const struct disk *d, u16 queues)
 {
 	*c = (struct virtio_blk_config){
 	    .capacity = d->size / SECTOR,
@@ -286,10 +376,10 @@ static void fill_config(struct virtio_blk_config *c, const struct disk *d)
 	    .blk_size = SECTOR,
 	    .physical_block_exp = (u8)__builtin_ctz(d->block_size / SECTOR),
 	    .min_io_size = (u16)MIN(d->block_size / SECTOR, 0xffff),
-	    .num_queues = 1,
+	    .num_queues = queues,
 	    .max_discard_sectors = RANGE_SECTORS_MAX,
 	    .max_discard_seg = 1,
-	    .discard_sector_alignment = MAX(d->block_size / SECTOR, 1),
+	    .discard_sector_alignment = MAX(d->discard_align / SECTOR, 1),
 	    .max_write_zeroes_sectors = RANGE_SECTORS_MAX,
 	    .max_write_zeroes_seg = 1,
 	    .write_zeroes_may_unmap = 1,
@@ -303,17 +393,23 @@ int virtio_blk_create(struct machine *m, struct pci_host *h, const struct virtio
 	if (!b)
 		return -ENOMEM;
 	u64 features = BIT64(VIRTIO_BLK_F_SEG_MAX) | BIT64(VIRTIO_BLK_F_BLK_SIZE) |
-		       BIT64(VIRTIO_BLK_F_TOPOLOGY) | BIT64(VIRTIO_BLK_F_FLUSH);
+		       BIT64(VIRTIO_BLK_F_TOPOLOGY);
+	u16 queues = (u16)MIN(MAX(c->queues, 1), QUEUES_MAX);
+	if (queues > 1)
+		features |= BIT64(VIRTIO_BLK_F_MQ);
+	if (!c->disk->write_through) /* without it a driver knows that writes are stable (5.2.6.2) */
+		features |= BIT64(VIRTIO_BLK_F_FLUSH);
 	if (c->disk->read_only)
 		features |= BIT64(VIRTIO_BLK_F_RO);
 	else
 		features |= BIT64(VIRTIO_BLK_F_WRITE_ZEROES) |
 			    (c->disk->can_discard ? BIT64(VIRTIO_BLK_F_DISCARD) : 0);
 	b->disk = c->disk;
+	b->stop_on_enospc = c->stop_on_enospc;
 	if (c->serial)
 		memcpy(b->id, c->serial, strnlen(c->serial, ID_BYTES));
-	fill_config(&b->space, b->disk);
-	virtio_init(&b->v, m, &blk_ops, features, 1, QUEUE_SIZE);
+	fill_config(&b->space, b->disk, queues);
+	virtio_init(&b->v, m, &blk_ops, features, queues, QUEUE_SIZE);
 	virtio_set_config(&b->v, &b->space, NULL, sizeof(b->space));
 	int r = virtio_pci_create(&b->v, h, -1, &blk_class, &b->pci);
 	if (r) {

@@ -7,6 +7,9 @@
  * Flow control: a transmit chain that the chardev takes only in part stays where it is, with an offset, until
  * the chardev has drained; the guest sees a queue that does not move. Input stays with the chardev while the
  * guest has no buffers.
+ *
+ * Closing a port ends what has been written to it. Linux waits for the device to take the message, and opens a
+ * port once at a time, so what is in the transmit queue at that moment is all of it.
  */
 #include "devices/virtio_console.h"
 
@@ -18,7 +21,7 @@
 #include "backends/chardev.h"
 #include "devices/virtio.h"
 
-enum { CLASS_SERIAL_OTHER = 0x078000, QUEUE_SIZE = 128, NAME_MAX_BYTES = 64, COPY = 4096 };
+enum { CLASS_SERIAL_OTHER = 0x078000, QUEUE_SIZE = 128, NAME_MAX_BYTES = 64, COPY = 4096, ENDS_MAX = 64 };
 enum { Q_RX0, Q_TX0, Q_CONTROL_RX, Q_CONTROL_TX, Q_PORT1 };
 
 /* What the driver is still to be told about a port, lowest bit first (5.3.6.2). */
@@ -37,6 +40,8 @@ struct port {
 	bool tx_busy; /* tx is popped and partly written, up to tx_done */
 	u64 tx_done;
 	struct virtq_chain tx;
+	u16 end[ENDS_MAX]; /* where in the transmit queue the guest has closed the port; oldest first */
+	unsigned n_ends;
 };
 
 struct virtio_console {
@@ -171,10 +176,22 @@ static void on_port_ready(struct virtio_console *c, struct port *p, u16 value)
 		p->tell |= TELL_OPEN;
 }
 
+static void run_tx(struct port *p);
+
+static void port_closed(struct port *p)
+{
+	u16 at = virtq_published(&p->con->v.queue[tx_queue(p->id)]);
+	if (p->n_ends < ENDS_MAX && (!p->n_ends || p->end[p->n_ends - 1] != at))
+		p->end[p->n_ends++] = at;
+	run_tx(p);
+}
+
 static void on_port_open(struct virtio_console *c, struct port *p, u16 value)
 {
 	if (!p)
 		return;
+	if (p->guest_open && !value)
+		port_closed(p);
 	p->guest_open = value != 0;
 	if (p->guest_open && p->starved) {
 		p->starved = false;
@@ -244,6 +261,15 @@ static bool continue_tx(struct port *p)
 	return true;
 }
 
+static int next_tx(struct port *p, struct virtq *q)
+{
+	while (p->n_ends && p->end[0] == q->avail_next) {
+		memmove(p->end, p->end + 1, --p->n_ends * sizeof(p->end[0]));
+		chardev_ended(p->chardev, true);
+	}
+	return virtq_pop(q, &p->tx);
+}
+
 static void run_tx(struct port *p)
 {
 	struct virtio *v = &p->con->v;
@@ -254,7 +280,7 @@ static void run_tx(struct port *p)
 		return;
 	do {
 		virtq_quiet(q);
-		while (budget > 0 && (p->tx_busy || (got = virtq_pop(q, &p->tx)) > 0)) {
+		while (budget > 0 && (p->tx_busy || (got = next_tx(p, q)) > 0)) {
 			p->tx_busy = true;
 			if (!continue_tx(p))
 				goto signal; /* drained brings us back */
@@ -400,6 +426,8 @@ static bool console_reset_queues(struct virtio *v)
 		struct port *p = &c->port[i];
 		p->guest_open = p->tx_busy = false;
 		p->tx_done = 0;
+		p->n_ends = 0;
+		chardev_ended(p->chardev, false);
 		p->tell = 0;
 	}
 	return true;

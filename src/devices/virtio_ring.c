@@ -184,17 +184,29 @@ static void report_written(struct virtq *q, const struct virtq_chain *c, u64 n)
 	}
 }
 
-void virtq_push(struct virtq *q, const struct virtq_chain *c, u32 written)
+void virtq_fill(struct virtq *q, unsigned ahead, const struct virtq_chain *c, u32 written)
 {
 	report_written(q, c, written);
 	if (!q->enabled || q->broken)
 		return;
 	struct vring_used_elem e = {.id = c->head, .len = written};
-	u64 off = 4 + 8 * (u64)(q->used_next & (q->size - 1));
+	u64 off = 4 + 8 * (u64)((q->used_next + ahead) & (q->size - 1));
 	memcpy((u8 *)q->used_p + off, &e, sizeof(e));
 	guest_written(q->machine, q->used + off, sizeof(e));
-	q->used_next++;
+}
+
+void virtq_publish(struct virtq *q, unsigned n)
+{
+	if (!q->enabled || q->broken)
+		return;
+	q->used_next += n;
 	store_used_u16(q, 2, q->used_next, __ATOMIC_RELEASE);
+}
+
+void virtq_push(struct virtq *q, const struct virtq_chain *c, u32 written)
+{
+	virtq_fill(q, 0, c, written);
+	virtq_publish(q, 1);
 }
 
 bool virtq_wants_interrupt(struct virtq *q)
@@ -215,6 +227,11 @@ void virtq_quiet(struct virtq *q)
 {
 	if (q->enabled && !q->event_idx) /* with EVENT_IDX an old event index is quiet enough */
 		store_used_u16(q, 0, VRING_USED_F_NO_NOTIFY, __ATOMIC_RELAXED);
+}
+
+u16 virtq_published(const struct virtq *q)
+{
+	return q->enabled && !q->broken ? avail_idx(q) : q->avail_next;
 }
 
 bool virtq_listen(struct virtq *q)

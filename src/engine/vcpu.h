@@ -100,7 +100,7 @@ struct cpu_mode {
 	u32 key;      /* all of the above that matters to decoded code, packed; equal key = same decoded code valid */
 };
 
-#define MMIO_FRAGS 16
+#define MMIO_FRAGS 128 /* XSAVE of 832 bytes, in pieces of 8 */
 /*
  * Accesses that leave to the VMM. An instruction that touches MMIO is *restarted* when the VMM has answered: the accesses
  * done so far are replayed from this log, in order, and the instruction commits once it needs none that is not here. (The
@@ -151,7 +151,18 @@ struct vcpu {
 	u64 msr_kvm_wall_clock, msr_kvm_system_time, msr_kvm_async_pf_en, msr_kvm_async_pf_int, msr_kvm_async_pf_ack,
 	    msr_kvm_steal_time, msr_kvm_eoi_en, msr_kvm_poll_control, msr_kvm_migration;
 
+	struct {                    /* cpu/pvsched.c; ns */
+		u64 wall, used;     /* clock and processor time when the vCPU began to run */
+		u64 total, told;    /* stolen so far; what the guest's record says */
+		bool open;
+	} steal;
+	u32 pv_kicked;              /* KVM_HC_KICK_CPU came: any thread sets, atomic; HLT ends, or does not begin */
+
 	/* ---- events ---- */
+	struct {                    /* an event whose delivery touches MMIO: delivered again when the VMM has answered */
+		bool pending, hard; /* hard: interrupt or NMI, not an exception */
+		struct exception e;
+	} redelivery;
 	struct exception exc;       /* raised by the current instruction, to be delivered by the run loop */
 	u8 shadow;                  /* enum intr_shadow: set by STI / MOV SS for the next instruction */
 	bool nmi_pending, nmi_masked, smi_pending, init_pending;
@@ -186,6 +197,7 @@ struct vcpu {
 	/* ---- identity ---- */
 	struct vm *vm;
 	u32 id;                     /* APIC ID */
+	int bell;                   /* eventfd to write with each answer, + 1; 0: none. Any thread, atomic */
 	int tid;                    /* host thread; 0 before it runs */
 	bool is_bsp;
 	u32 ncpuid;

@@ -68,7 +68,7 @@ u32 open_flags(const struct fs *fs, bool dir)
 
 int node_statx(struct fs *fs, struct fs_node *n, struct statx *st)
 {
-	int fd = node_pin(fs, n);
+	int fd = node_pin_closed(fs, n);
 
 	if (fd < 0)
 		return fd;
@@ -90,7 +90,8 @@ static int reply_attr(struct fs_request *r, const struct statx *st)
 int op_getattr(struct fs_request *r)
 {
 	const struct fuse_getattr_in *in = req_take(r, sizeof(*in));
-	struct fs_handle *h = in->getattr_flags & FUSE_GETATTR_FH ? handle_get(r->fs, in->fh, r->node) : NULL;
+	bool by_handle = (in->getattr_flags & FUSE_GETATTR_FH) && !r->node->closed;
+	struct fs_handle *h = by_handle ? handle_get(r->fs, in->fh, r->node) : NULL;
 	struct statx st;
 	int ret = 0;
 
@@ -228,7 +229,7 @@ int entry_fill(struct fs_request *r, struct fs_node *dir, int dir_fd, const char
 	memset(out, 0, sizeof(*out));
 	if (statx(dir_fd, name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, FS_STATX_MASK, &st) < 0)
 		return -errno;
-	struct fs_node *n = node_seen(r->fs, dir, name, &st);
+	struct fs_node *n = node_seen(r->fs, dir, dir_fd, name, &st);
 
 	if (!n)
 		return -ENOMEM;
@@ -256,11 +257,14 @@ int op_lookup(struct fs_request *r)
 {
 	const char *name = NULL;
 	int ret = req_name(r, &name);
-	int fd = ret ? ret : node_pin(r->fs, r->node);
+	int fd = ret ? ret : node_pin_closed(r->fs, r->node);
 
 	if (fd < 0)
 		return fd;
-	ret = S_ISDIR(r->node->key.type) ? reply_entry(r, fd, name) : -ENOTDIR;
+	if (!S_ISDIR(r->node->key.type))
+		ret = -ENOTDIR;
+	else
+		ret = r->node->closed ? -ENOENT : reply_entry(r, fd, name);
 	node_unpin(r->fs, r->node);
 	if (ret == -ENOENT && policy[r->fs->o.cache].negative) {
 		struct fuse_entry_out out = {.entry_valid = policy[r->fs->o.cache].negative};

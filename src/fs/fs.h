@@ -7,6 +7,9 @@
  * guest's making is ever walked. Only regular files and directories are opened; devices, FIFOs and sockets of the share are the
  * guest's own business.
  *
+ * What the kernel shows in a share of the whole machine (/proc, /sys) is not the guest's either: with our rights it could look into
+ * our processes there. Their mount points are there, as empty directories.
+ *
  * A node is known by device, inode, mount and time of birth. It remembers in which directory and under which name it was last
  * seen. Its O_PATH descriptor is opened when first needed and may be closed again, when descriptors get scarce: opening it
  * anew must find the same file, else the answer is ESTALE (the guest then looks up again).
@@ -44,6 +47,7 @@ struct fs_node {
 	u32 refs;     /* ours: requests in flight, handles, nodes that have it as their directory */
 	u32 pins;     /* of refs: those that use fd */
 	int fd;       /* O_PATH; -1: closed */
+	bool closed;  /* the kernel's own (proc, sysfs and the like): an empty directory, as far as the guest can see */
 	struct fs_node *dir; /* where it was last seen; NULL: root, or unlinked (then fd stays open) */
 	char *name;
 	struct fs_node *hash_next;

@@ -26,10 +26,11 @@ int req_reply(struct fs_request *r, const void *p, u32 n); /* -ERANGE: the guest
 /* A reference, to be put back; NULL: no such node. With _fd: node->fd is open and stays so until node_unpin. */
 struct fs_node *node_get(struct fs *fs, u64 id);
 void node_put(struct fs *fs, struct fs_node *n);
-int node_pin(struct fs *fs, struct fs_node *n); /* the descriptor, or -errno */
+int node_pin(struct fs *fs, struct fs_node *n); /* the descriptor, or -errno; -EACCES: closed to the guest */
+int node_pin_closed(struct fs *fs, struct fs_node *n); /* only to look at it from outside */
 void node_unpin(struct fs *fs, struct fs_node *n);
-/* The file that st describes, seen as name in dir: counted as looked up by the guest; NULL: no memory */
-struct fs_node *node_seen(struct fs *fs, struct fs_node *dir, const char *name, const struct statx *st);
+/* The file that st describes, seen as name in dir (open as dir_fd): counted as looked up by the guest; NULL: no memory */
+struct fs_node *node_seen(struct fs *fs, struct fs_node *dir, int dir_fd, const char *name, const struct statx *st);
 /* A file that has no name yet; owns fd if it succeeds. */
 struct fs_node *node_adopt(struct fs *fs, int fd, const struct statx *st);
 void node_forget(struct fs *fs, u64 id, u64 lookups);

@@ -12,6 +12,7 @@
 
 #include "fs/fs_int.h"
 
+#define CONFIGFS_MAGIC 0x62656570 /* in no header */
 enum { HANDLES_MAX = 32768, HASH_FIRST = 1024, DEPTH_MAX = 2048 /* PATH_MAX / 2: a deeper path has no name */ };
 
 struct fs_key key_of(const struct fs *fs, const struct statx *st)
@@ -245,6 +246,11 @@ void node_put(struct fs *fs, struct fs_node *n)
 
 int node_pin(struct fs *fs, struct fs_node *n)
 {
+	return n->closed ? -EACCES : node_pin_closed(fs, n);
+}
+
+int node_pin_closed(struct fs *fs, struct fs_node *n)
+{
 	pthread_mutex_lock(&fs->lock);
 	int ret = open_locked(fs, n);
 
@@ -287,9 +293,27 @@ static struct fs_node *node_new_locked(struct fs *fs, const struct fs_key *key)
 	return n;
 }
 
-struct fs_node *node_seen(struct fs *fs, struct fs_node *dir, const char *name, const struct statx *st)
+static bool is_kernels_own(int dir_fd, const char *name)
+{
+	static const u32 magic[] = {PROC_SUPER_MAGIC, SYSFS_MAGIC, CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, DEBUGFS_MAGIC,
+				    TRACEFS_MAGIC, SECURITYFS_MAGIC, BPF_FS_MAGIC, PSTOREFS_MAGIC, EFIVARFS_MAGIC,
+				    DEVPTS_SUPER_MAGIC, SELINUX_MAGIC, SMACK_MAGIC, NSFS_MAGIC, BINFMTFS_MAGIC, HUGETLBFS_MAGIC,
+				    XENFS_SUPER_MAGIC, RDTGROUP_SUPER_MAGIC, CONFIGFS_MAGIC};
+	int fd = openat2_node(dir_fd, name);
+	struct statfs sf = {0};
+	bool found = fd >= 0 && fstatfs(fd, &sf) < 0;
+
+	for (u32 i = 0; i < ARRAY_SIZE(magic); i++)
+		found |= (u32)sf.f_type == magic[i];
+	if (fd >= 0)
+		close(fd);
+	return found;
+}
+
+struct fs_node *node_seen(struct fs *fs, struct fs_node *dir, int dir_fd, const char *name, const struct statx *st)
 {
 	struct fs_key key = key_of(fs, st);
+	bool closed = (st->stx_attributes & STATX_ATTR_MOUNT_ROOT) && is_kernels_own(dir_fd, name);
 
 	pthread_mutex_lock(&fs->lock);
 	struct fs_node *n = hash_find_locked(fs, &key);
@@ -299,6 +323,7 @@ struct fs_node *node_seen(struct fs *fs, struct fs_node *dir, const char *name, 
 		n = node_new_locked(fs, &key);
 	if (n) {
 		n->lookups++;
+		n->closed = closed;
 		set_place_locked(fs, n, dir, name);
 		if (fresh && !n->dir) { /* no memory for its name: it could never be opened */
 			n->lookups = 0;

@@ -23,7 +23,8 @@ int op_opendir(struct fs_request *r)
 
 	if (!S_ISDIR(r->node->key.type))
 		return -ENOTDIR;
-	int fd = node_reopen(r->fs, r->node, O_RDONLY | O_DIRECTORY);
+	/* nothing will be read of a closed one */
+	int fd = r->node->closed ? dup(r->fs->root->fd) : node_reopen(r->fs, r->node, O_RDONLY | O_DIRECTORY);
 
 	if (fd < 0)
 		return fd;
@@ -144,7 +145,7 @@ static int read_dir(struct fs_request *r, bool plus)
 	}
 	l.dir_fd = h->fd;
 	pthread_mutex_lock(&h->lock);
-	ret = fill(&l, h, in->offset);
+	ret = r->node->closed ? 0 : fill(&l, h, in->offset);
 	pthread_mutex_unlock(&h->lock);
 	handle_put(r->fs, h);
 	return ret ? ret : req_reply(r, r->t->out, l.at);

@@ -136,7 +136,7 @@ static int reply_created(struct fs_request *r, struct fs_node *n, const struct s
 }
 
 /* Answers with the file that fd is open on; owns fd. name NULL: it has none. */
-static int finish_create(struct fs_request *r, const char *name, int fd)
+static int finish_create(struct fs_request *r, int dir_fd, const char *name, int fd)
 {
 	struct statx st;
 	struct fs_node *n = NULL;
@@ -144,7 +144,7 @@ static int finish_create(struct fs_request *r, const char *name, int fd)
 	int path = -1, ret = statx(fd, "", AT_EMPTY_PATH, FS_STATX_MASK, &st) < 0 ? -errno : 0;
 
 	if (!ret && name) {
-		n = node_seen(r->fs, r->node, name, &st);
+		n = node_seen(r->fs, r->node, dir_fd, name, &st);
 	} else if (!ret) {
 		char proc[16];
 
@@ -212,7 +212,7 @@ int op_create(struct fs_request *r)
 
 	if (fd == -EEXIST && !(in->flags & O_EXCL))
 		fd = open_existing(r, dir, name, flags);
-	ret = fd < 0 ? fd : finish_create(r, name, fd);
+	ret = fd < 0 ? fd : finish_create(r, dir, name, fd);
 	node_unpin(r->fs, r->node);
 	return ret;
 }
@@ -230,7 +230,7 @@ int op_tmpfile(struct fs_request *r)
 	int fd = create_at(r, proc, AT_FDCWD, flags | O_TMPFILE, in->mode & 07777);
 
 	node_unpin(r->fs, r->node);
-	return fd < 0 ? fd : finish_create(r, NULL, fd);
+	return fd < 0 ? fd : finish_create(r, -1, NULL, fd);
 }
 
 /* ---- removing and moving ---- */

@@ -26,6 +26,7 @@
 #define DOPPEL_INVALIDATE    _IOW(DOPPELIO, 1, struct doppel_range)  /* the VMM wrote guest RAM where PA_CODE was set */
 #define DOPPEL_GET_ATTR_FD   _IO(DOPPELIO, 2)                        /* reply carries the page-attribute memfd */
 #define DOPPEL_GET_STATS     _IOR(DOPPELIO, 3, struct doppel_stats)  /* on a vCPU */
+#define DOPPEL_SET_BELL      _IO(DOPPELIO, 4)  /* on the VM: vCPU ID, and an eventfd to ring with each answer */
 
 struct doppel_range {
 	u64 gpa, size;

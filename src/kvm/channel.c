@@ -31,7 +31,7 @@ void channel_cancel(struct vcpu_chan *c)
  * Waits for the engine's answer. A signal cancels the request, as it interrupts the KVM_RUN of the kernel: the wait has a
  * timeout only because the kernel never restarts a futex wait with one (SA_RESTART or not).
  */
-static void wait_turn(struct kvm_obj *o)
+static void wait_turn(struct kvm_obj *o, bool masked)
 {
 	struct vcpu_chan *c = o->chan;
 	const struct timespec hour = {.tv_sec = 3600};
@@ -48,6 +48,8 @@ static void wait_turn(struct kvm_obj *o)
 	if (o->short_runs)
 		o->short_runs--;
 	__atomic_store_n(&c->client_waits, 1, __ATOMIC_SEQ_CST);
+	if (masked)
+		sigmask_wait(o);
 	while (__atomic_load_n(&c->turn, __ATOMIC_SEQ_CST) == TURN_ENGINE) {
 		if (futex(&c->turn, FUTEX_WAIT, TURN_ENGINE, &hour) < 0 && errno == EINTR)
 			channel_cancel(c);
@@ -60,14 +62,17 @@ long channel_request(struct kvm_obj *o, unsigned long request, void *arg)
 	struct vcpu_chan *c = o->chan;
 	bool by_value;
 	u32 in = kvm_payload_in(request, arg, &by_value);
+	bool masked = false;
 	long ret;
 
 	if (in > KVMW_PAYLOAD)
 		return -E2BIG;
 	pthread_mutex_lock(&o->lock);
-	if (kvm_engine_dead(o, NULL, 0)) {
+	masked = request == KVM_RUN && o->sig.on;
+	ret = kvm_engine_dead(o, NULL, 0) ? -EIO : masked ? sigmask_enter(o) : 0;
+	if (ret < 0) {
 		pthread_mutex_unlock(&o->lock);
-		return -EIO;
+		return ret;
 	}
 	c->ioctl = (u32)request;
 	c->arg = by_value ? (u64)arg : 0;
@@ -80,7 +85,9 @@ long channel_request(struct kvm_obj *o, unsigned long request, void *arg)
 		futex(&c->turn, FUTEX_WAKE, 1, NULL);
 	/* an engine that died since the look above has had its answer overwritten by our turn; nobody gives another */
 	if (!kvm_engine_dead(o, NULL, 0))
-		wait_turn(o);
+		wait_turn(o, masked);
+	if (masked)
+		sigmask_leave(o);
 	ret = c->ret;
 	if (ret >= 0 && !by_value) {
 		u32 room = kvm_payload_out(request, arg), n = __atomic_load_n(&c->size, __ATOMIC_RELAXED);

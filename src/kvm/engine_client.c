@@ -34,6 +34,7 @@ struct engine {
 	int death_fd; /* eventfd, signalled by the watcher */
 	int refs;
 	bool dead, has_vm, vm_used;
+	bool translate; /* else it interprets */
 	int status; /* of waitpid */
 	pthread_mutex_t lock; /* the socket: one request at a time; and the fields above */
 	pthread_t watcher;
@@ -110,11 +111,22 @@ static void engine_path(char *path, size_t size)
 		strcpy(slash + 1, "../libexec/doppel-engine");
 }
 
-static int start_process(struct engine *e, const char *path, enum kvm_choice choice)
+/* The translator's address look-up is made of BMI2 instructions. */
+static bool can_translate(void)
+{
+	return __builtin_cpu_supports("bmi2");
+}
+
+const char *engine_tier(const struct kvm_obj *o)
+{
+	return o->engine->translate ? "translate" : "interp";
+}
+
+static int start_process(struct engine *e, const char *path)
 {
 	int pair[2], r;
 	posix_spawn_file_actions_t fa;
-	char *argv[] = {"doppel-engine", choice == KVM_CHOICE_INTERP ? "interp" : "translate", NULL};
+	char *argv[] = {"doppel-engine", e->translate ? "translate" : "interp", NULL};
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
 		return -errno;
@@ -141,6 +153,7 @@ static struct kvm_obj *engine_obj(struct engine *e, enum kvmw_object type)
 	o->type = type;
 	o->fd = -1;
 	o->engine = e;
+	o->sig.bell = o->sig.fd = -1;
 	pthread_mutex_init(&o->lock, NULL);
 	__atomic_fetch_add(&e->refs, 1, __ATOMIC_RELAXED);
 	return o;
@@ -227,12 +240,18 @@ int engine_open(enum kvm_choice choice, struct kvm_obj **sys, struct kvm_open_re
 	}
 	if (!e)
 		return -ENOMEM;
+	e->translate = choice != KVM_CHOICE_INTERP && can_translate();
+	if (choice == KVM_CHOICE_TRANSLATE && !e->translate) {
+		snprintf(res->why, sizeof(res->why), "this CPU cannot run translated code: it lacks BMI2 (use --engine interp)");
+		free(e);
+		return -ENOTSUP;
+	}
 	e->sock = e->pidfd = -1;
 	e->stop_fd = eventfd(0, EFD_CLOEXEC);
 	e->death_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	pthread_mutex_init(&e->lock, NULL);
 	engine_path(path, sizeof(path));
-	r = e->stop_fd < 0 || e->death_fd < 0 ? -EMFILE : start_process(e, path, choice);
+	r = e->stop_fd < 0 || e->death_fd < 0 ? -EMFILE : start_process(e, path);
 	if (r == 0)
 		r = -pthread_create(&e->watcher, NULL, watch, e);
 	if (r < 0) {
@@ -253,7 +272,7 @@ int engine_open(enum kvm_choice choice, struct kvm_obj **sys, struct kvm_open_re
 		*sys = NULL;
 		return r < 0 ? (int)r : -EPROTO;
 	}
-	snprintf(res->why, sizeof(res->why), "%s",
+	snprintf(res->why, sizeof(res->why), "%s%s", e->translate || choice == KVM_CHOICE_INTERP ? "" : "no BMI2 to translate with; ",
 		 choice != KVM_CHOICE_AUTO  ? "as asked"
 		 : access("/dev/kvm", F_OK) ? "no /dev/kvm"
 		 : device_hardware_backed() ? "/dev/kvm could not be opened"
@@ -277,6 +296,7 @@ void engine_close(struct kvm_obj *o)
 	}
 	if (o->fd >= 0)
 		close(o->fd);
+	sigmask_close(o);
 	pthread_mutex_destroy(&o->lock);
 	free(o);
 	if (__atomic_sub_fetch(&e->refs, 1, __ATOMIC_ACQ_REL) == 0)
@@ -328,6 +348,7 @@ int engine_create_vcpu(struct kvm_obj *vm, unsigned long id, struct kvm_obj **vc
 		return -ENOMEM;
 	}
 	(*vcpu)->fd = fd;
+	(*vcpu)->id = id;
 	(*vcpu)->chan = p;
 	(*vcpu)->run = p;
 	(*vcpu)->run_size = KVMW_MMAP_SIZE;
@@ -385,7 +406,7 @@ static long vm_request(struct kvm_obj *o, unsigned long request, void *arg)
 		if (r->memory_size) {
 			fds[0] = ram_lookup(r->userspace_addr, r->memory_size, &q.arg);
 			if (fds[0] < 0)
-				return -EINVAL; /* memory that cannot be shared: see kvm_ram_alloc() */
+				return (r->userspace_addr | r->memory_size) & ~PAGE_MASK ? -EINVAL : -EOPNOTSUPP; /* see kvm_ram_alloc() */
 			q.nfds = 1;
 		}
 		memcpy(in_copy, arg, sizeof(in_copy));
@@ -404,8 +425,17 @@ static long vm_request(struct kvm_obj *o, unsigned long request, void *arg)
 			      q.nfds ? fds : NULL, NULL);
 }
 
+int engine_set_bell(struct kvm_obj *vcpu, int fd)
+{
+	struct kvmw_req q = {.object = KVMW_VM, .ioctl = (u32)DOPPEL_SET_BELL, .arg = vcpu->id, .nfds = 1};
+
+	return (int)request_locked(vcpu->engine, &q, NULL, NULL, 0, &fd, NULL);
+}
+
 long engine_ioctl(struct kvm_obj *o, unsigned long request, void *arg)
 {
+	if (o->type == KVMW_VCPU && request == KVM_SET_SIGNAL_MASK)
+		return sigmask_set(o, arg);
 	return o->type == KVMW_VCPU ? channel_request(o, request, arg) : vm_request(o, request, arg);
 }
 
@@ -444,6 +474,11 @@ bool engine_dead(struct engine *e, char *text, size_t size)
 int engine_death_fd(struct engine *e)
 {
 	return e->death_fd;
+}
+
+int engine_pidfd(struct engine *e)
+{
+	return e->pidfd;
 }
 
 int engine_pid(struct engine *e)

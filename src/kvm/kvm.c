@@ -21,6 +21,11 @@ int kvm_open(enum kvm_choice choice, struct kvm_obj **sys, struct kvm_open_resul
 	return engine_open(choice, sys, res);
 }
 
+const char *kvm_engine_name(const struct kvm_obj *o)
+{
+	return o->kind == KVM_KIND_ENGINE ? engine_tier(o) : "kvm";
+}
+
 long kvm_ioctl(struct kvm_obj *o, unsigned long request, ...)
 {
 	va_list ap;

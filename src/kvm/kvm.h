@@ -33,7 +33,8 @@ int kvm_create_vcpu(struct kvm_obj *vm, unsigned long id, struct kvm_obj **vcpu)
 struct kvm_run *kvm_vcpu_run_area(struct kvm_obj *vcpu);
 
 /* Guest RAM must be shareable: allocate it here (memfd, MAP_SHARED) before KVM_SET_USER_MEMORY_REGION, whose
- * userspace_addr may point anywhere inside such a mapping. NULL + errno on failure. */
+ * userspace_addr may point anywhere inside such a mapping; other memory cannot be shared with the engine: -EOPNOTSUPP.
+ * NULL + errno on failure. */
 void *kvm_ram_alloc(u64 size, int *fd_out);
 void kvm_ram_free(void *p, u64 size);
 
@@ -45,6 +46,8 @@ void kvm_dma_written(struct kvm_obj *vm, gpa_t gpa, u64 size);
 void kvm_vcpu_kick(struct kvm_obj *vcpu);
 
 enum kvm_kind kvm_kind(const struct kvm_obj *o);
+/* What executes the guest: "kvm", "translate" or "interp". */
+const char *kvm_engine_name(const struct kvm_obj *o);
 /* True once the engine process has died; then every request answers -EIO. exit_text describes how. */
 bool kvm_engine_dead(struct kvm_obj *o, char *text, size_t size);
 /* An fd that becomes readable when the engine dies (-1 for the device). */

@@ -133,6 +133,7 @@ int instance_write_info(const struct instance *in, const struct instance_info *i
 	cJSON_AddNumberToObject(j, "cpus", info->cpus);
 	cJSON_AddStringToObject(j, "engine", info->engine);
 	cJSON_AddStringToObject(j, "kernel", info->kernel);
+	cJSON_AddStringToObject(j, "ports", info->ports);
 	text = cJSON_Print(j);
 	cJSON_Delete(j);
 	if (!text)
@@ -225,6 +226,7 @@ static int read_info(const struct instance *in, struct instance_info *out)
 	snprintf(out->name, sizeof(out->name), "%s", in->name);
 	get_text(j, "engine", out->engine, sizeof(out->engine));
 	get_text(j, "kernel", out->kernel, sizeof(out->kernel));
+	get_text(j, "ports", out->ports, sizeof(out->ports));
 	cJSON_Delete(j);
 	return 0;
 }

@@ -18,6 +18,7 @@ struct instance_info {
 	u64 memory, started; /* bytes; seconds since 1970 */
 	u32 cpus;
 	char engine[16], kernel[200];
+	char ports[400]; /* forwarded to the guest: "tcp 127.0.0.1:8080->80, ..." */
 };
 
 bool instance_name_ok(const char *name);

@@ -77,6 +77,9 @@ void machine_resume(struct machine *m)
 	if (m->state != MACHINE_PAUSED)
 		return;
 	m->state = MACHINE_RUNNING;
+	for (struct device *d = m->devices; d; d = d->next)
+		if (d->cls->resume)
+			d->cls->resume(d);
 	/* a request that came meanwhile keeps them held until it is dealt with */
 	if (!m->event_pending)
 		vcpus_release(m);
@@ -175,6 +178,9 @@ void lifecycle_event(void *machine)
 		break;
 	case MACHINE_RESET:
 		on_reset(m, code);
+		break;
+	case MACHINE_STOP: /* vcpus_hold() has been called: this makes it a pause, which a user ends */
+		machine_pause(m);
 		break;
 	case MACHINE_PANIC:
 		if (code == STATUS_FAILED) {

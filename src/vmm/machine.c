@@ -163,10 +163,29 @@ static int add_board(struct machine *m, struct pci_host **pci)
 
 static int add_virtio_console(struct machine *m, struct pci_host *pci)
 {
-	struct virtio_console_options o = {.n_ports = 1, .port[0] = {.chardev = m->cfg.virtio_console, .console = true}};
+	struct chardev *console = m->cfg.virtio_console;
+	struct virtio_console_options o = {.n_ports = 1, .port[0] = {.chardev = console, .console = console != NULL}};
 	struct virtio_console *c = NULL;
 
-	return m->cfg.virtio_console ? virtio_console_create(m, pci, &o, &c) : 0;
+	for (u32 i = 0; i < m->cfg.nports; i++)
+		o.port[o.n_ports++] = (struct virtio_console_port_options){.chardev = m->cfg.port[i].chardev,
+									   .name = m->cfg.port[i].name};
+	return console || m->cfg.nports ? virtio_console_create(m, pci, &o, &c) : 0;
+}
+
+static int add_disk(struct machine *m, struct pci_host *pci, const struct machine_disk *d, struct err *e)
+{
+	struct virtio_blk_options o = {.serial = d->serial, .queues = m->ncpus, .stop_on_enospc = m->cfg.stop_on_enospc};
+	struct virtio_blk *blk = NULL;
+	int ret = disk_open(m->loop, &d->disk, &o.disk, e);
+
+	if (ret)
+		return ret;
+	ret = virtio_blk_create(m, pci, &o, &blk);
+	if (!ret)
+		return 0;
+	disk_destroy(o.disk);
+	return err_set(e, -ret, "--disk %s: %s", d->disk.path, strerror(-ret));
 }
 
 static int add_vsock(struct machine *m, struct pci_host *pci)
@@ -178,20 +197,11 @@ static int add_vsock(struct machine *m, struct pci_host *pci)
 
 static int add_disks(struct machine *m, struct pci_host *pci, struct err *e)
 {
-	for (u32 i = 0; i < m->cfg.ndisks; i++) {
-		struct virtio_blk_options o = {0};
-		struct virtio_blk *blk = NULL;
-		int ret = disk_open_raw(m->loop, m->cfg.disk[i].path, m->cfg.disk[i].readonly, &o.disk, e);
+	int ret = 0;
 
-		if (ret)
-			return ret;
-		ret = virtio_blk_create(m, pci, &o, &blk);
-		if (ret) {
-			disk_destroy(o.disk);
-			return err_set(e, -ret, "--disk %s: %s", m->cfg.disk[i].path, strerror(-ret));
-		}
-	}
-	return 0;
+	for (u32 i = 0; i < m->cfg.ndisks && !ret; i++)
+		ret = add_disk(m, pci, &m->cfg.disk[i], e);
+	return ret;
 }
 
 static int add_shares(struct machine *m, struct pci_host *pci, struct err *e)
@@ -240,6 +250,8 @@ static int assemble(struct machine *m, struct err *e)
 		return err_set(e, -ret, "machine: cannot create a device: %s%s", strerror(-ret),
 			       ret == -EBUSY ? " (--debug-exit port taken by another device?)" : "");
 	ret = add_disks(m, pci, e);
+	if (!ret)
+		ret = machine_add_nets(m, pci, e);
 	if (!ret)
 		ret = add_shares(m, pci, e);
 	return ret ? ret : power_on_save(m, e);

@@ -9,6 +9,8 @@
 
 #include <pthread.h>
 #include <linux/kvm.h>
+#include "backends/disk.h"
+#include "backends/net.h"
 #include "base/base.h"
 #include "devices/guestmem.h"
 #include "devices/virtio_vsock.h"
@@ -19,6 +21,8 @@
 
 #define MACHINE_CPUS_MAX  64
 #define MACHINE_DISKS_MAX 8
+#define MACHINE_PORTS_MAX 4
+#define MACHINE_NETS_MAX  4
 #define MACHINE_EXITS     48
 
 /* Exit statuses of a VM that is not powered off by its guest. */
@@ -26,8 +30,12 @@ enum { STATUS_PANIC = 120, STATUS_TRIPLE_FAULT = 121, STATUS_FAILED = 125 };
 
 struct chardev;
 struct machine_disk {
-	const char *path;
-	bool readonly;
+	struct disk_config disk;
+	char serial[21];
+};
+struct machine_port { /* a named stream: /dev/virtio-ports/NAME in a Linux guest */
+	const char *name;
+	struct chardev *chardev; /* not owned */
 };
 struct machine_config {
 	const char *name;
@@ -39,10 +47,15 @@ struct machine_config {
 	enum kvm_choice engine;
 	struct machine_disk disk[MACHINE_DISKS_MAX];
 	u32 ndisks;
+	struct net_options net[MACHINE_NETS_MAX];
+	u32 nnets;
 	struct machine_share share[SHARES_MAX];
 	u32 nshares;
+	bool stop_on_enospc; /* a full host disk pauses the VM; else the guest sees an I/O error */
 	bool no_reboot;
 	u16 debug_exit_port; /* 0: none */
+	struct machine_port port[MACHINE_PORTS_MAX];
+	u32 nports;
 	struct chardev *serial, *virtio_console; /* NULL: no one listens; no such device */
 	struct virtio_vsock_options vsock;       /* cid 0: none; owned by the machine once it is created */
 };
@@ -121,6 +134,8 @@ const char *machine_state_name(const struct machine *m);
 void machine_fail(struct machine *m, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /* ---- inside vmm ---- */
+struct pci_host;
+int machine_add_nets(struct machine *m, struct pci_host *pci, struct err *e);
 int irq_init(struct machine *m, struct err *e);
 void irq_free(struct machine *m);
 int cpuid_set(struct machine *m, struct vcpu_thread *v, struct err *e);

@@ -153,7 +153,7 @@ static void stats(const struct qmp_options *o, struct qmp_answer *a)
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 	a->result = cJSON_CreateObject();
 	cJSON_AddStringToObject(a->result, "name", o->name);
-	cJSON_AddStringToObject(a->result, "engine", kvm_kind(m->sys) == KVM_KIND_ENGINE ? "interp" : "kvm");
+	cJSON_AddStringToObject(a->result, "engine", kvm_engine_name(m->sys));
 	cJSON_AddNumberToObject(a->result, "engine-pid", kvm_engine_pid(m->sys));
 	cJSON_AddNumberToObject(a->result, "memory", (double)m->cfg.memory);
 	cJSON_AddNumberToObject(a->result, "resets", m->resets);

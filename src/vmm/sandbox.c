@@ -4,6 +4,7 @@
  * control clients that connect.
  */
 #include <errno.h>
+#include <linux/if_tun.h>
 #include <linux/kvm.h>
 #include <malloc.h>
 #include <seccomp.h>
@@ -26,8 +27,10 @@ static const int allowed[] = {
 	SCMP_SYS(eventfd2), SCMP_SYS(timerfd_settime), SCMP_SYS(timerfd_gettime),
 	/* control clients, the engine's socket */
 	SCMP_SYS(accept4), SCMP_SYS(recvmsg), SCMP_SYS(sendmsg), SCMP_SYS(recvfrom), SCMP_SYS(sendto), SCMP_SYS(shutdown),
+	/* networks */
+	SCMP_SYS(recvmmsg), SCMP_SYS(sendmmsg),
 	/* disks */
-	SCMP_SYS(pread64), SCMP_SYS(pwrite64), SCMP_SYS(preadv), SCMP_SYS(pwritev), SCMP_SYS(fsync), SCMP_SYS(fdatasync),
+	SCMP_SYS(pread64), SCMP_SYS(pwrite64), SCMP_SYS(preadv), SCMP_SYS(preadv2), SCMP_SYS(pwritev), SCMP_SYS(fsync), SCMP_SYS(fdatasync),
 	SCMP_SYS(fallocate), SCMP_SYS(io_uring_enter),
 	/* memory; the dirty log comes in a memfd */
 	SCMP_SYS(munmap), SCMP_SYS(mremap), SCMP_SYS(madvise), SCMP_SYS(brk), SCMP_SYS(memfd_create),
@@ -54,6 +57,9 @@ static const struct {
 	{SCMP_SYS(ioctl), 1, UINT32_MAX, TCGETS, false},
 	{SCMP_SYS(ioctl), 1, UINT32_MAX, TCSETS, false},
 	{SCMP_SYS(ioctl), 1, UINT32_MAX, TIOCGWINSZ, false},
+	/* a tap device that it has: what the guest's driver understands, how many queues it uses */
+	{SCMP_SYS(ioctl), 1, UINT32_MAX, TUNSETOFFLOAD, false},
+	{SCMP_SYS(ioctl), 1, UINT32_MAX, TUNSETQUEUE, false},
 	{SCMP_SYS(ioctl), 1, 0xff00, KVMIO << 8, true},
 };
 

@@ -48,12 +48,12 @@ for step in steps:
     if what != 'run':
         text = text.encode().decode('unicode_escape').encode('latin1')
     if what == 'expect':
-        if not pump(lambda: text in seen[at:], 20):
+        if not pump(lambda: text in seen[at:], 60):
             failed = 'no %r' % text
             break
         at = seen.index(text, at) + len(text)
     elif what == 'raw':
-        if not pump(lambda: termios.tcgetattr(slave) != before, 10):
+        if not pump(lambda: termios.tcgetattr(slave) != before, 60):
             failed = 'terminal not raw'
     elif what == 'send':
         os.write(master, text)
@@ -61,11 +61,11 @@ for step in steps:
         os.kill(pid, signal.SIGKILL)
     elif what == 'run':
         os.system(text)
-if not pump(ended, 10):
+if not pump(ended, 60):
     failed += ' still runs'
     os.kill(pid, signal.SIGKILL)
     pump(ended, 5)
-pump(lambda: termios.tcgetattr(slave) == before, 1)
+pump(lambda: termios.tcgetattr(slave) == before, 20)
 print(seen.decode('latin1'))
 print('status', status, failed)
 print('terminal', 'restored' if termios.tcgetattr(slave) == before else 'changed')

@@ -5,6 +5,7 @@
  */
 #include <linux/virtio_blk.h>
 #include <linux/virtio_console.h>
+#include <linux/virtio_net.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,6 +20,7 @@
 #include "devices/uart.h"
 #include "devices/virtio_blk.h"
 #include "devices/virtio_console.h"
+#include "devices/virtio_net.h"
 #include "devices/virtio_rng.h"
 #include "virtio_driver.h"
 
@@ -97,6 +99,78 @@ static void stir(struct moody *c)
 	}
 }
 
+/* ---- a network of moods ---- */
+struct moody_net {
+	struct net net;
+	struct net_packet packet;
+	u8 frame[NET_FRAME_MAX];
+};
+
+static unsigned moody_send(struct net *n, unsigned pair, const struct net_frame *f, unsigned count)
+{
+	u8 sum = 0;
+	for (unsigned i = 0; i < count; i++) {
+		u32 len = 0;
+		for (unsigned k = 0; k < f[i].n_iov; k++) {
+			const u8 *p = f[i].iov[k].iov_base;
+			for (size_t b = 0; b < f[i].iov[k].iov_len; b++)
+				sum += p[b];
+			len += (u32)f[i].iov[k].iov_len;
+		}
+		if (len != f[i].len || len < NET_FRAME_MIN || len > NET_FRAME_MAX || pair >= n->pairs)
+			abort();
+	}
+	return below(6) ? count : below(count + 1) + (sum & 0);
+}
+
+static const struct net_packet *moody_peek(struct net *n, unsigned pair)
+{
+	struct moody_net *k = container_of(n, struct moody_net, net);
+	if (!below(3))
+		return NULL;
+	k->packet = (struct net_packet){.data = k->frame,
+					.len = NET_FRAME_MIN + below(below(4) ? 2000 : NET_FRAME_MAX - 20)};
+	k->packet.hdr.flags = below(3);
+	k->frame[0] = below(4) ? 0xff : rnd();
+	memset(k->frame + 1, k->frame[0], 5);
+	return &k->packet;
+}
+
+static void moody_next(struct net *n, unsigned pair) {}
+static void moody_listen(struct net *n, unsigned pair, bool on) {}
+static void moody_destroy(struct net *n)
+{
+	free(container_of(n, struct moody_net, net));
+}
+
+static const struct net_ops moody_net_ops = {.name = "moody",
+					     .send = moody_send,
+					     .peek = moody_peek,
+					     .next = moody_next,
+					     .listen = moody_listen,
+					     .destroy = moody_destroy};
+
+static struct moody_net *make_net(void)
+{
+	struct moody_net *k = calloc(1, sizeof(*k));
+	k->net = (struct net){.ops = &moody_net_ops, .features = 0x3ff9f, .pairs = 2, .mtu = 1500};
+	return k;
+}
+
+static void stir_net(struct moody_net *k)
+{
+	switch (below(3)) {
+	case 0:
+		k->net.client->readable(k->net.dev, below(2));
+		break;
+	case 1:
+		k->net.client->writable(k->net.dev, below(2));
+		break;
+	default:
+		k->net.client->link(k->net.dev, below(2));
+	}
+}
+
 /* ---- rings ---- */
 static void random_desc(struct drv *d, unsigned q)
 {
@@ -170,8 +244,10 @@ static void make_disk(char *path)
 	close(fd);
 }
 
-static void create(struct machine *m, struct pci_host *h, const char *disk_path, struct moody *c)
+static struct moody_net *create(struct machine *m, struct pci_host *h, const char *disk_path, struct moody *c)
 {
+	struct virtio_net_options no = {.net = &make_net()->net, .mac = {2, 3, 4, 5, 6, 7}};
+	struct virtio_net *vn;
 	struct virtio_rng *r;
 	struct virtio_blk *b;
 	struct virtio_console *con;
@@ -184,27 +260,30 @@ static void create(struct machine *m, struct pci_host *h, const char *disk_path,
 	    .n_ports = 2,
 	    .port = {{.chardev = &c[0].base, .console = true}, {.chardev = &c[1].base, .name = "port"}}};
 	if (virtio_rng_create(m, h, &r) || virtio_blk_create(m, h, &bo, &b) ||
-	    virtio_console_create(m, h, &co, &con))
+	    virtio_console_create(m, h, &co, &con) || virtio_net_create(m, h, &no, &vn))
 		abort();
+	return container_of(no.net, struct moody_net, net);
 }
 
 static void fuzz_virtio(const char *disk_path, unsigned steps)
 {
-	static const unsigned queues[] = {1, 1, 6};
+	static const unsigned queues[] = {1, 1, 6, 5};
+	enum { DEVICES = ARRAY_SIZE(queues) };
 	struct machine *m = fake_machine_new();
 	struct pci_host *h;
 	struct moody c[2] = {{.base.ops = &moody_ops}, {.base.ops = &moody_ops}};
-	struct drv d[3];
+	struct drv d[DEVICES];
+	struct moody_net *net;
 	if (pci_host_create(m, &fake_pci_config, &h))
 		abort();
-	create(m, h, disk_path, c);
-	for (unsigned i = 0; i < 3; i++)
+	net = create(m, h, disk_path, c);
+	for (unsigned i = 0; i < DEVICES; i++)
 		drv_find(&d[i], m, i + 1);
 	for (unsigned round = 0; round < 10; round++) {
 		m->refuse_ioeventfd = false;
 		if (!below(3))
 			fake_reset(m);
-		for (unsigned i = 0; i < 3; i++) {
+		for (unsigned i = 0; i < DEVICES; i++) {
 			drv_set_status(&d[i], 0);
 			fake_run(m);
 			drv_find(&d[i], m, i + 1);
@@ -215,6 +294,7 @@ static void fuzz_virtio(const char *disk_path, unsigned steps)
 				  1 << (2 + below(4)), below(2));
 			fuzz_driver(m, &d[i], queues[i], steps);
 			stir(&c[below(2)]);
+			stir_net(net);
 		}
 	}
 	fake_machine_free(m);

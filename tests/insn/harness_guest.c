@@ -72,6 +72,7 @@ static void map_page(u64 va, u64 gpa)
 static const u64 descriptors[16] = {
 	[1] = 0x00cf9b000000ffff, [2] = 0x00af9b000000ffff, [3] = 0x00cf93000000ffff,
 	[4] = 0x00cffb000000ffff, [5] = 0x00cff3000000ffff, [6] = 0x00affb000000ffff,
+	[15] = 0x0040f50000000000, /* GDT_ENTRY_CPUNODE */
 };
 
 /* Supervisor only; tables 5 to 7. */
@@ -106,7 +107,7 @@ static void load_segments(struct vcpu *cpu, const struct insn_case *c)
 static void long_mode_user(struct vcpu *cpu)
 {
 	load_segments(cpu, NULL);
-	cpu->cr0 = 0x80050033;
+	cpu->cr0 = 0x8005003b; /* TS: a program that changed itself into vector instructions ends there */
 	cpu->cr3 = TABLE_GPA;
 	cpu->cr4 = 0x106e0; /* FSGSBASE: as the host */
 	cpu->efer = 0xd01;

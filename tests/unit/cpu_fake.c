@@ -52,7 +52,8 @@ unsigned mmu_fetch_bytes(struct vcpu *cpu, gva_t a, u8 *buf, unsigned n)
 }
 
 void mmu_reset(struct vcpu *cpu) {}
-void mmu_flush_all(struct vcpu *cpu) {}
+unsigned fake_flushes;
+void mmu_flush_all(struct vcpu *cpu) { fake_flushes++; }
 bool mmu_load_pdptes(struct vcpu *cpu, u64 cr3) { return !(cr3 & 0x1000); }
 void mmu_set_cr3(struct vcpu *cpu, u64 cr3, bool noflush) { cpu->cr3 = cr3; }
 void mmu_update_paging(struct vcpu *cpu, u64 old_cr0, u64 old_cr4, u64 old_efer) {}
@@ -73,7 +74,27 @@ bool phys_write(gpa_t a, const void *buf, u64 n)
 	return true;
 }
 
+bool phys_exchange8(gpa_t a, u8 value, u8 *old)
+{
+	if (a >= FAKE_SIZE)
+		return false;
+	*old = fake_mem[a];
+	fake_mem[a] = value;
+	return true;
+}
+
 /* ---- other rooms ---- */
+
+u64 fake_now = 5000000000ull, fake_used, fake_sent[4];
+unsigned fake_kicks;
+void vcpu_kick(struct vcpu *cpu, unsigned attention) { fake_kicks |= attention; }
+void lapic_pv_eoi_sync(struct vcpu *cpu) {}
+u64 eng_thread_ns(void) { return fake_used; }
+int lapic_send_set(struct vcpu *cpu, u64 low, u64 high, u32 min, unsigned span, u32 icr)
+{
+	memcpy(fake_sent, (u64[]){low, high, (u64)span << 32 | min, icr}, sizeof(fake_sent));
+	return 3;
+}
 
 bool lapic_msr_read(struct vcpu *cpu, u32 index, u64 *v) { return false; }
 bool lapic_msr_write(struct vcpu *cpu, u32 index, u64 v) { return false; }
@@ -89,7 +110,7 @@ u64 xstate_supported(void) { return 7; }
 unsigned xstate_size(u64 xcr0, bool compacted) { return xcr0 & 4 ? 832 : 576; }
 void eng_lock(u32 *word) {}
 void eng_unlock(u32 *word) {}
-u64 eng_now_ns(void) { return 5000000000ull; }
+u64 eng_now_ns(void) { return fake_now; }
 u64 eng_realtime_ns(void) { return 1700000000000000000ull; }
 
 /* ---- building a machine ---- */
@@ -135,6 +156,7 @@ struct vcpu *fake_cpu(void)
 	memset(fake_mem, 0, sizeof(fake_mem));
 	memset(&fake_vm, 0, sizeof(fake_vm));
 	fake_hole = 0;
+	fake_flushes = 0;
 	fake_vm.tsc_khz = 2600000;
 	fake_vm.vcpus[0] = the_cpu;
 	the_cpu->vm = &fake_vm;

@@ -24,6 +24,9 @@
 extern u8 fake_mem[FAKE_SIZE];
 extern struct vm fake_vm;
 extern u64 fake_hole; /* page that faults */
+extern u64 fake_now, fake_used; /* clock and processor time, ns */
+extern u64 fake_sent[4];        /* KVM_HC_SEND_IPI: low, high, span << 32 | min, ICR */
+extern unsigned fake_kicks, fake_flushes;
 
 struct vcpu *fake_cpu(void);
 void put16(u32 a, u16 v);

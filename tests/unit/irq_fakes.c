@@ -1,6 +1,7 @@
 #include "irq_fakes.h"
 
 u64 fake_now = 1000000000;
+u8 fake_ram[64];
 unsigned fake_kicks[ENG_MAX_VCPUS];
 struct loop_timer *fake_timer;
 struct fake_watch fake_watches[16];
@@ -12,6 +13,15 @@ u64 eng_now_ns(void)
 u64 eng_tsc_khz(void)
 {
 	return FAKE_KHZ;
+}
+
+bool phys_exchange8(gpa_t a, u8 value, u8 *old)
+{
+	if (a >= sizeof(fake_ram))
+		return false;
+	*old = fake_ram[a];
+	fake_ram[a] = value;
+	return true;
 }
 
 void vcpu_kick(struct vcpu *cpu, unsigned attention)

@@ -17,6 +17,7 @@
 #define FAKE_KHZ 1000000u /* 1 tick = 1 ns */
 
 extern u64 fake_now;
+extern u8 fake_ram[64]; /* guest memory from 0 */
 extern unsigned fake_kicks[ENG_MAX_VCPUS]; /* attention bits by vCPU ID; atomic */
 extern struct loop_timer *fake_timer;      /* armed last */
 extern struct fake_watch {

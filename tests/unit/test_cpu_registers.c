@@ -1,6 +1,7 @@
 /* MSRs, control and debug registers, CPUID, kvmclock. */
 #include "cpu_fake.h"
 #include "engine/cpu/pvclock.h"
+#include "engine/cpu/pvsched.h"
 
 static struct kvm_cpuid_entry2 table[VCPU_MAX_CPUID];
 
@@ -239,6 +240,96 @@ static void hypercalls(void **state)
 	assert_int_equal(cpu->gpr[R_AX], (u64)-1000); /* KVM_ENOSYS */
 }
 
+static u64 hypercall(struct vcpu *cpu, u64 nr, u64 a0, u64 a1, u64 a2, u64 a3)
+{
+	cpu->gpr[R_AX] = nr;
+	cpu->gpr[R_BX] = a0;
+	cpu->gpr[R_CX] = a1;
+	cpu->gpr[R_DX] = a2;
+	cpu->gpr[R_SI] = a3;
+	cpu_hypercall(cpu);
+	return cpu->gpr[R_AX];
+}
+
+static void kick_and_ipi(void **state)
+{
+	struct vcpu *cpu = fake_cpu();
+
+	enter_long(cpu, 0);
+	fake_vm.nvcpus = 1;
+	fake_kicks = 0;
+	assert_int_equal(hypercall(cpu, 5, 0, 7, 0, 0), 0); /* nobody has that APIC ID */
+	assert_false(cpu->pv_kicked || fake_kicks);
+	assert_int_equal(hypercall(cpu, 5, 0, 0, 0, 0), 0);
+	assert_true(cpu->pv_kicked && fake_kicks & ATT_IRQ);
+	cpu_reset(cpu, true);
+	assert_false(cpu->pv_kicked);
+
+	enter_long(cpu, 0);
+	assert_int_equal(hypercall(cpu, 10, 5, 6, 3, 0xfd), (u64)-22); /* no LAPIC */
+	cpu->lapic = (struct lapic *)1;
+	assert_int_equal(hypercall(cpu, 10, 5, 6, 3, 0xfd), 3);
+	assert_int_equal(fake_sent[0], 5);
+	assert_int_equal(fake_sent[1], 6);
+	assert_int_equal(fake_sent[2], 64ull << 32 | 3);
+	assert_int_equal(fake_sent[3], 0xfd);
+	assert_int_equal(hypercall(cpu, 10, 5, 6, 3, 0x400fd), (u64)-22); /* a shorthand */
+	assert_int_equal(hypercall(cpu, 10, 5, 6, 3, 0x8fd), (u64)-22);   /* logical */
+	assert_int_equal(hypercall(cpu, 11, 0, 0, 0, 0), 0);
+	cpu->lapic = NULL;
+}
+
+#define STEAL 0x4b564d03u
+
+static void steal_time(void **state)
+{
+	struct vcpu *cpu = with_cpuid();
+	u64 t = 0;
+
+	assert_false(wr(cpu, STEAL, 0x8003)); /* bits 1 to 5 are reserved */
+	assert_false(wr(cpu, STEAL, 0x8021));
+	memset(fake_mem + 0x8000, 0xff, 64);
+	assert_true(wr(cpu, STEAL, 0x8001));
+	assert_int_equal(get(0x8000, 8), 0);
+	assert_int_equal(get(0x8010, 1), 0);
+	fake_now += 1000; /* ran for 700 of 1000 ns */
+	fake_used += 700;
+	steal_update(cpu);
+	assert_int_equal(get(0x8000, 8), 300);
+	t = get(0x8008, 4);
+	assert_int_equal(t & 1, 0);
+	steal_update(cpu);
+	assert_int_equal(get(0x8008, 4), t); /* no news, no new version */
+	fake_now += 100; /* clocks of different grain: time does not flow back */
+	fake_used += 105;
+	steal_end(cpu);
+	assert_int_equal(get(0x8000, 8), 300);
+	assert_int_equal(get(0x8010, 1), 1); /* not running */
+	fake_now += 50000; /* asleep */
+	fake_mem[0x8010] |= 2;
+	steal_begin(cpu);
+	assert_int_equal(get(0x8010, 1), 0);
+	assert_int_equal(fake_flushes, 1);
+	fake_now += 40;
+	steal_end(cpu);
+	assert_int_equal(get(0x8000, 8), 340);
+	assert_int_equal(get(0x8008, 4) & 1, 0);
+	assert_true(wr(cpu, STEAL, 0));
+	fake_now += 1000;
+	steal_begin(cpu);
+	steal_end(cpu);
+	assert_int_equal(get(0x8000, 8), 340);
+	/* restored by the VMM: goes on from what the record says */
+	assert_true(msr_write(cpu, STEAL, 0x8001, true));
+	steal_begin(cpu);
+	fake_now += 60;
+	steal_end(cpu);
+	assert_int_equal(get(0x8000, 8), 400);
+	assert_true(wr(cpu, STEAL, FAKE_SIZE + 1)); /* not memory: nothing is written */
+	steal_begin(cpu);
+	steal_end(cpu);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -252,6 +343,8 @@ int main(void)
 		cmocka_unit_test(tsc),
 		cmocka_unit_test(kvmclock),
 		cmocka_unit_test(hypercalls),
+		cmocka_unit_test(kick_and_ipi),
+		cmocka_unit_test(steal_time),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

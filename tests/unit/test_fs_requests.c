@@ -673,6 +673,42 @@ static void few_descriptors(void **state)
 	assert_int_equal(c->fs.n_fds, 0);
 }
 
+/* A share of the whole machine: what the kernel shows in it is not shared. */
+static void the_kernels_own_is_closed(void **state)
+{
+	struct fs_client *c = *state;
+	const struct fs_options o = {.xattr = true};
+	struct fuse_getattr_in ga = {0};
+	struct fuse_read_in in = {.size = 4096};
+	struct fuse_entry_out e;
+	struct err err = {0};
+	int root = c->fs.root->fd;
+	u64 fh = 0;
+
+	fs_close(&c->fs);
+	close(root);
+	assert_int_equal(fs_open(&c->fs, &o, open("/", O_PATH | O_DIRECTORY), &err), 0);
+	client_init(c);
+	u64 proc = client_find(c, ROOT, "proc");
+
+	assert_int_not_equal(proc, 0);
+	assert_int_equal(client_lookup(c, proc, "version", &e), 0);
+	assert_int_equal(e.nodeid, 0);
+	assert_int_equal(client_lookup(c, proc, "self", &e), 0);
+	assert_int_equal(e.nodeid, 0);
+	assert_int_equal(client_openat(c, FUSE_OPENDIR, proc, 0, &fh), 0);
+	in.fh = fh;
+	assert_int_equal(client_call(c, FUSE_READDIRPLUS, proc, &in, sizeof(in), NULL), 0);
+	assert_int_equal(c->reply_len, 0);
+	ga = (struct fuse_getattr_in){.getattr_flags = FUSE_GETATTR_FH, .fh = fh};
+	assert_int_equal(client_call(c, FUSE_GETATTR, proc, &ga, sizeof(ga), NULL), 0);
+	assert_int_equal(((struct fuse_attr_out *)c->reply)->attr.mode & S_IFMT, S_IFDIR);
+	assert_int_equal(client_call(c, FUSE_UNLINK, proc, NULL, 0, "version"), -EACCES);
+	u64 etc = client_find(c, ROOT, "etc"), passwd = client_find(c, etc, "passwd");
+
+	assert_int_equal(client_openat(c, FUSE_OPEN, passwd, O_RDONLY, &fh), 0);
+}
+
 /* ---- read-only shares ---- */
 static void readonly_refuses(void **state)
 {
@@ -758,7 +794,7 @@ int main(void)
 		TEST(bad_numbers), TEST(no_room_no_leak), TEST(segments_of_any_size), TEST(forgets_in_a_batch), TEST(data),
 		TEST(special_files_are_not_opened), TEST(attributes), TEST(setuid_is_killed), TEST(holes_and_copies), TEST(renames),
 		TEST(removed_but_used), TEST(tmpfile_and_links), TEST(directories), TEST(xattrs), TEST(host_moves_a_directory),
-		TEST(few_descriptors), TEST_RO(readonly_refuses), TEST(files_belong_to_the_guests_user), cmocka_unit_test(tables),
+		TEST(few_descriptors), TEST(the_kernels_own_is_closed), TEST_RO(readonly_refuses), TEST(files_belong_to_the_guests_user), cmocka_unit_test(tables),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

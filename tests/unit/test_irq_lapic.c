@@ -357,10 +357,85 @@ static void no_lapic(void **state)
 	free(cpu);
 }
 
+static void pv_eoi(void **state)
+{
+	struct lapic *l = NULL;
+
+	fake_vm(1, false);
+	enable_all();
+	l = fake_lapic(0);
+	fake_cpu(0)->msr_kvm_eoi_en = 9; /* at 8 */
+	lapic_post(l, 0x50, false);
+	assert_int_equal(take(0), 0x50);
+	assert_int_equal(fake_ram[8], 1);
+	fake_ram[8] = 0; /* the guest ends it */
+	lapic_post(l, 0x51, false);
+	assert_int_equal(take(0), 0x51); /* was not held back by 0x50 */
+	assert_int_equal(l->reg[AR_ISR + 2], 1u << 17);
+	/* one that waits takes the offer back */
+	assert_int_equal(fake_ram[8], 1);
+	lapic_post(l, 0x52, false);
+	assert_int_equal(take(0), -1);
+	assert_int_equal(fake_ram[8], 0);
+	eoi(0);
+	assert_int_equal(take(0), 0x52);
+	assert_int_equal(mmio_get(0, AR_PPR), 0x50); /* looked at: no offer any more */
+	assert_int_equal(fake_ram[8], 0);
+	eoi(0);
+	assert_int_equal(mmio_get(0, AR_PPR), 0);
+	/* no offer with one more waiting, nor for a level */
+	lapic_post(l, 0x60, false);
+	lapic_post(l, 0x40, false);
+	assert_int_equal(take(0), 0x60);
+	assert_int_equal(fake_ram[8], 0);
+	eoi(0);
+	assert_int_equal(take(0), 0x40);
+	assert_int_equal(fake_ram[8], 1);
+	eoi(0); /* by the register after all */
+	assert_int_equal(fake_ram[8], 0);
+	lapic_post(l, 0x70, true);
+	assert_int_equal(take(0), 0x70);
+	assert_int_equal(fake_ram[8], 0);
+	eoi(0);
+	/* saved state has the truth */
+	lapic_post(l, 0x50, false);
+	assert_int_equal(take(0), 0x50);
+	fake_ram[8] = 0;
+	struct kvm_lapic_state s;
+
+	lapic_get(fake_cpu(0), &s);
+	assert_int_equal(s.regs[0x120], 0);
+	fake_cpu(0)->msr_kvm_eoi_en = sizeof(fake_ram) | 1; /* not memory */
+	lapic_post(l, 0x50, false);
+	assert_int_equal(take(0), 0x50);
+	eoi(0);
+	assert_int_equal(take(0), -1);
+}
+
+static void send_set(void **state)
+{
+	fake_vm(4, true);
+	enable_all();
+	assert_int_equal(lapic_send_set(fake_cpu(0), 0xa, 0, 0, 64, 0x90), 2);
+	assert_int_equal(who_got(0x90), 0xa);
+	assert_int_equal(lapic_send_set(fake_cpu(0), 0x3, 0, 2, 64, 0x90), 2);
+	assert_int_equal(who_got(0x90), 0xc);
+	assert_int_equal(lapic_send_set(fake_cpu(0), 1, 2, 1, 2, 0x90), 1); /* 1, and 1 + 2 + 1: there is none */
+	assert_int_equal(who_got(0x90), 0x2);
+	assert_int_equal(lapic_send_set(fake_cpu(0), 1, 1, 1, 2, 0x90), 2);
+	assert_int_equal(who_got(0x90), 0xa);
+	assert_int_equal(lapic_send_set(fake_cpu(0), ~0ull, ~0ull, ~0u, 64, 0x90), 0);
+	assert_int_equal(lapic_send_set(fake_cpu(0), 2, 0, 0, 64, DM_NMI << 8), 1);
+	lapic_take_events(fake_cpu(1));
+	assert_true(fake_cpu(1)->nmi_pending);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(reset_values),
+	    cmocka_unit_test(pv_eoi),
+	    cmocka_unit_test(send_set),
 	    cmocka_unit_test(mmio_shapes),
 	    cmocka_unit_test(priorities),
 	    cmocka_unit_test(software_disable),

@@ -151,23 +151,27 @@ static void test_log(void)
 static void test_time(void)
 {
 	struct timespec ts = {0};
-	u64 a = 0, b = 0, khz = 0, t = 0;
+	u64 a = 0, b = 0, khz = 0, t = 0, inner = 0, outer = 0;
 
 	eng_time_init();
 	khz = eng_tsc_khz();
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 	a = eng_now_ns();
 	b = (u64)ts.tv_sec * 1000000000 + (u64)ts.tv_nsec;
-	check(a >= b && a - b < 1000000000, "eng_now_ns is CLOCK_MONOTONIC");
-	t = eng_rdtsc();
+	check(a >= b && a - b < 60000000000, "eng_now_ns is CLOCK_MONOTONIC");
+	/* readings of the one between two of the other: it does not matter when this thread is not scheduled */
+	outer = eng_rdtsc();
 	a = eng_now_ns();
+	inner = eng_rdtsc();
 	usleep(50000);
-	b = (eng_rdtsc() - t) * 1000000 / khz;
+	inner = (eng_rdtsc() - inner) * 1000000 / khz;
 	a = eng_now_ns() - a;
-	check(b > a - a / 50 - 1000000 && b < a + a / 50 + 5000000, "the TSC's rate fits the clock");
+	outer = (eng_rdtsc() - outer) * 1000000 / khz;
+	check(inner < a + a / 50 + 100000 && outer + a / 50 + 100000 > a, "the TSC's rate fits the clock");
 	a = eng_now_ns();
-	b = eng_tsc_ns();
-	check(b + 5000000 > a && b < a + 5000000, "scaled TSC follows");
+	t = eng_tsc_ns();
+	b = eng_now_ns();
+	check(t + 5000000 > a && t < b + 5000000, "scaled TSC follows");
 	check(eng_realtime_ns() > 1600000000ull * 1000000000, "real time is real");
 }
 
@@ -175,25 +179,30 @@ static void test_time(void)
 
 static struct loop_timer t1, t2, t3;
 static char order[8];
-static unsigned norder;
+static unsigned norder; /* of the loop's thread; the other one waits for it */
 static int efd, dead;
 static u64 t2_due;
 
+static void note(char c)
+{
+	order[norder] = c;
+	__atomic_store_n(&norder, norder + 1, __ATOMIC_RELEASE);
+}
+
 static void on_t1(void *arg)
 {
-	order[norder++] = '1';
+	note('1');
+	loop_timer_set(&t3, eng_now_ns() + 1000000);
 }
 
 static void on_t2(void *arg)
 {
-	order[norder++] = '2';
-	if (eng_now_ns() < t2_due)
-		order[norder++] = '!';
+	note(eng_now_ns() < t2_due ? '!' : '2');
 }
 
 static void finish(void *arg)
 {
-	order[norder++] = '3';
+	note('3');
 	check(!strcmp(order, "2e13"), "timers fire in order of deadline, the fd between");
 	printf("%d passed, %d failed\n", passed, failed);
 	fflush(stdout);
@@ -205,23 +214,30 @@ static void on_fd(void *arg)
 	u64 v = 0;
 
 	if (read(efd, &v, sizeof(v)) == sizeof(v) && arg == &efd)
-		order[norder++] = 'e';
+		note('e');
 	loop_del(efd);
 }
 
 static void on_dead(void *arg)
 {
-	order[norder++] = 'd';
+	note('d');
+}
+
+static void wait_for_events(unsigned n)
+{
+	while (__atomic_load_n(&norder, __ATOMIC_ACQUIRE) < n)
+		usleep(1000);
 }
 
 static void *other_thread(void *arg)
 {
-	u64 one = 1, now = eng_now_ns();
+	u64 one = 1;
 
-	usleep(20000);
-	loop_timer_set(&t1, now + 60000000); /* sooner than what the loop sleeps for */
-	if (write(efd, &one, sizeof(one)) < 0 || write(dead, &one, sizeof(one)) < 0)
+	wait_for_events(1);
+	if (write(dead, &one, sizeof(one)) < 0 || write(efd, &one, sizeof(one)) < 0)
 		failed++;
+	wait_for_events(2);
+	loop_timer_set(&t1, eng_now_ns() + 20000000); /* sooner than what the loop sleeps for */
 	return NULL;
 }
 
@@ -255,10 +271,10 @@ int main(void)
 	t2.fn = on_t2;
 	t3.fn = finish;
 	now = eng_now_ns();
-	loop_timer_set(&t3, now + 200000000);
+	loop_timer_set(&t3, now + 60000000000); /* on_t1 moves it */
 	loop_timer_set(&t1, now + 1);
 	loop_timer_set(&t1, 0); /* disarmed */
-	loop_timer_set(&t2, now + 500000000);
+	loop_timer_set(&t2, now + 60000000000);
 	t2_due = now + 5000000;
 	loop_timer_set(&t2, t2_due); /* moved forward */
 	pthread_create(&t, NULL, other_thread, NULL);

@@ -141,12 +141,13 @@ static void deadline(void **state)
 
 	cpu->tsc_offset = 1000 - eng_rdtsc(); /* guest TSC is about 1000 */
 	tsc = eng_rdtsc() + cpu->tsc_offset;
-	lapic_set_tsc_deadline(cpu, tsc + 1000 * MS);
-	assert_true(l->timer.armed > fake_now && l->timer.armed <= fake_now + 1000 * MS + 1);
+	/* minutes away: this thread may not be scheduled for a while */
+	lapic_set_tsc_deadline(cpu, tsc + 1000000 * MS);
+	assert_true(l->timer.armed > fake_now && l->timer.armed <= fake_now + 1000000 * MS + 1);
 	assert_int_equal(take(0), -1);
 	lapic_timer_run(cpu);
 	assert_int_equal(take(0), -1);
-	cpu->tsc_offset += 2000 * MS; /* the guest's TSC jumps past */
+	cpu->tsc_offset += 2000000 * MS; /* the guest's TSC jumps past */
 	lapic_timer_rearm(cpu);
 	assert_int_equal(take(0), 0x40);
 	eoi(0);
@@ -165,27 +166,50 @@ static void on_timer(int sig)
 	fired++;
 }
 
+static u64 monotonic(void)
+{
+	struct timespec ts = {0};
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (u64)ts.tv_sec * 1000 * MS + (u64)ts.tv_nsec;
+}
+
+/* The signal may come before, in or after the call that sets the timer: it is blocked but for the wait for it. */
+static bool fires_within(const sigset_t *blocked, unsigned ms)
+{
+	struct timespec t = {.tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000 * MS)};
+
+	return sigtimedwait(blocked, NULL, &t) == ENG_SIG_TIMER;
+}
+
 static void host_timer(void **state)
 {
-	struct timespec ts = {0}, wait = {.tv_sec = 5};
-	u64 now = 0;
+	struct timespec wait = {.tv_sec = 20};
+	sigset_t s;
+	u64 due = 0;
 
 	fake_vm(1, false);
 	signal(ENG_SIG_TIMER, on_timer);
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	now = (u64)ts.tv_sec * 1000 * MS + (u64)ts.tv_nsec;
-	vtimer_arm(fake_cpu(0), now + 5 * MS); /* before the thread's timer exists: kept */
+	sigemptyset(&s);
+	sigaddset(&s, ENG_SIG_TIMER);
+	sigprocmask(SIG_BLOCK, &s, NULL);
+	due = monotonic() + 5 * MS;
+	vtimer_arm(fake_cpu(0), due); /* before the thread's timer exists: kept */
 	assert_int_equal(vtimer_init(fake_cpu(0)), 0);
 	assert_int_equal(vtimer_init(fake_cpu(0)), 0);
-	assert_int_equal(nanosleep(&wait, NULL), -1); /* interrupted */
-	assert_int_equal(fired, 1);
-	vtimer_arm(fake_cpu(0), 1); /* past: fires on the way out of the call */
-	assert_int_equal(fired, 2);
-	vtimer_arm(fake_cpu(0), now + 20 * MS);
+	assert_true(fires_within(&s, 20000));
+	assert_true(monotonic() >= due);
+	vtimer_arm(fake_cpu(0), 1); /* past: at once */
+	assert_true(fires_within(&s, 20000));
+	vtimer_arm(fake_cpu(0), monotonic() + 60000 * MS);
 	vtimer_arm(fake_cpu(0), 0);
-	wait = (struct timespec){.tv_nsec = 30000000};
-	assert_int_equal(nanosleep(&wait, NULL), 0);
-	assert_int_equal(fired, 2);
+	assert_false(fires_within(&s, 30));
+	assert_int_equal(fired, 0);
+	sigprocmask(SIG_UNBLOCK, &s, NULL);
+	vtimer_arm(fake_cpu(0), monotonic() + 300 * MS); /* interrupts a sleep */
+	while (!fired && wait.tv_sec--)
+		nanosleep(&(struct timespec){.tv_sec = 1}, NULL);
+	assert_int_equal(fired, 1);
 	sys_call(SYS_timer_delete, fake_lapic(0)->timer.host_id);
 }
 

@@ -42,7 +42,7 @@ static void start_with(struct vm *v, const u8 *code, size_t n, bool irqchip)
 	struct kvm_sregs s;
 	struct kvm_regs regs = {.rflags = 2, .rip = 0x1000, .rsp = 0x8000};
 
-	alarm(20);
+	alarm(60);
 	if (kvm_open(choice, &v->sys, &res) < 0)
 		fail_msg("%s", res.why);
 	assert_int_equal(kvm_create_vm(v->sys, 0, &v->vm), 0);
@@ -184,6 +184,84 @@ static void mmio_shapes(void **state)
 	stop(&v);
 }
 
+/* Stack and vectors where the VMM answers: an event is delivered all the same, once. */
+static void event_in_mmio(void **state)
+{
+	u8 mem[64] = {0};
+	struct kvm_interrupt irq = {.irq = 3};
+	struct kvm_vcpu_events ev;
+	struct kvm_sregs s;
+	struct kvm_regs r;
+	struct vm v;
+
+	(void)state;
+	/* mov ax,0xffff; mov ss,ax; mov sp,0x40; ud2 ; at 0x1010 the handler: out 0x31,al; pop ax; pop ax; pop ax; sti; nop; nop */
+	START(&v, 0xb8, 0xff, 0xff, 0x8e, 0xd0, 0xbc, 0x40, 0, 0x0f, 0x0b, 0, 0, 0, 0, 0, 0, 0xe6, 0x31, 0x58, 0x58, 0x58, 0xfb, 0x90,
+	      0xeb, 0xfe);
+	set_handler(&v, 6, 0x1010);
+	assert_int_equal(RUN(&v), 0);
+	assert_int_equal(v.run->exit_reason, KVM_EXIT_MMIO); /* the first push */
+	assert_int_equal(v.run->mmio.phys_addr, HIGH + 0x2e);
+	assert_int_equal(kvm_ioctl(v.vcpu, KVM_GET_VCPU_EVENTS, &ev), 0);
+	assert_true(ev.exception.injected && ev.exception.nr == 6);
+	memcpy(mem + 0x2e, v.run->mmio.data, 2);
+	assert_int_equal(serve_mmio(&v, mem, sizeof(mem)), 4);
+	assert_int_equal(v.run->exit_reason, KVM_EXIT_IO);
+	assert_int_equal(v.run->io.port, 0x31);
+	assert_int_equal(*(u16 *)(void *)(mem + 0x2a), 0x1008);
+	assert_int_equal(*(u16 *)(void *)(mem + 0x2c), 0);
+	assert_int_equal(kvm_ioctl(v.vcpu, KVM_GET_REGS, &r), 0);
+	assert_int_equal(r.rsp, 0x3a);
+	/* the three pops, then an interrupt whose vector lies in MMIO too */
+	assert_int_equal(kvm_ioctl(v.vcpu, KVM_GET_SREGS, &s), 0);
+	s.idt.base = HIGH;
+	assert_int_equal(kvm_ioctl(v.vcpu, KVM_SET_SREGS, &s), 0);
+	*(u32 *)(void *)(mem + 12) = 0x1010;
+	memset(mem + 0x20, 0, 0x20);
+	assert_int_equal(kvm_ioctl(v.vcpu, KVM_INTERRUPT, &irq), 0);
+	assert_int_equal(serve_mmio(&v, mem, sizeof(mem)), 6 + 4 + 6);
+	assert_int_equal(v.run->exit_reason, KVM_EXIT_IO);
+	assert_int_equal(v.run->io.port, 0x31);
+	assert_in_range(*(u16 *)(void *)(mem + 0x2a), 0x1016, 0x1017);
+	assert_int_equal(*(u16 *)(void *)(mem + 0x2e) & 0x200, 0x200);
+	stop(&v);
+}
+
+/* Instructions with more pieces than any other: FXSAVE, FNSAVE, masked bytes. */
+static void wide_mmio(void **state)
+{
+	u8 mem[0x2a0];
+	struct kvm_sregs s;
+	struct kvm_fpu fpu;
+	struct vm v;
+
+	(void)state;
+	memset(mem, 0xee, sizeof(mem));
+	/* mov ax,0xffff; mov ds,ax; mov di,0x290; fninit; fld1; fxsave [0x10]; fnsave [0x213]; fnstcw [cs:0x2000];
+	 * movdqu xmm0,[cs:0x3000]; maskmovdqu xmm0,xmm0; hlt */
+	START(&v, 0xb8, 0xff, 0xff, 0x8e, 0xd8, 0xbf, 0x90, 0x02, 0xdb, 0xe3, 0xd9, 0xe8, 0x0f, 0xae, 0x06, 0x10, 0, 0xdd, 0x36, 0x13,
+	      0x02, 0x2e, 0xd9, 0x3e, 0, 0x20, 0xf3, 0x2e, 0x0f, 0x6f, 0x06, 0, 0x30, 0x66, 0x0f, 0xf7, 0xc0, 0xf4);
+	assert_int_equal(kvm_ioctl(v.vcpu, KVM_GET_SREGS, &s), 0);
+	s.cr4 |= 0x200; /* OSFXSR */
+	assert_int_equal(kvm_ioctl(v.vcpu, KVM_SET_SREGS, &s), 0);
+	for (u8 i = 0; i < 16; i++)
+		v.ram[0x3000 + i] = i == 5 ? 5 : 0x80 | i;
+	assert_true(serve_mmio(&v, mem, sizeof(mem)) >= 288 + 94 + 15);
+	assert_int_equal(v.run->exit_reason, KVM_EXIT_HLT);
+	assert_int_equal(mem[1] << 8 | mem[0], 0x37f);
+	assert_int_equal(mem[2] | mem[3] << 8, 0x3800); /* TOP 7: FNSAVE had not come yet */
+	assert_int_equal(mem[32 + 9] << 8 | mem[32 + 8], 0x3fff);
+	assert_int_equal(mem[0x206] << 8 | mem[0x205], 0x3800); /* 16-bit form */
+	assert_int_equal(mem[0x203 + 14 + 9] << 8 | mem[0x203 + 14 + 8], 0x3fff);
+	assert_int_equal(*(u16 *)(void *)(v.ram + 0x2000), 0x37f);
+	assert_int_equal(kvm_ioctl(v.vcpu, KVM_GET_FPU, &fpu), 0);
+	assert_int_equal(fpu.fsw, 0); /* and it ended with FNINIT */
+	assert_int_equal(mem[0x280], 0x80);
+	assert_int_equal(mem[0x285], 0xee); /* left alone */
+	assert_int_equal(mem[0x28f], 0x8f);
+	stop(&v);
+}
+
 static void halt_with_irqchip(void **state)
 {
 	static const u8 code[] = {0xf4, 0xe6, 0x33};
@@ -226,6 +304,15 @@ static void shutdown(void **state)
 	stop(&v);
 }
 
+static void *killer(void *sys)
+{
+	const struct timespec t = {.tv_nsec = 50000000};
+
+	nanosleep(&t, NULL);
+	kill(kvm_engine_pid(sys), SIGKILL);
+	return NULL;
+}
+
 static void *kicker(void *vcpu)
 {
 	const struct timespec t = {.tv_nsec = 30000000};
@@ -248,6 +335,79 @@ static void kick_running(void **state)
 	pthread_join(t, NULL);
 	v.run->immediate_exit = 1;
 	assert_int_equal(RUN(&v), -EINTR);
+	stop(&v);
+}
+
+static void *signaller(void *thread)
+{
+	const struct timespec t = {.tv_nsec = 30000000};
+
+	nanosleep(&t, NULL);
+	pthread_kill(*(pthread_t *)thread, SIGUSR2);
+	return NULL;
+}
+
+/* A signal blocked outside KVM_RUN and open in it: ends it and stays pending. By default SIGUSR2 would kill. */
+static void signal_mask(void **state)
+{
+	struct {
+		struct kvm_signal_mask m;
+		u64 set;
+	} __attribute__((packed)) mask = {.m.len = 8, .set = ~(BIT64(SIGUSR2 - 1) | BIT64(SIGUSR1 - 1) | BIT64(SIGALRM - 1))}; /* SIGUSR1: kicks */
+	const struct timespec now = {0};
+	pthread_t t, me = pthread_self();
+	sigset_t usr2, pending;
+	struct vm v;
+
+	(void)state;
+	sigemptyset(&usr2);
+	sigaddset(&usr2, SIGUSR2);
+	pthread_sigmask(SIG_BLOCK, &usr2, NULL);
+	START(&v, 0xeb, 0xfe);
+	mask.m.len = 4;
+	assert_int_equal(kvm_ioctl(v.vcpu, KVM_SET_SIGNAL_MASK, &mask), -EINVAL);
+	mask.m.len = 8;
+	assert_int_equal(kvm_ioctl(v.vcpu, KVM_SET_SIGNAL_MASK, &mask), 0);
+	pthread_create(&t, NULL, signaller, &me);
+	for (int i = 0; i < 3; i++) { /* it is there all the time */
+		v.run->exit_reason = 0;
+		assert_int_equal(RUN(&v), -EINTR);
+		assert_int_equal(v.run->exit_reason, KVM_EXIT_INTR);
+		sigpending(&pending);
+		assert_true(sigismember(&pending, SIGUSR2));
+	}
+	pthread_join(t, NULL);
+	assert_int_equal(sigtimedwait(&usr2, NULL, &now), SIGUSR2);
+	pthread_create(&t, NULL, kicker, v.vcpu);
+	assert_int_equal(RUN(&v), -EINTR);
+	pthread_join(t, NULL);
+	/* without a mask a blocked signal does not matter */
+	v.run->immediate_exit = 0;
+	assert_int_equal(kvm_ioctl(v.vcpu, KVM_SET_SIGNAL_MASK, NULL), 0);
+	pthread_kill(me, SIGUSR2);
+	pthread_create(&t, NULL, kicker, v.vcpu);
+	assert_int_equal(RUN(&v), -EINTR);
+	pthread_join(t, NULL);
+	assert_int_equal(sigtimedwait(&usr2, NULL, &now), SIGUSR2);
+	stop(&v);
+}
+
+/* The same as a process that dies while such a wait is on. */
+static void signal_mask_death(void **state)
+{
+	struct {
+		struct kvm_signal_mask m;
+		u64 set;
+	} __attribute__((packed)) mask = {.m.len = 8};
+	pthread_t t;
+	struct vm v;
+
+	(void)state;
+	START(&v, 0xeb, 0xfe);
+	assert_int_equal(kvm_ioctl(v.vcpu, KVM_SET_SIGNAL_MASK, &mask), 0);
+	pthread_create(&t, NULL, killer, v.sys);
+	assert_int_equal(RUN(&v), -EIO);
+	pthread_join(t, NULL);
 	stop(&v);
 }
 
@@ -381,8 +541,13 @@ static void bad_slots(void **state)
 		if (ret != t[i].err)
 			fail_msg("bad slot %u: %ld, want %d", i, ret, t[i].err);
 	}
+	/* memory of ours alone */
+	r = (struct kvm_userspace_memory_region){.slot = 2, .guest_phys_addr = HIGH + 0x8000, .memory_size = 0x4000};
+	r.userspace_addr = (u64)mmap(NULL, 0x4000, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	assert_int_equal(kvm_ioctl(v.vm, KVM_SET_USER_MEMORY_REGION, &r), choice == KVM_CHOICE_KVM ? 0 : -EOPNOTSUPP);
 	assert_hlt(&v);
 	stop(&v);
+	munmap((void *)r.userspace_addr, 0x4000);
 	kvm_ram_free(extra, 0x8000);
 }
 
@@ -393,7 +558,7 @@ static bool fired(int fd)
 	struct pollfd p = {.fd = fd, .events = POLLIN};
 	u64 n = 0;
 
-	return poll(&p, 1, 1000) == 1 && read(fd, &n, sizeof(n)) == sizeof(n) && n;
+	return poll(&p, 1, 20000) == 1 && read(fd, &n, sizeof(n)) == sizeof(n) && n;
 }
 
 static void ioeventfds(void **state)
@@ -708,15 +873,6 @@ static void translate(void **state)
 
 /* ---- deaths ---- */
 
-static void *killer(void *sys)
-{
-	const struct timespec t = {.tv_nsec = 50000000};
-
-	nanosleep(&t, NULL);
-	kill(kvm_engine_pid(sys), SIGKILL);
-	return NULL;
-}
-
 static void engine_death(void **state)
 {
 	struct kvm_regs r;
@@ -779,9 +935,9 @@ static void vmm_death(void **state)
 	assert_false(process_gone(engine));
 	kill(child, SIGKILL);
 	waitpid(child, NULL, 0);
-	for (i = 0; i < 100 && !process_gone(engine); i++)
+	for (i = 0; i < 2000 && !process_gone(engine); i++)
 		nanosleep(&tick, NULL);
-	assert_true(i < 100);
+	assert_true(i < 2000);
 	close(pipes[0]);
 	close(pipes[1]);
 }
@@ -807,11 +963,12 @@ int main(int argc, char **argv)
 		cmocka_unit_test(ioeventfds),	     cmocka_unit_test(irqfds),	     cmocka_unit_test(round_trips),
 		cmocka_unit_test(chip_round_trips),  cmocka_unit_test(msrs),	     cmocka_unit_test(too_small),
 		cmocka_unit_test(guest_debug),	     cmocka_unit_test(translate),    cmocka_unit_test(engine_death),
-		cmocka_unit_test(vmm_death),
+		cmocka_unit_test(vmm_death),	     cmocka_unit_test(signal_mask),  cmocka_unit_test(signal_mask_death),
+		cmocka_unit_test(event_in_mmio),     cmocka_unit_test(wide_mmio),
 	};
 	const struct CMUnitTest portable[] = {
 		cmocka_unit_test(string_io), cmocka_unit_test(kick_running), cmocka_unit_test(slots),
-		cmocka_unit_test(bad_slots), cmocka_unit_test(too_small),
+		cmocka_unit_test(bad_slots), cmocka_unit_test(too_small), cmocka_unit_test(signal_mask),
 	};
 	int failed;
 

@@ -157,6 +157,26 @@ static void wrap_4g(void **s)
 	assert_int_equal(v, 0x5566);
 }
 
+/* 32-bit code under long mode wraps; 64-bit code does not. */
+static void wrap_compat(void **s)
+{
+	struct vcpu *cpu = paged();
+	u64 v = 0;
+
+	set64(0x2000 + 3 * 8, 0x3000 | P | W | U); /* the last GiB below 4 GiB looks like the first */
+	map_page(0xfffff000, 0x20000 | P | W);     /* and so the last page of its first 2 MiB ... */
+	set64(0x3000 + 511 * 8, 0x4000 | P | W | U);
+	map_page(0, 0x50000 | P | W);
+	set64(0x20ff8, 0x1122334455667788);
+	set64(0x50000, 0x99aabbccddeeff00);
+	cpu->mode.long64 = false;
+	assert_int_equal(TRY(v = mmu_read64(cpu, 0xfffffffd)), EV_NONE);
+	assert_int_equal(v, 0xccddeeff00112233);
+	cpu->mode.long64 = true;
+	assert_fault(mmu_read64(cpu, 0xfffffffd), EXC_PF, 0);
+	assert_int_equal(fake.cr2, 0x100000000);
+}
+
 static void canonical_check(void **s)
 {
 	static const gva_t bad[] = {0x800000000000, 0xffff7fffffffffff, 0x8000000000000000, 0x00007ffffffffffd};
@@ -345,7 +365,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(crossing_read), cmocka_unit_test(crossing_write), cmocka_unit_test(crossing_all),
-		cmocka_unit_test(mmio_pieces), cmocka_unit_test(mmio_mixed), cmocka_unit_test(wrap_4g),
+		cmocka_unit_test(mmio_pieces), cmocka_unit_test(mmio_mixed), cmocka_unit_test(wrap_4g),	cmocka_unit_test(wrap_compat),
 		cmocka_unit_test(canonical_check), cmocka_unit_test(read_only), cmocka_unit_test(code_pages),
 		cmocka_unit_test(code_alias), cmocka_unit_test(alignment), cmocka_unit_test(data_breakpoints),
 		cmocka_unit_test(fetches), cmocka_unit_test(physical),

@@ -23,7 +23,7 @@ struct sink {
 	struct chardev base;
 	u8 out[4096];
 	size_t n, room;
-	unsigned resumes;
+	unsigned resumes, drops;
 };
 
 struct fixture {
@@ -53,8 +53,18 @@ static void sink_attached(struct chardev *c)
 	c->sink->opened(c->dev, true);
 }
 
+/* A complete job is marked in the output. */
+static void sink_ended(struct chardev *c, bool complete)
+{
+	struct sink *s = container_of(c, struct sink, base);
+	if (complete)
+		s->out[s->n++] = '|';
+	else
+		s->drops++;
+}
+
 static const struct chardev_ops sink_ops = {
-    .write = sink_write, .resume = sink_resume, .attached = sink_attached};
+    .write = sink_write, .resume = sink_resume, .attached = sink_attached, .ended = sink_ended};
 
 static int setup(void **state)
 {
@@ -584,6 +594,37 @@ static void console_ports(void **state)
 	assert_int_equal(drv_status(d) & VIRTIO_CONFIG_S_NEEDS_RESET, 0);
 }
 
+/* What is written between opening and closing a port ends there, also when it cannot be written at once. */
+static void console_jobs(void **state)
+{
+	struct fixture *f = *state;
+	struct drv *d = console(f);
+	struct sink *s = &f->s[1];
+	drv_start(d, MODERN | BIT64(VIRTIO_CONSOLE_F_MULTIPORT), 6, 16, true);
+	control(f, 1, VIRTIO_CONSOLE_PORT_OPEN, 1);
+	write_port(f, 5, "one");
+	control(f, 1, VIRTIO_CONSOLE_PORT_OPEN, 0);
+	control(f, 1, VIRTIO_CONSOLE_PORT_OPEN, 0); /* it is closed already */
+	assert_memory_equal(s->out, "one|", 4);
+	s->room = 6;
+	for (int i = 0; i < 3; i++) {
+		control(f, 1, VIRTIO_CONSOLE_PORT_OPEN, 1);
+		write_port(f, 5, "job");
+		control(f, 1, VIRTIO_CONSOLE_PORT_OPEN, 0);
+	}
+	assert_int_equal(s->n, 6);
+	s->room = 100;
+	s->base.sink->drained(s->base.dev);
+	assert_int_equal(s->n, 16);
+	assert_memory_equal(s->out, "one|job|job|job|", 16);
+	unsigned drops = s->drops;
+	control(f, 1, VIRTIO_CONSOLE_PORT_OPEN, 1);
+	write_port(f, 5, "half");
+	drv_set_status(d, 0);
+	assert_int_equal(s->drops, drops + 1);
+	assert_int_equal(s->n, 20);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -599,6 +640,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(console_single, setup, teardown),
 	    cmocka_unit_test_setup_teardown(console_backpressure, setup, teardown),
 	    cmocka_unit_test_setup_teardown(console_ports, setup, teardown),
+	    cmocka_unit_test_setup_teardown(console_jobs, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

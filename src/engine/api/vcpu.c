@@ -34,7 +34,7 @@ static s64 set_regs(struct api_call *c)
 	g[12] = r->r12, g[13] = r->r13, g[14] = r->r14, g[15] = r->r15;
 	cpu->rip = r->rip;
 	cpu->rflags = (r->rflags & 0x3f7fd5) | FL_ONE;
-	cpu->exc.pending = false;
+	cpu->exc.pending = cpu->redelivery.pending = false;
 	cpu_update_mode(cpu);
 	return 0;
 }

@@ -66,19 +66,23 @@ static s64 get_events(struct api_call *c)
 	struct vcpu *cpu = c->cpu;
 	struct kvm_vcpu_events *e = (void *)c->buf;
 
+	const bool again = cpu->redelivery.pending, hard = again && cpu->redelivery.hard;
+	const struct exception *exc = again && !hard ? &cpu->redelivery.e : &cpu->exc;
+	bool nmi = hard && cpu->redelivery.e.vector == EXC_NMI;
+
 	memset(e, 0, sizeof(*e));
-	e->exception.injected = cpu->exc.pending;
-	e->exception.nr = cpu->exc.vector;
-	e->exception.has_error_code = cpu->exc.has_error;
-	e->exception.error_code = cpu->exc.error;
-	e->interrupt.injected = cpu->inject.pending;
-	e->interrupt.nr = cpu->inject.vector;
+	e->exception.injected = cpu->exc.pending || (again && !hard);
+	e->exception.nr = exc->vector;
+	e->exception.has_error_code = exc->has_error;
+	e->exception.error_code = exc->error;
+	e->interrupt.injected = cpu->inject.pending || (hard && !nmi);
+	e->interrupt.nr = hard && !nmi ? cpu->redelivery.e.vector : cpu->inject.vector;
 	e->interrupt.soft = cpu->inject.soft;
 	e->interrupt.shadow = cpu->shadow == SHADOW_STI	    ? KVM_X86_SHADOW_INT_STI
 			      : cpu->shadow == SHADOW_MOVSS ? KVM_X86_SHADOW_INT_MOV_SS
 							    : 0;
-	e->nmi.pending = cpu->nmi_pending;
-	e->nmi.masked = cpu->nmi_masked;
+	e->nmi.pending = cpu->nmi_pending || nmi;
+	e->nmi.masked = cpu->nmi_masked && !nmi;
 	e->sipi_vector = cpu->sipi_vector;
 	e->flags = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW | KVM_VCPUEVENT_VALID_SIPI_VECTOR;
 	return 0;
@@ -94,6 +98,7 @@ static s64 set_events(struct api_call *c)
 		return -EINVAL;
 	if (e->exception.injected && (e->exception.nr > 31 || e->exception.nr == EXC_NMI))
 		return -EINVAL;
+	cpu->redelivery.pending = false;
 	cpu->exc.pending = e->exception.injected;
 	cpu->exc.vector = e->exception.nr;
 	cpu->exc.has_error = e->exception.has_error_code;

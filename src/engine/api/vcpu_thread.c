@@ -32,6 +32,16 @@ static void wait_request(struct vcpu_chan *c)
 	__atomic_store_n(&c->engine_waits, 0, __ATOMIC_RELAXED);
 }
 
+static void wake_client(struct vcpu *cpu)
+{
+	int bell = __atomic_load_n(&cpu->bell, __ATOMIC_ACQUIRE);
+	const u64 one = 1;
+
+	sys_call(SYS_futex, &cpu->chan->turn, FUTEX_WAKE, 1);
+	if (bell)
+		sys_call(SYS_write, bell - 1, &one, sizeof(one));
+}
+
 static s64 serve(struct vcpu *cpu)
 {
 	struct vcpu_chan *c = cpu->chan;
@@ -65,7 +75,7 @@ static void *vcpu_thread(void *arg)
 		c->ret = serve(cpu);
 		__atomic_store_n(&c->turn, TURN_CLIENT, __ATOMIC_SEQ_CST);
 		if (__atomic_load_n(&c->client_waits, __ATOMIC_SEQ_CST))
-			sys_call(SYS_futex, &c->turn, FUTEX_WAKE, 1);
+			wake_client(cpu);
 	}
 	return NULL;
 }

@@ -193,6 +193,24 @@ static s64 vm_ioeventfd_request(struct api_call *c)
 	return vm_ioeventfd(c->vm, (void *)c->buf, take_fd(c, 0));
 }
 
+/* Once for a vCPU. */
+static s64 vm_set_bell(struct api_call *c)
+{
+	struct vm *vm = c->vm;
+	int fd = take_fd(c, 0);
+	u32 i = 0;
+
+	while (i < vm->nvcpus && vm->vcpus[i]->id != c->arg)
+		i++;
+	if (fd >= 0 && i < vm->nvcpus && !vm->vcpus[i]->bell) {
+		__atomic_store_n(&vm->vcpus[i]->bell, fd + 1, __ATOMIC_RELEASE);
+		return 0;
+	}
+	if (fd >= 0)
+		close(fd);
+	return -EINVAL;
+}
+
 static s64 vm_create_pit2(struct api_call *c)
 {
 	return c->vm->irqchip ? pit_create(c->vm, (void *)c->buf) : -ENOENT;
@@ -292,5 +310,6 @@ const struct api_row api_vm_rows[] = {
 	API_ROW(KVM_SET_IDENTITY_MAP_ADDR, vm_identity_map),
 	API_ROW(KVM_ENABLE_CAP, vm_enable_cap),
 	API_ROW(DOPPEL_INVALIDATE, vm_invalidate),
+	API_ROW(DOPPEL_SET_BELL, vm_set_bell),
 };
 const unsigned api_vm_count = ARRAY_SIZE(api_vm_rows);

@@ -71,6 +71,8 @@ void cpu_sysexit(struct vcpu *cpu, unsigned size);
 bool exception_deliver(struct vcpu *cpu);
 /* Delivers an external interrupt or NMI between instructions. Returns false on triple fault. */
 bool interrupt_deliver(struct vcpu *cpu, unsigned vector, bool nmi);
+/* Goes on with cpu->redelivery after an access of the delivery has been answered. Returns false on triple fault. */
+bool event_redeliver(struct vcpu *cpu);
 
 /* ---- flags (cpu/flags.c) ---- */
 void cpu_pushf(struct vcpu *cpu, unsigned size);
@@ -107,7 +109,7 @@ void cpu_out(struct vcpu *cpu, u16 port, unsigned size, u32 v);
 u32 cpu_in_string(struct vcpu *cpu, u16 port, unsigned size, u32 count, void *buf);
 u32 cpu_out_string(struct vcpu *cpu, u16 port, unsigned size, u32 count, const void *buf);
 
-/* VMCALL and VMMCALL: the KVM hypercalls (cpu/pvclock.c). */
+/* VMCALL and VMMCALL: the KVM hypercalls (cpu/pvsched.c). */
 void cpu_hypercall(struct vcpu *cpu);
 
 /* HLT: marks the vCPU halted; the run loop acts when the instruction has committed. */

@@ -3,14 +3,20 @@
  * what a guest got, and the instruction.
  */
 #include <errno.h>
+#include <linux/kvm_para.h>
 #include "engine/cpu/cpu_int.h"
 #include "engine/cpu/fpu.h"
 #include "engine/lib/lib.h"
 
 #define VENDOR_INTEL_EBX 0x756e6547u /* "Genu" */
-#define KVM_SIGNATURE    0x40000000u
-/* CLOCKSOURCE, NOP_IO_DELAY, CLOCKSOURCE2, CLOCKSOURCE_STABLE */
-#define KVM_FEATURES (BIT(0) | BIT(1) | BIT(3) | BIT(24))
+#define KVM_LEAVES       0x40000000u
+/* Not ASYNC_PF: a page of guest memory that the host swapped out is brought back by the host's kernel while the thread waits, and
+ * nobody tells the engine. */
+#define KVM_FEATURES                                                                                             \
+	(BIT(KVM_FEATURE_CLOCKSOURCE) | BIT(KVM_FEATURE_NOP_IO_DELAY) | BIT(KVM_FEATURE_CLOCKSOURCE2) |          \
+	 BIT(KVM_FEATURE_STEAL_TIME) | BIT(KVM_FEATURE_PV_EOI) | BIT(KVM_FEATURE_PV_UNHALT) |                    \
+	 BIT(KVM_FEATURE_PV_TLB_FLUSH) | BIT(KVM_FEATURE_PV_SEND_IPI) | BIT(KVM_FEATURE_PV_SCHED_YIELD) |        \
+	 BIT(KVM_FEATURE_CLOCKSOURCE_STABLE_BIT))
 
 static struct kvm_cpuid_entry2 host_cpuid(u32 leaf, u32 subleaf)
 {
@@ -164,8 +170,8 @@ static void add_basic(struct builder *b)
 
 static void add_kvm(struct builder *b)
 {
-	add_values(b, KVM_SIGNATURE, KVM_SIGNATURE + 1, 0x4b4d564b, 0x564b4d56, 0x4d); /* "KVMKVMKVM" */
-	add_values(b, KVM_SIGNATURE + 1, KVM_FEATURES, 0, 0, 0);
+	add_values(b, KVM_LEAVES, KVM_LEAVES + 1, 0x4b4d564b, 0x564b4d56, 0x4d); /* "KVMKVMKVM" */
+	add_values(b, KVM_LEAVES + 1, KVM_FEATURES, 0, 0, 0);
 }
 
 static void add_extended(struct builder *b)
@@ -333,7 +339,7 @@ static u32 clamp_leaf(const struct vcpu *cpu, u32 leaf)
 {
 	const struct kvm_cpuid_entry2 *top = cpuid_find(cpu, leaf & 0x80000000, 0);
 
-	if (!cpu_vendor_is_intel(cpu) || !top || leaf >> 16 == KVM_SIGNATURE >> 16)
+	if (!cpu_vendor_is_intel(cpu) || !top || leaf >> 16 == KVM_LEAVES >> 16)
 		return leaf;
 	if (leaf > top->eax) {
 		top = cpuid_find(cpu, 0, 0);

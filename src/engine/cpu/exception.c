@@ -76,6 +76,15 @@ static __attribute__((noinline)) bool try_deliver(struct vcpu *cpu, const struct
 	return false;
 }
 
+/* An access of the delivery belongs to the VMM: the run loop leaves, and calls event_redeliver() with the answer. */
+static _Noreturn void leave_to_vmm(struct vcpu *cpu, const struct exception *e, bool hard)
+{
+	cpu->redelivery.pending = true;
+	cpu->redelivery.hard = hard;
+	cpu->redelivery.e = *e;
+	__builtin_longjmp(cpu->unwind, 1);
+}
+
 /* What the processor records before it looks at the IDT. */
 static void note_exception(struct vcpu *cpu, const struct exception *e)
 {
@@ -97,19 +106,18 @@ static void mark_external(struct exception *e)
 		e->error |= 1;
 }
 
-bool exception_deliver(struct vcpu *cpu)
+static bool deliver_exception(struct vcpu *cpu, struct exception e, bool noted)
 {
-	struct exception e = cpu->exc;
-
-	for (;;) {
+	for (;; noted = false) {
 		struct exception next;
 
 		cpu->exc.pending = false;
-		note_exception(cpu, &e);
+		if (!noted)
+			note_exception(cpu, &e);
 		if (try_deliver(cpu, &e, INT_EXC))
 			return true;
-		if (!cpu->exc.pending) /* an access of the delivery belongs to the VMM: the run loop handles that */
-			__builtin_longjmp(cpu->unwind, 1);
+		if (!cpu->exc.pending)
+			leave_to_vmm(cpu, &e, false);
 		next = cpu->exc;
 		mark_external(&next);
 		if (e.vector == EXC_DF && exc_class(next.vector) != CLASS_BENIGN)
@@ -123,6 +131,30 @@ bool exception_deliver(struct vcpu *cpu)
 	}
 }
 
+bool exception_deliver(struct vcpu *cpu)
+{
+	return deliver_exception(cpu, cpu->exc, false);
+}
+
+static bool deliver_hard(struct vcpu *cpu, const struct exception *e)
+{
+	if (try_deliver(cpu, e, INT_HARD))
+		return true;
+	if (!cpu->exc.pending)
+		leave_to_vmm(cpu, e, true);
+	mark_external(&cpu->exc);
+	return exception_deliver(cpu); /* interrupts are benign: handled serially */
+}
+
+bool event_redeliver(struct vcpu *cpu)
+{
+	const struct exception e = cpu->redelivery.e;
+
+	cpu->redelivery.pending = false;
+	cpu->mmio.pos = 0;
+	return cpu->redelivery.hard ? deliver_hard(cpu, &e) : deliver_exception(cpu, e, true);
+}
+
 bool interrupt_deliver(struct vcpu *cpu, unsigned vector, bool nmi)
 {
 	const struct exception e = {.vector = nmi ? EXC_NMI : vector};
@@ -134,10 +166,5 @@ bool interrupt_deliver(struct vcpu *cpu, unsigned vector, bool nmi)
 	} else {
 		cpu->stats.interrupts++;
 	}
-	if (try_deliver(cpu, &e, INT_HARD))
-		return true;
-	if (!cpu->exc.pending)
-		__builtin_longjmp(cpu->unwind, 1);
-	mark_external(&cpu->exc);
-	return exception_deliver(cpu); /* interrupts are benign: handled serially */
+	return deliver_hard(cpu, &e);
 }

@@ -1,6 +1,7 @@
 /* Model-specific registers: one table of rows; a row is a field of struct vcpu with a mask, or a pair of functions. */
 #include "engine/cpu/cpu_int.h"
 #include "engine/cpu/pvclock.h"
+#include "engine/cpu/pvsched.h"
 #include "engine/irqchip/irqchip.h"
 #include "engine/lib/lib.h"
 #include "engine/vm.h"
@@ -151,6 +152,16 @@ static bool get_x2apic(struct vcpu *cpu, u32 index, u64 *v, bool host)
 static bool set_x2apic(struct vcpu *cpu, u32 index, u64 v, bool host)
 {
 	return cpu->lapic && lapic_msr_write(cpu, index, v);
+}
+
+static bool set_pv_eoi(struct vcpu *cpu, u32 index, u64 v, bool host)
+{
+	if (v & 2) /* the word is on 4 bytes */
+		return false;
+	if (cpu->lapic)
+		lapic_pv_eoi_sync(cpu);
+	cpu->msr_kvm_eoi_en = v;
+	return true;
 }
 
 /* ---- long mode, system calls, segment bases ---- */
@@ -364,6 +375,8 @@ static const struct msr msrs[] = {
 	 .set = pvclock_set_system_time},
 	{.index = 0x11, .count = 1, .writable = ANY, .field = FIELD(msr_kvm_wall_clock), .set = pvclock_set_wall_clock},
 	{.index = 0x12, .count = 1, .writable = ANY, .field = FIELD(msr_kvm_system_time), .set = pvclock_set_system_time},
+	{.index = 0x4b564d03, .count = 1, .writable = ANY, .field = FIELD(msr_kvm_steal_time), .set = steal_set},
+	{.index = 0x4b564d04, .count = 1, .writable = ANY, .field = FIELD(msr_kvm_eoi_en), .set = set_pv_eoi},
 	{.index = 0x4b564d05, .count = 1, .writable = 1, .field = FIELD(msr_kvm_poll_control)},
 	/* identity and miscellany */
 	{.index = 0x8b, .count = 1, .flags = M_IGNORE, .writable = ANY, .get = get_ucode},
@@ -455,7 +468,7 @@ static const u32 index_list[] = {
 	0x200, 0x201, 0x202, 0x203, 0x204, 0x205, 0x206, 0x207, 0x208, 0x209, 0x20a, 0x20b, 0x20c, 0x20d, 0x20e, 0x20f,
 	0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x26d, 0x26e, 0x26f,
 	0xc0000080, 0xc0000081, 0xc0000082, 0xc0000083, 0xc0000084, 0xc0000100, 0xc0000101, 0xc0000102, 0xc0000103,
-	0x4b564d00, 0x4b564d01, 0x4b564d05,
+	0x4b564d00, 0x4b564d01, 0x4b564d03, 0x4b564d04, 0x4b564d05,
 };
 /* clang-format on */
 

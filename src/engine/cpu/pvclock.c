@@ -4,7 +4,6 @@
  * promises the guest.
  */
 #include <errno.h>
-#include <linux/kvm_para.h>
 #include "engine/cpu/cpu_int.h"
 #include "engine/cpu/pvclock.h"
 #include "engine/lib/lib.h"
@@ -133,15 +132,4 @@ bool pvclock_set_wall_clock(struct vcpu *cpu, u32 index, u64 v, bool host)
 	w.version++;
 	phys_write(v, &w.version, sizeof(w.version));
 	return true;
-}
-
-void cpu_hypercall(struct vcpu *cpu)
-{
-	s64 ret = -KVM_ENOSYS;
-
-	if (cpu_cpl(cpu) != 0)
-		ret = -KVM_EPERM;
-	else if ((cpu->mode.long64 ? cpu->gpr[R_AX] : (u32)cpu->gpr[R_AX]) == KVM_HC_VAPIC_POLL_IRQ)
-		ret = 0;
-	cpu->gpr[R_AX] = cpu->mode.long64 ? (u64)ret : (u32)ret;
 }

@@ -1,4 +1,4 @@
-/* The KVM paravirtual clock and hypercalls. Owning vCPU thread, except where said. */
+/* The KVM paravirtual clock. Owning vCPU thread, except where said. */
 #ifndef ENGINE_CPU_PVCLOCK_H
 #define ENGINE_CPU_PVCLOCK_H
 
@@ -14,7 +14,5 @@ void pvclock_refresh(struct vcpu *cpu);
 /* MSR writes; false: #GP. */
 bool pvclock_set_wall_clock(struct vcpu *cpu, u32 index, u64 v, bool host);
 bool pvclock_set_system_time(struct vcpu *cpu, u32 index, u64 v, bool host);
-/* VMCALL / VMMCALL: number in RAX, result in RAX. */
-void cpu_hypercall(struct vcpu *cpu);
 
 #endif

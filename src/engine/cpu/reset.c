@@ -43,11 +43,14 @@ static void reset_registers(struct vcpu *cpu)
 static void reset_events(struct vcpu *cpu)
 {
 	cpu->exc = (struct exception){0};
+	cpu->redelivery.pending = false;
 	cpu->shadow = SHADOW_NONE;
 	cpu->nmi_pending = cpu->nmi_masked = cpu->smi_pending = false;
 	cpu->inject.pending = false;
 	memset(&cpu->mmio, 0, sizeof(cpu->mmio));
 	memset(&cpu->pio, 0, sizeof(cpu->pio));
+	cpu->msr_kvm_steal_time = cpu->msr_kvm_eoi_en = 0; /* as KVM, by INIT too */
+	cpu->pv_kicked = 0;
 }
 
 /* The guest's TSC starts at 0, and all processors' agree. */
@@ -79,7 +82,7 @@ static void reset_power_on(struct vcpu *cpu)
 	cpu->tsc_deadline = 0;
 	cpu->msr_kvm_wall_clock = cpu->msr_kvm_system_time = 0;
 	cpu->msr_kvm_async_pf_en = cpu->msr_kvm_async_pf_int = cpu->msr_kvm_async_pf_ack = 0;
-	cpu->msr_kvm_steal_time = cpu->msr_kvm_eoi_en = cpu->msr_kvm_migration = 0;
+	cpu->msr_kvm_migration = 0;
 	cpu->msr_kvm_poll_control = 1;
 	cpu->mp_state = cpu->is_bsp ? MP_RUNNABLE : MP_UNINITIALIZED;
 	/* An INIT leaves these: the start-up IPI behind it may have come already. */

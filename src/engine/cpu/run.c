@@ -9,6 +9,7 @@
 #include "engine/cpu/cpu.h"
 #include "engine/cpu/breakpoints.h"
 #include "engine/cpu/fpu.h"
+#include "engine/cpu/pvsched.h"
 #include "engine/cpu/run.h"
 #include "engine/interp/interp.h"
 #include "engine/irqchip/irqchip.h"
@@ -29,7 +30,7 @@ static enum next leave(struct vcpu *cpu, u32 reason)
 
 static bool wake_event(struct vcpu *cpu)
 {
-	return cpu->init_pending || (cpu->nmi_pending && !cpu->nmi_masked) || cpu->smi_pending ||
+	return cpu->init_pending || __atomic_load_n(&cpu->pv_kicked, __ATOMIC_SEQ_CST) || (cpu->nmi_pending && !cpu->nmi_masked) || cpu->smi_pending ||
 	       (cpu->inject.pending && cpu->rflags & FL_IF) ||
 	       (cpu->vm->irqchip && cpu->rflags & FL_IF && irq_pending_vector(cpu) >= 0);
 }
@@ -39,11 +40,13 @@ static void sleep_on_attention(struct vcpu *cpu)
 {
 	struct vcpu_chan *c = cpu->chan;
 
+	steal_end(cpu);
 	vcpu_leave_guest(cpu);
 	__atomic_store_n(&c->sleeping, 1, __ATOMIC_SEQ_CST);
 	sys_call(SYS_futex, &c->attention, FUTEX_WAIT, 0, 0);
 	__atomic_store_n(&c->sleeping, 0, __ATOMIC_RELAXED);
 	vcpu_enter_guest(cpu);
+	steal_begin(cpu);
 }
 
 /* ---- events between instructions, highest priority first (SDM 3A 6.9) ---- */
@@ -107,7 +110,7 @@ static enum next deliver_interrupts(struct vcpu *cpu)
 		}
 		vector = irq_acknowledge(cpu);
 		if (vector >= 0) {
-				vcpu_kick(cpu, ATT_IRQ); /* there may be more */
+			vcpu_kick(cpu, ATT_IRQ); /* there may be more */
 			return interrupt_deliver(cpu, (unsigned)vector, false) ? GO_ON : triple_fault(cpu);
 		}
 	}
@@ -133,8 +136,11 @@ static enum next take_attention(struct vcpu *cpu)
 	}
 	if (att & ATT_FLUSH)
 		mmu_flush_all(cpu);
-	if (att & ATT_TIMER && cpu->lapic)
-		lapic_timer_run(cpu);
+	if (att & ATT_TIMER) {
+		steal_update(cpu);
+		if (cpu->lapic)
+			lapic_timer_run(cpu);
+	}
 	if (att & ATT_EVENT && cpu->lapic)
 		lapic_take_events(cpu);
 	if (att & ATT_CANCEL) {
@@ -151,6 +157,7 @@ static enum next halted(struct vcpu *cpu)
 {
 	if (cpu->mp_state == MP_HALTED) {
 		if (wake_event(cpu)) {
+			__atomic_store_n(&cpu->pv_kicked, 0, __ATOMIC_SEQ_CST);
 			cpu->mp_state = MP_RUNNABLE;
 			return GO_ON;
 		}
@@ -235,6 +242,14 @@ static enum next pending_exception(struct vcpu *cpu)
 	return exception_deliver(cpu) ? GO_ON : triple_fault(cpu);
 }
 
+static enum next redeliver(struct vcpu *cpu)
+{
+	bool alive = event_redeliver(cpu);
+
+	mmio_commit(cpu);
+	return alive ? GO_ON : triple_fault(cpu);
+}
+
 static enum next once(struct vcpu *cpu)
 {
 	struct vcpu_chan *c = cpu->chan;
@@ -253,6 +268,8 @@ static enum next once(struct vcpu *cpu)
 	}
 	if ((c->attention || !c->calm) && take_attention(cpu) == LEAVE)
 		return LEAVE;
+	if (cpu->redelivery.pending)
+		return redeliver(cpu);
 	if (!restart) { /* an instruction at the VMM completes before anything else happens */
 		if (cpu->init_pending)
 			do_init(cpu);
@@ -330,7 +347,9 @@ int vcpu_run(struct vcpu *cpu)
 	vcpu_kick(cpu, ATT_IRQ);
 	vcpu_fpu_load(cpu);
 	vcpu_enter_guest(cpu);
+	steal_begin(cpu);
 	run_guest(cpu);
+	steal_end(cpu);
 	vcpu_leave_guest(cpu);
 	vcpu_fpu_save(cpu);
 	publish(cpu);

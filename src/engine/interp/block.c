@@ -39,7 +39,20 @@ struct icache_page {
 	u32 tblocks;  /* translated blocks: number of the first */
 	u32 seq;      /* invalidations, also those that met no block */
 	u32 hits;     /* those that did */
+	/* pages that hold code and data that change: see icache_page_mode() */
+	u32 stores;     /* of the vCPUs, since window_ns */
+	u64 window_ns;
+	u64 until_ns;   /* checked until then */
+	u32 next;       /* checked pages: list */
+	u8 mode, tries;
+	bool translated; /* some code of it has been: it can be checked */
 };
+
+/* So many stores to a page with code within the window, and its code is checked rather than protected from then on. */
+#define MIX_STORES 64
+#define MIX_WINDOW 100000000ull
+#define MIX_TIME   1000000000ull /* first time; doubled each time it happens to the page again */
+#define MIX_TRIES  6
 
 struct icache {
 	u32 lock;
@@ -48,6 +61,8 @@ struct icache {
 	u64 used;       /* bytes of the block area */
 	u64 limit;      /* of used: grows while code does not fit, so that an idle guest costs little memory; 0: BLOCKS_MIN */
 	u64 flushed_ns; /* when it was full last */
+	u32 checked;    /* first of the pages in PAGE_CHECKED or PAGE_SOFT; 0: none */
+	u64 sweep_ns;   /* when the next of them may be protected again */
 	struct iblock *hash[HASH_SIZE];
 };
 
@@ -130,33 +145,62 @@ static void cover(void *arg, gpa_t first, gpa_t last)
 	*(u64 *)arg |= granule_mask(first, last);
 }
 
+static void drop_blocks_locked(struct icache_page *pg, gpa_t first, gpa_t last)
+{
+	struct iblock **p = &pg->blocks;
+	u64 granules = 0;
+
+	tr_invalidate_locked(&pg->tblocks, first, last, cover, &granules);
+	while (*p) {
+		struct iblock *b = *p;
+
+		if (b->gpa <= last && b->gpa + b->bytes > first) {
+			*p = b->page_next;
+			kill_block_locked(b);
+		} else {
+			granules |= granule_mask(b->gpa, b->gpa + b->bytes - 1);
+			p = &b->page_next;
+		}
+	}
+	pg->granules = granules;
+}
+
+/* Many stores in a short time: from now on nothing but blocks that check their code is made of the page. */
+static void count_store_locked(struct icache_page *pg)
+{
+	u64 now = 0;
+
+	if (++pg->stores < MIX_STORES || !pg->translated)
+		return;
+	now = eng_now_ns();
+	pg->stores = 0;
+	if (now - pg->window_ns > MIX_WINDOW) {
+		pg->window_ns = now;
+		return;
+	}
+	drop_blocks_locked(pg, pg->gpa, pg->gpa + PAGE_SIZE - 1);
+	if (pg->mode != PAGE_PROTECTED)
+		return;
+	pg->until_ns = now + (MIX_TIME << pg->tries);
+	pg->tries = MIN(pg->tries + 1, MIX_TRIES);
+	pg->next = cache()->checked;
+	cache()->checked = (u32)(pg - page_entry(0));
+	cache()->sweep_ns = MIN(cache()->sweep_ns - 1, pg->until_ns - 1) + 1; /* 0: none yet */
+	__atomic_store_n(&pg->mode, PAGE_CHECKED, __ATOMIC_RELEASE);
+}
+
 static void invalidate_page_locked(gpa_t first, gpa_t last)
 {
 	u32 n = *page_index(first);
 	struct icache_page *pg = page_entry(n);
-	struct iblock **p = &pg->blocks;
-	u64 granules = 0;
 
 	if (n) {
 		__atomic_fetch_add(&pg->seq, 1, __ATOMIC_RELEASE);
-		if (!(pg->granules & granule_mask(first, last)))
-			p = NULL;
+		count_store_locked(pg);
 	}
-	if (n && p) {
+	if (n && pg->granules & granule_mask(first, last)) {
 		pg->hits++;
-		tr_invalidate_locked(&pg->tblocks, first, last, cover, &granules);
-		while (*p) {
-			struct iblock *b = *p;
-
-			if (b->gpa <= last && b->gpa + b->bytes > first) {
-				*p = b->page_next;
-				kill_block_locked(b);
-			} else {
-				granules |= granule_mask(b->gpa, b->gpa + b->bytes - 1);
-				p = &b->page_next;
-			}
-		}
-		pg->granules = granules;
+		drop_blocks_locked(pg, first, last);
 	}
 	if (!n || (!pg->blocks && !pg->tblocks))
 		mmu_clear_code(first & PAGE_MASK);
@@ -192,6 +236,7 @@ void code_flush_all(void)
 	}
 	tr_flush_locked();
 	c->npages = 0;
+	c->checked = 0;
 	c->used = 0;
 	memset(c->hash, 0, sizeof(c->hash));
 	__atomic_fetch_add(&c->generation, 1, __ATOMIC_RELEASE);
@@ -252,11 +297,57 @@ void icache_unlock(void)
 	eng_unlock(&cache()->lock);
 }
 
+enum page_mode icache_page_mode(gpa_t page)
+{
+	u32 n = __atomic_load_n(page_index(page), __ATOMIC_ACQUIRE);
+
+	return n ? __atomic_load_n(&page_entry(n)->mode, __ATOMIC_ACQUIRE) : PAGE_PROTECTED;
+}
+
+void icache_page_soft_locked(gpa_t page)
+{
+	struct icache_page *pg = page_entry(*page_index(page));
+
+	if (pg->mode == PAGE_CHECKED)
+		__atomic_store_n(&pg->mode, PAGE_SOFT, __ATOMIC_RELEASE);
+}
+
+/* Pages that have been checked for long enough are given another chance. */
+void icache_sweep(void)
+{
+	struct icache *c = cache();
+	u64 now = 0;
+
+	if (!__atomic_load_n(&c->checked, __ATOMIC_RELAXED))
+		return;
+	now = eng_now_ns();
+	if (now < __atomic_load_n(&c->sweep_ns, __ATOMIC_RELAXED))
+		return;
+	eng_lock(&c->lock);
+	c->sweep_ns = 0;
+	for (u32 *p = &c->checked; *p;) {
+		struct icache_page *pg = page_entry(*p);
+
+		if (pg->until_ns > now) {
+			c->sweep_ns = MIN(c->sweep_ns - 1, pg->until_ns - 1) + 1;
+			p = &pg->next;
+			continue;
+		}
+		drop_blocks_locked(pg, pg->gpa, pg->gpa + PAGE_SIZE - 1);
+		__atomic_store_n(&pg->mode, PAGE_PROTECTED, __ATOMIC_RELEASE);
+		*p = pg->next;
+	}
+	eng_unlock(&c->lock);
+}
+
 u32 *icache_page_blocks_locked(gpa_t page)
 {
 	struct icache_page *pg = page_get_locked(page);
 
-	return pg ? &pg->tblocks : NULL;
+	if (!pg)
+		return NULL;
+	pg->translated = true;
+	return &pg->tblocks;
 }
 
 void icache_page_cover_locked(gpa_t page, gpa_t first, gpa_t last)

@@ -8,8 +8,11 @@ void op_nop(struct vcpu *cpu, const struct iop *op) { NEXT(cpu, op); }
 
 gva_t iop_ea_slow(struct vcpu *cpu, const struct iop *op, unsigned size, bool write)
 {
-	u64 off = iop_ea_offset(cpu, op);
+	return iop_linear(cpu, op, iop_ea_offset(cpu, op), size, write);
+}
 
+gva_t iop_linear(struct vcpu *cpu, const struct iop *op, u64 off, unsigned size, bool write)
+{
 	if (op->flags & IOP_SEGBASE)
 		return off + cpu->seg[op->seg].base;
 	if (op->flags & IOP_SEGCHECK)

@@ -74,11 +74,7 @@ static void pop_mem(struct vcpu *cpu, const struct iop *op)
 
 	a = iop_ea_offset(cpu, op);
 	cpu->gpr[R_SP] = old;
-	if (op->flags & IOP_SEGBASE)
-		a += cpu->seg[op->seg].base;
-	else if (op->flags & IOP_SEGCHECK)
-		a = seg_linear(cpu, op->seg, a, op->size, true);
-	mem_write(cpu, a, v, op->size);
+	mem_write(cpu, iop_linear(cpu, op, a, op->size, true), v, op->size);
 	cpu->gpr[R_SP] = popped;
 	NEXT(cpu, op);
 }

@@ -76,6 +76,8 @@ static inline gva_t iop_ea_offset(const struct vcpu *cpu, const struct iop *op)
 /* With checks: segment limits outside 64-bit mode, FS/GS bases, canonical addresses (#GP/#SS). In 64-bit mode without a
  * segment base a non-canonical address is caught by the TLB miss path (mmu raises #GP(0), or #SS(0) if stack_seg). */
 gva_t iop_ea_slow(struct vcpu *cpu, const struct iop *op, unsigned size, bool write);
+/* The same for an offset that is known. */
+gva_t iop_linear(struct vcpu *cpu, const struct iop *op, u64 off, unsigned size, bool write);
 static inline gva_t iop_ea(struct vcpu *cpu, const struct iop *op, unsigned size, bool write)
 {
 	u64 a = ((const u64 *)(const void *)cpu)[op->ea_base] + (u64)op->disp;

@@ -63,6 +63,14 @@ void icache_lock(void);
 void icache_unlock(void);
 /* Head of the page's list of translated blocks; NULL: no room for another page. */
 u32 *icache_page_blocks_locked(gpa_t page);
+/*
+ * Pages that hold code and are written often are not write-protected: their translated blocks compare their code with
+ * what was translated each time they are entered. SOFT: and take constants from the code itself, which has been seen to change.
+ */
+enum page_mode { PAGE_PROTECTED, PAGE_CHECKED, PAGE_SOFT };
+enum page_mode icache_page_mode(gpa_t page);
+void icache_page_soft_locked(gpa_t page); /* a checked block was not what the page holds now */
+void icache_sweep(void);                  /* now and then: back to PAGE_PROTECTED */
 void icache_page_cover_locked(gpa_t page, gpa_t first, gpa_t last); /* a block covers these bytes */
 typedef void icache_cover_fn(void *arg, gpa_t first, gpa_t last);
 /* translate/cache.c: kills the blocks of the list that overlap; tells keep() of the others. True: there were some. */

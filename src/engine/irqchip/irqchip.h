@@ -37,6 +37,10 @@ u64 lapic_get_tsc_deadline(struct vcpu *cpu);
 u8 lapic_get_tpr(struct vcpu *cpu);                        /* CR8: 4 bits, TPR[7:4] */
 void lapic_set_tpr(struct vcpu *cpu, u8 v);
 void lapic_reset(struct vcpu *cpu, bool init);
+/* Looks whether the guest has ended an interrupt by its paravirtual EOI bit; no interrupt can be ended so afterwards. */
+void lapic_pv_eoi_sync(struct vcpu *cpu);
+/* KVM_HC_SEND_IPI: to the APIC IDs min + n for each bit n of low, and min + span + n for each of high. Number of LAPICs that took it. */
+int lapic_send_set(struct vcpu *cpu, u64 low, u64 high, u32 min, unsigned span, u32 icr);
 /* Vector of the interrupt to deliver now (LAPIC above PPR, else ExtINT from the PIC), or -1. Does not consume. */
 int irq_pending_vector(struct vcpu *cpu);
 /* Acknowledges it (IRR -> ISR, PIC INTA): call just before delivering; returns the vector actually taken or -1. */

@@ -46,7 +46,10 @@ static int lapic_pending(struct lapic *l)
 	if (l->mode == LAPIC_OFF)
 		return -1;
 	v = highest_irr(l);
-	if (v < 0 || ((u32)v & 0xf0) <= (lapic_update_ppr(l) & 0xf0))
+	if (v < 0)
+		return -1;
+	lapic_pv_eoi_sync(l->cpu);
+	if (((u32)v & 0xf0) <= (lapic_update_ppr(l) & 0xf0))
 		return -1;
 	return v;
 }
@@ -83,15 +86,17 @@ int irq_acknowledge(struct vcpu *cpu)
 	__atomic_fetch_and(&l->reg[AR_IRR + v / 32], ~BIT(v % 32), __ATOMIC_ACQ_REL);
 	l->reg[AR_ISR + v / 32] |= BIT(v % 32);
 	lapic_update_ppr(l);
-	lapic_recheck(
-	    l); /* a still higher one may have come meanwhile: nesting is the guest's choice of IF */
+	lapic_recheck(l); /* a still higher one may have come meanwhile: nesting is the guest's choice of IF */
+	lapic_pv_eoi_offer(l, (u8)v, highest_irr(l) >= 0);
 	return v;
 }
 
 void lapic_eoi(struct lapic *l)
 {
-	int v = highest_isr(l);
+	int v = -1;
 
+	lapic_pv_eoi_sync(l->cpu);
+	v = highest_isr(l);
 	if (v < 0)
 		return;
 	l->reg[AR_ISR + v / 32] &= ~BIT(v % 32);
@@ -206,6 +211,7 @@ static void lapic_reset_regs(struct lapic *l)
 	if (l->cpu->is_bsp)
 		lapic_reg_store(l, AR_LVT_LINT0, DM_EXTINT << 8);
 	l->esr_pending = 0;
+	l->pv_eoi = false;
 	l->cpu->tsc_deadline = 0;
 }
 

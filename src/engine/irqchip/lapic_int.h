@@ -80,6 +80,7 @@ struct lapic {
 	u32 events;      /* EV_*: any thread */
 	u8 mode;         /* enum lapic_mode */
 	u32 x2apic_id;   /* = vCPU ID */
+	bool pv_eoi;     /* the guest may end the interrupt in service by its bit in memory */
 	u32 esr_pending; /* errors since ESR was last written */
 	struct vcpu *cpu;
 	struct {
@@ -142,6 +143,8 @@ void lapic_eoi(struct lapic *l);
 u32 lapic_update_ppr(struct lapic *l);
 void lapic_recheck(struct lapic *l); /* kicks itself if an interrupt became deliverable */
 void lapic_set_mode(struct lapic *l, enum lapic_mode m);
+/* lapic_pv.c */
+void lapic_pv_eoi_offer(struct lapic *l, u8 vector, bool more);
 /* lapic_regs.c */
 void lapic_write_spiv(struct lapic *l, u32 v);
 /* lapic_timer.c */

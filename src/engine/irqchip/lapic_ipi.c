@@ -161,6 +161,34 @@ int lapic_deliver(struct vm *vm, struct lapic *self, const struct irq_msg *m)
 	return taken;
 }
 
+static bool in_set(u64 set, u32 id, u32 min, unsigned span)
+{
+	return id >= min && id - min < span && set >> (id - min) & 1;
+}
+
+int lapic_send_set(struct vcpu *cpu, u64 low, u64 high, u32 min, unsigned span, u32 icr)
+{
+	const struct irq_msg m = {
+		.vector = (u8)icr,
+		.mode = icr >> 8 & 7,
+		.level = (icr >> 8 & 7) == DM_INIT && icr & BIT(15),
+		.assert_ = icr & BIT(14),
+		.ipi = true,
+	};
+	u32 n = MIN(__atomic_load_n(&cpu->vm->nvcpus, __ATOMIC_ACQUIRE), (u32)ENG_MAX_VCPUS);
+	int taken = 0;
+
+	for (u32 i = 0; i < n; i++) {
+		struct lapic *l = lapic_at(cpu->vm, i);
+
+		if (l && lapic_mode_load(l) != LAPIC_OFF &&
+		    (in_set(low, l->x2apic_id, min, span) ||
+		     (min <= ~0u - span && in_set(high, l->x2apic_id, min + span, span))))
+			taken += accept(l, &m);
+	}
+	return taken;
+}
+
 void lapic_write_icr(struct lapic *l, u32 low, u32 dest)
 {
 	struct irq_msg m = {

@@ -25,7 +25,14 @@ struct lapic_reg_desc {
 
 static u32 read_ppr(struct lapic *l, unsigned r)
 {
+	lapic_pv_eoi_sync(l->cpu);
 	return lapic_update_ppr(l);
+}
+
+static u32 read_isr(struct lapic *l, unsigned r)
+{
+	lapic_pv_eoi_sync(l->cpu);
+	return lapic_reg_load(l, r);
 }
 
 static u32 read_count(struct lapic *l, unsigned r)
@@ -122,7 +129,7 @@ static const struct lapic_reg_desc regs[AR_COUNT] = {
     [AR_LDR] = {RF_R | RF_W | RF_X2_NOW, 0xff000000, 0, NULL, NULL},
     [AR_DFR] = {RF_R | RF_W | RF_X2_NONE, 0xf0000000, 0x0fffffff, write_dfr, NULL},
     [AR_SPIV] = {RF_R | RF_W, SPIV_MASK, 0, write_spiv, NULL},
-    [AR_ISR... AR_ISR + 7] = {RF_R | RF_X2_NOW, 0, 0, NULL, NULL},
+    [AR_ISR... AR_ISR + 7] = {RF_R | RF_X2_NOW, 0, 0, NULL, read_isr},
     [AR_TMR... AR_TMR + 7] = {RF_R | RF_X2_NOW, 0, 0, NULL, NULL},
     [AR_IRR... AR_IRR + 7] = {RF_R | RF_X2_NOW, 0, 0, NULL, NULL},
     [AR_ESR] = {RF_R | RF_W, 0, 0, write_esr, NULL},

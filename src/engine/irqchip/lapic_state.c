@@ -25,6 +25,7 @@ void lapic_get(struct vcpu *cpu, struct kvm_lapic_state *s)
 	memset(s, 0, sizeof(*s));
 	if (!l)
 		return;
+	lapic_pv_eoi_sync(cpu);
 	lapic_update_ppr(l);
 	for (unsigned i = 0; i < AR_COUNT; i++)
 		page_put(s, i, lapic_reg_load(l, i));
@@ -44,6 +45,7 @@ int lapic_set(struct vcpu *cpu, const struct kvm_lapic_state *s)
 		return -EINVAL;
 	if (LVT_TIMER_MODE(page_get(s, AR_LVT_TIMER)) == 3)
 		return -EINVAL;
+	lapic_pv_eoi_sync(cpu);
 	lapic_timer_stop(l);
 	for (unsigned i = 0; i < AR_COUNT; i++)
 		lapic_reg_store(l, i, page_get(s, i));

@@ -25,6 +25,7 @@ static inline long sys_call6(long n, long a, long b, long c, long d, long e, lon
 
 u64 eng_now_ns(void);     /* CLOCK_MONOTONIC, by system call or scaled TSC */
 u64 eng_realtime_ns(void);
+u64 eng_thread_ns(void); /* processor time of the calling thread */
 static inline u64 eng_rdtsc(void)
 {
 	u32 lo, hi;

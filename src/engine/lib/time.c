@@ -27,6 +27,11 @@ u64 eng_now_ns(void)
 	return clock_ns(CLOCK_MONOTONIC);
 }
 
+u64 eng_thread_ns(void)
+{
+	return clock_ns(CLOCK_THREAD_CPUTIME_ID);
+}
+
 u64 eng_realtime_ns(void)
 {
 	return clock_ns(CLOCK_REALTIME);

@@ -14,6 +14,14 @@ static gva_t linear(const struct vcpu *cpu, gva_t a)
 	return cpu->efer & EFER_LMA ? a : (u32)a;
 }
 
+/* Where an access that begins at a goes on after its first bytes, in the next page: 32-bit code under long mode wraps too. */
+static gva_t go_on(const struct vcpu *cpu, gva_t a, unsigned first)
+{
+	gva_t next = linear(cpu, a + first);
+
+	return next == BIT64(32) && !cpu->mode.long64 ? 0 : next;
+}
+
 /* GPA of the byte at a for the access; faults. Fills the TLB if the page is RAM. */
 static gpa_t translate(struct vcpu *cpu, gva_t a, enum access_type t, enum mmu_idx idx)
 {
@@ -31,7 +39,10 @@ static gpa_t translate(struct vcpu *cpu, gva_t a, enum access_type t, enum mmu_i
 	return w.gpa | (a & ~PAGE_MASK);
 }
 
-/* SDM 3A 6.15, #AC: CPL 3, CR0.AM and RFLAGS.AC. Pointers of 6 and 10 bytes align like the offset in them. */
+/*
+ * SDM 3A 6.15, #AC: CPL 3, CR0.AM and RFLAGS.AC. Pointers of 6 and 10 bytes align like the offset in them. Before #PF, as AMD's
+ * processors have it: both are in the last class of SDM 3A table 6-2, whose order it leaves to the implementation.
+ */
 static void check_alignment(struct vcpu *cpu, gva_t a, unsigned size, enum mmu_idx idx)
 {
 	unsigned align = size == 6 ? 4 : size == 10 ? 8 : size;
@@ -128,7 +139,7 @@ void mmu_read_slow(struct vcpu *cpu, gva_t a, void *buf, unsigned size, enum mmu
 	first = in_page(a, size);
 	g0 = translate(cpu, a, ACC_READ, idx);
 	if (first < size)
-		g1 = translate(cpu, linear(cpu, a + first), ACC_READ, idx);
+		g1 = translate(cpu, go_on(cpu, a, first), ACC_READ, idx);
 	read_part(cpu, g0, tmp, first);
 	if (first < size)
 		read_part(cpu, g1, tmp + first, size - first);
@@ -146,7 +157,7 @@ void mmu_write_slow(struct vcpu *cpu, gva_t a, const void *buf, unsigned size, e
 	first = in_page(a, size);
 	g0 = translate(cpu, a, ACC_WRITE, idx);
 	if (first < size)
-		g1 = translate(cpu, linear(cpu, a + first), ACC_WRITE, idx);
+		g1 = translate(cpu, go_on(cpu, a, first), ACC_WRITE, idx);
 	write_part(cpu, g0, buf, first);
 	if (first < size)
 		write_part(cpu, g1, (const u8 *)buf + first, size - first);
@@ -162,7 +173,7 @@ void mmu_probe(struct vcpu *cpu, gva_t a, unsigned size, enum access_type t, enu
 	first = in_page(a, size);
 	translate(cpu, a, t, idx);
 	if (first < size)
-		translate(cpu, linear(cpu, a + first), t, idx);
+		translate(cpu, go_on(cpu, a, first), t, idx);
 }
 
 void *mmu_ptr_slow(struct vcpu *cpu, gva_t a, unsigned size, enum access_type t, enum mmu_idx idx)
@@ -235,7 +246,7 @@ unsigned mmu_fetch_bytes(struct vcpu *cpu, gva_t a, u8 *buf, unsigned n)
 	memcpy(buf, gpa_to_hva(g | (a & ~PAGE_MASK)), first);
 	if (first == n)
 		return n;
-	if (!fetchable(cpu, linear(cpu, a + first), &g))
+	if (!fetchable(cpu, go_on(cpu, a, first), &g))
 		return first;
 	memcpy(buf + first, gpa_to_hva(g), n - first);
 	return n;

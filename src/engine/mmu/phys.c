@@ -31,6 +31,15 @@ bool phys_write(gpa_t a, const void *buf, u64 n)
 	return true;
 }
 
+bool phys_exchange8(gpa_t a, u8 value, u8 *old)
+{
+	if (!phys_is_ram(a))
+		return false;
+	*old = __atomic_exchange_n((u8 *)gpa_to_hva(a), value, __ATOMIC_SEQ_CST);
+	mmu_note_write(NULL, a, 1);
+	return true;
+}
+
 static void drop_writes_everywhere(struct vm *vm, void *arg)
 {
 	gpa_t page = *(gpa_t *)arg;

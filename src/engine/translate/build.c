@@ -111,7 +111,8 @@ static void emit_insn(struct build *b)
 
 	if (in->desc->attr & IA_BRANCH)
 		gen_x87_flush(b);
-	if (mode_allows(b, in) && (gen_branch(b) || gen_stack(b) || gen_lea(b) || gen_data(b)))
+	b->emulated = false;
+	if (mode_allows(b, in) && (gen_soft(b) || gen_branch(b) || gen_stack(b) || gen_lea(b) || gen_data(b)))
 		return;
 	gen_emulate(b);
 	if (last)
@@ -139,8 +140,10 @@ static void set_resumes(struct build *b, bool falls)
 
 static const u8 nop5[] = {0x0f, 0x1f, 0x44, 0x00, 0x00};
 
-static void emit_entry(struct build *b, u32 start_off)
+void build_entry(struct build *b)
 {
+	u32 start_off = b->insn_off[0];
+
 	emit_align(&b->e, 8);
 	b->b->enter = (u32)emit_here(&b->e);
 	{
@@ -173,10 +176,14 @@ bool build_block(struct build *b, gpa_t gpa)
 	bool falls = true;
 
 	b->page_off = start;
+	if (b->checked)
+		check_snapshot(b, gpa);
 	scan_block(b, page);
 	if (!b->total)
 		return false;
-	emit_entry(b, start);
+	b->b->begin = (u32)emit_here(&b->e);
+	if (!b->checked)
+		build_entry(b);
 	while (!b->ended && b->n < b->total && !b->full) {
 		b->in = b->code[b->n];
 		build_room(b, 48);
@@ -185,24 +192,28 @@ bool build_block(struct build *b, gpa_t gpa)
 			hold_drop(b);
 			b->s1_guest = INSN_NO_REG;
 		}
-		if (b->label[b->n] & LABEL_BACKWARD)
+		if (b->label[b->n] & LABEL_BACKWARD && !b->checked)
 			gen_loop_head(b);
 		emit_insn(b);
 		hold_after_insn(b);
 		b->n++;
 		b->page_off += b->in.len;
+		if (b->checked && b->emulated)
+			b->total = b->n;
 	}
 	note_insn(b);
 	falls = !b->ended;
 	if (falls) {
 		gen_x87_flush(b);
-		gen_goto(b, (s32)b->page_off);
+		gen_next(b);
 	}
 	b->ended = true;
 	build_islands_after_jump(b);
 	gen_exits(b);
 	b->b->bytes = (u16)(b->page_off - start);
 	emit_dead_stub(b, start);
+	if (b->checked)
+		gen_check(b, b->b->bytes, b->insn_host[0]);
 	set_resumes(b, falls);
 	b->b->ninsns = (u16)b->n;
 	b->b->end = (u32)emit_here(&b->e);

@@ -134,7 +134,7 @@ struct tblock *tb_of_code(u64 host)
 		else
 			hi = mid;
 	}
-	return lo < cache()->nblocks && tb_at(lo)->enter <= host ? tb_at(lo) : NULL;
+	return lo < cache()->nblocks && tb_at(lo)->begin <= host ? tb_at(lo) : NULL;
 }
 
 struct tr_site *site_of_code(u64 host)
@@ -216,9 +216,11 @@ static enum made make(struct vcpu *cpu, gpa_t gpa, u32 key, struct tblock **out)
 {
 	struct build b;
 	enum made r = MADE;
+	enum page_mode mode = icache_page_mode(gpa & PAGE_MASK);
 	u32 *list = NULL;
 
-	mmu_mark_code(cpu, gpa & PAGE_MASK);
+	if (mode == PAGE_PROTECTED)
+		mmu_mark_code(cpu, gpa & PAGE_MASK);
 	icache_lock();
 	*out = tb_find(gpa, key);
 	if (*out)
@@ -226,10 +228,13 @@ static enum made make(struct vcpu *cpu, gpa_t gpa, u32 key, struct tblock **out)
 	list = icache_page_blocks_locked(gpa & PAGE_MASK);
 	if (!has_room() || !list) {
 		r = FULL;
-	} else if (!(__atomic_load_n(page_attr(gpa), __ATOMIC_ACQUIRE) & PA_CODE)) {
+	} else if (icache_page_mode(gpa & PAGE_MASK) != mode ||
+		   (mode == PAGE_PROTECTED && !(__atomic_load_n(page_attr(gpa), __ATOMIC_ACQUIRE) & PA_CODE))) {
 		r = AGAIN;
 	} else {
 		begin(&b, cpu, key);
+		b.checked = mode != PAGE_PROTECTED;
+		b.soft = mode == PAGE_SOFT;
 		if (build_block(&b, gpa)) {
 			*out = link_locked(&b, gpa, list);
 			icache_page_cover_locked(gpa & PAGE_MASK, gpa, gpa + b.b->bytes - 1);
@@ -294,6 +299,23 @@ static void kill_locked(struct tblock *b)
 	word = (*at & ~0xffffffffffull) | (u64)(u32)rel << 8 | 0xe9;
 	__atomic_store_n(at, word, __ATOMIC_SEQ_CST); /* aligned to 8 */
 	__atomic_fetch_add(&cache()->kills, 1, __ATOMIC_SEQ_CST);
+}
+
+void tb_stale(u32 block)
+{
+	struct tblock *b = tb_at(block);
+	u32 *p = NULL;
+
+	icache_lock();
+	if (!b->dead) {
+		p = icache_page_blocks_locked(b->gpa & PAGE_MASK);
+		while (tb_at(*p) != b)
+			p = &tb_at(*p)->page_next;
+		*p = b->page_next;
+		kill_locked(b);
+		icache_page_soft_locked(b->gpa & PAGE_MASK);
+	}
+	icache_unlock();
 }
 
 /* A loop inside of a dead block would go on for ever. */

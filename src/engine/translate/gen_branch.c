@@ -96,7 +96,7 @@ static void backward_jump(struct build *b, s32 target)
 	struct hostmem att = mem_gs(ATTENTION);
 	struct tr_site *s = NULL;
 	u8 *go = NULL;
-	u32 own = own_insn(b, target);
+	u32 own = b->checked ? 0 : own_insn(b, target); /* once around, and the code is compared again */
 
 	if (own) { /* it looks at attention itself: gen_loop_head() */
 		emit_jmp(&b->e, own);
@@ -139,6 +139,15 @@ void gen_goto(struct build *b, s32 target)
 	emit_load(&b->e, S0, &va, 8);
 	emit_lea(&b->e, S0, &to, b->mode64 ? 8 : 4);
 	gen_indirect(b);
+}
+
+void gen_next(struct build *b)
+{
+	build_room(b, 48);
+	if (b->page_off < PAGE_SIZE)
+		chainable_jump(b, (s32)b->page_off);
+	else
+		gen_goto(b, (s32)b->page_off);
 }
 
 void gen_exits(struct build *b)

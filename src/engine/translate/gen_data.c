@@ -284,6 +284,7 @@ void gen_emulate(struct build *b)
 {
 	struct tr_site *s = build_site(b, SITE_EMU);
 
+	b->emulated = true;
 	hold_drop(b);
 	b->s1_guest = INSN_NO_REG;
 	if (b->emu + EMU_SIZE > b->emu_end) {

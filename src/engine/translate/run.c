@@ -69,7 +69,7 @@ static struct tblock *block_at_rip(struct vcpu *cpu)
 	if (t)
 		return t;
 	heat = heat_of(cpu, gpa);
-	if (++*heat < tr_stress()->hot)
+	if (++*heat < tr_stress()->hot && icache_page_mode(gpa & PAGE_MASK) == PAGE_PROTECTED)
 		return NULL;
 	*heat = 0;
 	return tb_make(cpu, gpa, 0);
@@ -201,7 +201,7 @@ static u64 on_exit(struct vcpu *cpu, struct tr_site *s, const struct stop *st)
 	to = tb_find(gpa, key);
 	if (!to) {
 		heat = heat_of(cpu, gpa);
-		if (++*heat < tr_stress()->hot)
+		if (++*heat < tr_stress()->hot && icache_page_mode(gpa & PAGE_MASK) == PAGE_PROTECTED)
 			return 0;
 		*heat = 0;
 		to = tb_make(cpu, gpa, 0);
@@ -249,6 +249,10 @@ static u64 came_back(struct vcpu *cpu, u32 number, const struct stop *st)
 	case SITE_STOP:
 		cpu->rip = next_rip(cpu, cpu->tr.page_va + (u64)(s64)s->target);
 		return 0;
+	case SITE_STALE:
+		tb_stale(s->block);
+		jc_drop(cpu, tr_jc_class(st->key), cpu->rip);
+		return 0;
 	case SITE_DEAD:
 		jc_drop(cpu, tr_jc_class(st->key), cpu->rip);
 		return 0;
@@ -278,6 +282,12 @@ static void run_code(struct vcpu *cpu, u64 host)
 	}
 }
 
+/* The page of RIP must not get decoded blocks of the interpreter, which would have it protected again. */
+static bool is_checked(struct vcpu *cpu)
+{
+	return tr_mode_ok(cpu) && icache_page_mode(mmu_fetch_page(cpu, code_linear(cpu))) != PAGE_PROTECTED;
+}
+
 static void loop(struct vcpu *cpu, struct icache_vcpu *ic)
 {
 	cpu->icache = ic + 1; /* handlers of branches find no further block there */
@@ -291,6 +301,8 @@ static void loop(struct vcpu *cpu, struct icache_vcpu *ic)
 		host = code_at_rip(cpu);
 		if (host)
 			run_code(cpu, host);
+		else if (is_checked(cpu))
+			interp_alone(cpu);
 		else
 			interp_one_block(cpu);
 	}
@@ -298,6 +310,7 @@ static void loop(struct vcpu *cpu, struct icache_vcpu *ic)
 
 void tr_run(struct vcpu *cpu)
 {
+	icache_sweep();
 	interp_guarded(cpu, loop);
 }
 

@@ -12,7 +12,9 @@ static bool decode(struct build *b, gpa_t page, unsigned off, struct insn *in)
 
 	if (!left)
 		return false;
-	memcpy(bytes, gpa_to_hva(page | off), n); /* one copy: it may change meanwhile */
+	if (b->checked)
+		n = MIN(n, (unsigned)(b->snap_gpa + b->snap_len - (page | off)));
+	memcpy(bytes, b->checked ? b->snap + ((page | off) - b->snap_gpa) : gpa_to_hva(page | off), n); /* one copy: it may change meanwhile */
 	return insn_decode(bytes, n, b->cpu->mode.code, in) == INSN_OK;
 }
 
@@ -45,7 +47,7 @@ void scan_block(struct build *b, gpa_t page)
 
 		b->insn_off[b->total++] = (u16)off;
 		off += in->len;
-		if (insn_ends_block(in))
+		if (insn_ends_block(in) || (b->checked && check_writes(in)))
 			break;
 	}
 	b->insn_off[b->total] = (u16)off;

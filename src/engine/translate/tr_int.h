@@ -36,6 +36,7 @@ enum site_kind {
 	SITE_EMU,   /* an instruction that its interpreter handler executes */
 	SITE_EXIT,  /* a direct jump not chained yet */
 	SITE_STOP,  /* a backward jump found attention */
+	SITE_STALE, /* a block whose code is not what it was translated from: gen_check.c */
 	SITE_DEAD,  /* a block that was killed: another one is to be found */
 	SITE_JUMP,  /* an indirect jump that the cache did not know: target in tr.target */
 	SITE_FAULT, /* an instruction that may fault by itself: only signals lead here */
@@ -69,6 +70,7 @@ struct tblock {
 	gpa_t gpa;
 	u32 key;
 	u16 bytes, ninsns;
+	u32 begin;     /* first byte of its code */
 	u32 enter;     /* with the address in tr.target: sets tr.page_va */
 	u32 body;      /* from code of the same page */
 	u32 end;
@@ -105,6 +107,7 @@ struct tr_site *site_of_code(u64 host);
 struct tblock *tb_make(struct vcpu *cpu, gpa_t gpa, u32 key_bits);
 /* Misses of the site's look-up lead to that block instead of leaving. */
 void tb_divert(struct tr_site *s, const struct tblock *to);
+void tb_stale(u32 block); /* the page does not hold its code any more */
 /* Makes the exit lead straight to the block (same page). */
 void tb_chain(struct tr_site *s, const struct tblock *to);
 u64 tr_kill_count(void); /* blocks killed so far: a change means that running code may be stale */
@@ -166,6 +169,15 @@ struct build {
 	bool insn_waits[TR_MAX_INSNS + 1]; /* an x87 record was waiting there */
 	u16 x87_op, x87_off; /* waits to be recorded: X87_OP_VALID | opcode; offset in the page */
 	s32 sp_moved;       /* by the instruction, before it jumps */
+	bool checked, soft;  /* gen_check.c */
+	bool emulated;       /* the current instruction */
+	struct {
+		u16 at;
+		u8 len;
+	} soft_at[16];       /* constants left out of the comparison */
+	unsigned nsoft, snap_len;
+	gpa_t snap_gpa;
+	u8 snap[TR_MAX_INSNS * INSN_MAX_LEN + 16]; /* of a checked block: what it is translated from */
 	bool full;          /* out of sites: give up */
 	bool ended;         /* no way on to the next instruction */
 };
@@ -204,6 +216,15 @@ void gen_exits(struct build *b);    /* the ways out of conditional jumps */
 void gen_goto(struct build *b, s32 target); /* on to another place: direct exit */
 void gen_indirect(struct build *b);         /* guest address in S0 */
 void gen_emulate(struct build *b);
+
+void gen_next(struct build *b);             /* on to the instruction behind the block */
+void build_entry(struct build *b);
+
+/* ---- gen_check.c ---- */
+void check_snapshot(struct build *b, gpa_t gpa);
+bool check_writes(const struct insn *in); /* a checked block ends behind it */
+void gen_check(struct build *b, unsigned bytes, u32 code);
+bool gen_soft(struct build *b);
 
 /* ---- gen_x87.c ---- */
 #define X87_OP_VALID  0x8000u /* with the opcode's 11 bits */

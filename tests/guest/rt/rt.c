@@ -176,7 +176,7 @@ void rt_ap(u64 index)
 u32 start_aps(void (*fn)(u64))
 {
 	u8 *to = (u8 *)0x8000;
-	u64 end = rdtsc() + 4000000000;
+	u64 end = rdtsc() + 20000000000;
 
 	ap_main_fn = fn;
 	for (u8 *p = ap_start; p < ap_end; p++)
