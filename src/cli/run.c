@@ -557,6 +557,8 @@ static int run_a_duplicate(struct run *r, char **command)
 
 	r->o.dup.share = r->o.share;
 	r->o.dup.n_shares = r->o.nshares;
+	r->o.dup.net = r->o.nnets > 0;
+	r->o.dup.net_user = r->o.nnets && r->o.net[0].kind == NET_USER;
 	ret = duplicate_run(&x);
 	free_options(&r->o);
 	return ret;

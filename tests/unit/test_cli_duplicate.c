@@ -253,7 +253,7 @@ static void conflicts(void **state)
 static void initramfs(void **state)
 {
 	static const char *const modules[] = {"30-overlay.ko", "11-virtio.ko", "29-vmw_vsock_virtio_transport.ko", "20-button.ko",
-					      "12-unwanted.ko", "names"};
+					      "12-unwanted.ko", "24-virtio_net.ko", "names"};
 	static const char *const want[] = {"dev", "dev/console", "init", "lib", "lib/modules", "lib/late", "config",
 					   "lib/modules/11-virtio.ko", "lib/modules/29-vmw_vsock_virtio_transport.ko",
 					   "lib/modules/30-overlay.ko", "lib/late/20-button.ko"};
@@ -274,7 +274,7 @@ static void initramfs(void **state)
 	snprintf(path, sizeof(path), "%s/init", p->dir);
 	setenv("DOPPEL_INIT", path, 1);
 	setenv("XDG_CACHE_HOME", p->dir, 1);
-	assert_int_equal(duplicate_guest(&g, "a=b\0c=d", 8, &e), 0);
+	assert_int_equal(duplicate_guest(&g, "a=b\0c=d", 8, false, &e), 0);
 	assert_int_equal(lseek(g.initrd_fd, 0, SEEK_SET), 0);
 	assert_int_equal(read(g.initrd_fd, name, 6), 6);
 	assert_memory_equal(name, "070701", 6); /* newc */
@@ -296,7 +296,7 @@ static void initramfs(void **state)
 	archive_read_free(a);
 	close(g.initrd_fd);
 	unlink("init");
-	assert_true(duplicate_guest(&g, "", 0, &e) < 0);
+	assert_true(duplicate_guest(&g, "", 0, false, &e) < 0);
 	assert_true(strlen(e.text) > 0);
 }
 
