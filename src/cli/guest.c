@@ -56,7 +56,7 @@ static void fetch_kernel(void)
 	struct err e = {0};
 	pid_t pid = 0;
 
-	if (find_part("doppel-get-kernel", NULL, path, sizeof(path), &e) < 0 || posix_spawn_file_actions_init(&a))
+	if (find_part("doppel-get-kernel", "DOPPEL_GET_KERNEL", path, sizeof(path), &e) < 0 || posix_spawn_file_actions_init(&a))
 		return;
 	posix_spawn_file_actions_addopen(&a, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
 	posix_spawn_file_actions_addopen(&a, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
