@@ -12,7 +12,7 @@ _doppel() {
 		return
 	fi
 	case $prev in
-	--engine|-e) COMPREPLY=($(compgen -W "auto kvm interp" -- "$cur")); return ;;
+	--engine|-e) COMPREPLY=($(compgen -W "auto kvm translate interp check" -- "$cur")); return ;;
 	--console) COMPREPLY=($(compgen -W "serial virtio" -- "$cur")); return ;;
 	--on-enospc) COMPREPLY=($(compgen -W "report stop" -- "$cur")); return ;;
 	--spool) COMPREPLY=($(compgen -W "printer=" -- "$cur")); return ;;

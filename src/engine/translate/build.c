@@ -1,4 +1,5 @@
 /* One translation in the making: decodes from a place in a guest page on and has each instruction emitted. */
+#include "engine/translate/check.h"
 #include "engine/translate/tr_int.h"
 
 #define JRCXZ_REACH 126
@@ -133,9 +134,9 @@ static void emit_insn(struct build *b)
 	if (in->desc->attr & IA_BRANCH)
 		gen_x87_flush(b);
 	b->emulated = false;
-	if (gen_special(b))
-		return;
-	if (mode_allows(b, in) && (gen_soft(b) || gen_branch(b) || gen_stack(b) || gen_lea(b) || gen_data(b)))
+	if ((!tr_checking() || check_repeatable(in)) &&
+	    (gen_special(b) || (mode_allows(b, in) &&
+				(gen_soft(b) || gen_branch(b) || gen_stack(b) || gen_lea(b) || gen_data(b)))))
 		return;
 	gen_emulate(b);
 	if (last)
@@ -212,10 +213,13 @@ bool build_block(struct build *b, gpa_t gpa)
 	if (!b->total)
 		return false;
 	b->b->begin = (u32)emit_here(&b->e);
-	if (!b->checked)
+	if (b->checked)
+		gen_check(b);
+	else
 		build_entry(b);
 	while (!b->ended && b->n < b->total && !b->full) {
 		b->in = b->code[b->n];
+		b->b->vectors |= b->in.desc->cls != IC_INT;
 		build_room(b, 48);
 		note_insn(b);
 		if (b->label[b->n]) {
@@ -243,8 +247,6 @@ bool build_block(struct build *b, gpa_t gpa)
 	build_set_key(b, key);
 	b->b->bytes = (u16)(b->page_off - start);
 	emit_dead_stub(b, start);
-	if (b->checked)
-		gen_check(b, b->b->bytes, b->insn_host[0]);
 	set_resumes(b, falls);
 	b->b->ninsns = (u16)b->n;
 	b->b->end = (u32)emit_here(&b->e);

@@ -8,11 +8,13 @@
 
 #include "engine/interp/hostop.h"
 #include "engine/lib/lib.h"
+#include "engine/translate/check.h"
 #include "engine/translate/stress.h"
 #include "engine/translate/tr_int.h"
 
 #define ARCH_SET_GS   0x1001
 #define SS_AUTODISARM (1u << 31)
+#define HOT_WILD      16
 
 bool tr_mode_ok(const struct vcpu *cpu)
 {
@@ -67,6 +69,19 @@ static bool at_page_end(gpa_t gpa)
 	return (gpa & ~PAGE_MASK) > PAGE_SIZE - INSN_MAX_LEN;
 }
 
+/* Executions before code there is translated. Checked pages cannot be interpreted in blocks. */
+static u32 hot_enough(gpa_t gpa)
+{
+	switch (icache_page_mode(gpa & PAGE_MASK)) {
+	case PAGE_PROTECTED:
+		return tr_stress()->hot;
+	case PAGE_WILD:
+		return HOT_WILD;
+	default:
+		return 1;
+	}
+}
+
 /* The block at RIP; NULL: cold, or not translatable. Faults as a fetch does. */
 static struct tblock *block_at_rip(struct vcpu *cpu)
 {
@@ -79,7 +94,7 @@ static struct tblock *block_at_rip(struct vcpu *cpu)
 		return t;
 	heat = heat_of(cpu, gpa);
 	cpu->tr.crosses = *heat == HEAT_NEVER && at_page_end(gpa);
-	if (cpu->tr.crosses || (++*heat < tr_stress()->hot && icache_page_mode(gpa & PAGE_MASK) == PAGE_PROTECTED))
+	if (cpu->tr.crosses || ++*heat < hot_enough(gpa))
 		return NULL;
 	*heat = 0;
 	t = tb_make(cpu, gpa, 0);
@@ -138,7 +153,7 @@ static u64 interpret_and_resume(struct vcpu *cpu, const struct tr_site *s, const
 	return resume(cpu, &copy, st, next_rip(cpu, before + len));
 }
 
-static gva_t site_address(const struct vcpu *cpu, const struct tr_site *s)
+gva_t tr_site_address(const struct vcpu *cpu, const struct tr_site *s)
 {
 	u64 a = (u64)(s64)s->disp;
 
@@ -197,7 +212,7 @@ static bool group_fails(const struct vcpu *cpu, const struct tr_site *s, gva_t a
 
 static u64 on_memory(struct vcpu *cpu, struct tr_site *s, const struct stop *st, bool fault)
 {
-	gva_t a = site_address(cpu, s);
+	gva_t a = tr_site_address(cpu, s);
 	enum tt_fill r = tt_fill(cpu, a, s->size, s->write, cpu->mode.mmu_idx);
 
 	cpu->stats.tr_misses++;
@@ -205,7 +220,7 @@ static u64 on_memory(struct vcpu *cpu, struct tr_site *s, const struct stop *st,
 		return s->host; /* 0: an earlier look-up is to be repeated; the loop finds a block that does */
 	if (group_fails(cpu, s, a))
 		return leave_group(cpu, s, st);
-	if (r == TT_NONE && walk(cpu, s, a) && tt_fill(cpu, a, s->size, s->write, cpu->mode.mmu_idx) == TT_FILLED)
+	if (r == TT_NONE && !tr_checking() && walk(cpu, s, a) && tt_fill(cpu, a, s->size, s->write, cpu->mode.mmu_idx) == TT_FILLED)
 		return s->host;
 	cpu->stats.tr_interpreted++;
 	return interpret_and_resume(cpu, s, st);
@@ -236,8 +251,7 @@ static u64 on_exit(struct vcpu *cpu, struct tr_site *s, const struct stop *st)
 	to = tb_find(gpa, key);
 	if (!to) {
 		heat = heat_of(cpu, gpa);
-		if ((*heat == HEAT_NEVER && at_page_end(gpa)) ||
-		    (++*heat < tr_stress()->hot && icache_page_mode(gpa & PAGE_MASK) == PAGE_PROTECTED))
+		if ((*heat == HEAT_NEVER && at_page_end(gpa)) || ++*heat < hot_enough(gpa))
 			return 0;
 		*heat = 0;
 		to = tb_make(cpu, gpa, 0);
@@ -288,6 +302,7 @@ static u64 came_back(struct vcpu *cpu, u32 number, const struct stop *st)
 		cpu->rip = next_rip(cpu, cpu->tr.page_va + (u64)(s64)s->target);
 		return 0;
 	case SITE_STALE:
+		cpu->stats.tr_stale++;
 		tb_stale(s->block);
 		jc_drop(cpu, tr_jc_class(st->key), cpu->rip);
 		return 0;
@@ -323,6 +338,16 @@ static void pack_flags(struct vcpu *cpu)
 	cpu->rflags = flags_merge(cpu->rflags & ~(u64)(FL_IF | FL_AC), s->flags_ax) | s->fl_if | s->fl_ac;
 }
 
+u32 tr_enter_with_flags(struct vcpu *cpu, u64 host)
+{
+	u32 site = 0;
+
+	unpack_flags(cpu);
+	site = tr_enter(cpu, host);
+	pack_flags(cpu);
+	return site;
+}
+
 static u64 find_code(struct vcpu *cpu)
 {
 	if (unlikely(tr_stress()->flush))
@@ -338,12 +363,10 @@ static bool run_code(struct vcpu *cpu, u64 host)
 	while (host) {
 		u32 site = 0;
 
-		unpack_flags(cpu);
 		cpu->stats.tr_entries++;
 		if (unlikely(tr_stress()->flush))
 			tr_stress_flush(cpu, false);
-		site = tr_enter(cpu, host);
-		pack_flags(cpu);
+		site = tr_checking() ? check_enter(cpu, host) : tr_enter_with_flags(cpu, host);
 		st.key = tr_key(cpu);
 		host = came_back(cpu, site, &st);
 		if (host)
@@ -367,6 +390,7 @@ static void loop(struct vcpu *cpu, struct icache_vcpu *ic)
 	cpu->icache = ic + 1; /* handlers of branches find no further block there */
 	ic[1].stepping = ic[1].stop = false;
 	ic[1].cur = NULL;
+	check_unwound(cpu);
 	while (!interp_must_stop(cpu) && run_code(cpu, find_code(cpu))) {
 		if (cpu->tr.crosses || is_checked(cpu))
 			interp_alone(cpu);

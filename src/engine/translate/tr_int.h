@@ -82,6 +82,7 @@ struct tblock {
 	u32 page_next;
 	u32 dead_stub; /* where body leads when the block is dead */
 	bool dead;
+	bool vectors;  /* has instructions other than integer ones */
 };
 
 /* Key of a block in which each access is looked up by itself: where a shared look-up does not do. */
@@ -187,7 +188,7 @@ struct build {
 	bool emulated;       /* the current instruction */
 	struct {
 		u16 at;
-		u8 len;
+		u8 len, insn;
 	} soft_at[16];       /* constants left out of the comparison */
 	unsigned nsoft, snap_len;
 	gpa_t snap_gpa;
@@ -243,7 +244,7 @@ void build_entry(struct build *b);
 /* ---- gen_check.c ---- */
 void check_snapshot(struct build *b, gpa_t gpa);
 bool check_writes(const struct insn *in); /* a checked block ends behind it */
-void gen_check(struct build *b, unsigned bytes, u32 code);
+void gen_check(struct build *b);
 bool gen_soft(struct build *b);
 
 /* ---- gen_x87.c ---- */
@@ -282,6 +283,7 @@ bool tt_start(struct vcpu *cpu);
 /* Copies the TLB's entry to the address tables, if there is one and it allows the access. */
 enum tt_fill { TT_NONE, TT_SAME, TT_FILLED };
 enum tt_fill tt_fill(struct vcpu *cpu, gva_t a, unsigned size, bool write, enum mmu_idx idx);
+void tt_drop_write(struct vcpu *cpu, gva_t page, enum mmu_idx idx);
 void jc_start(struct vcpu *cpu);
 void jc_forget_low(struct vcpu *cpu);
 void jc_install(struct vcpu *cpu, unsigned cls, u64 rip, u64 host);
@@ -292,5 +294,9 @@ u32 jc_displacement(unsigned cls);
 /* ---- glue.c ---- */
 u32 tr_enter(struct vcpu *cpu, u64 host); /* returns the site it came back from */
 extern const char tr_leave[];
+
+/* ---- run.c ---- */
+u32 tr_enter_with_flags(struct vcpu *cpu, u64 host); /* guest flags in, guest flags out */
+gva_t tr_site_address(const struct vcpu *cpu, const struct tr_site *s); /* what a SITE_MEM looks up */
 
 #endif

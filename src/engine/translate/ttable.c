@@ -3,6 +3,7 @@
 #include <sys/syscall.h>
 
 #include "engine/lib/lib.h"
+#include "engine/translate/check.h"
 #include "engine/translate/stress.h"
 #include "engine/translate/tr_int.h"
 
@@ -98,6 +99,11 @@ enum tt_fill tt_fill(struct vcpu *cpu, gva_t a, unsigned size, bool write, enum 
 	if ((a & ~PAGE_MASK) + size > PAGE_SIZE || idx == MMU_USER_AC || (write ? e->tag_w : e->tag_r) != tag)
 		return TT_NONE;
 	return install(pair_of(cpu, idx), page, write, e->addend);
+}
+
+void tt_drop_write(struct vcpu *cpu, gva_t page, enum mmu_idx idx)
+{
+	*entry(pair_of(cpu, idx), 1, page) = 0;
 }
 
 /* ---- the TLB changed ---- */
@@ -275,7 +281,7 @@ void jc_install(struct vcpu *cpu, unsigned cls, u64 rip, u64 host)
 	struct jc_entry *e = NULL;
 	unsigned n = 0;
 
-	if (cls == JC_NONE || ((cls == JC_KERNEL64 || cls == JC_KERNEL64_AC) && !(rip >> 63)))
+	if (cls == JC_NONE || tr_checking() || ((cls == JC_KERNEL64 || cls == JC_KERNEL64_AC) && !(rip >> 63)))
 		return; /* low addresses change with CR3 */
 	l = &cpu->tr.jc[cls];
 	if (l->n == JC_LOG)
