@@ -35,6 +35,7 @@ struct engine {
 	int refs;
 	bool dead, has_vm, vm_used;
 	bool translate; /* else it interprets */
+	bool check; /* the translator in lock-step with the interpreter */
 	u64 code_cache; /* bytes; 0: default */
 	int status; /* of waitpid */
 	pthread_mutex_t lock; /* the socket: one request at a time; and the fields above */
@@ -118,9 +119,14 @@ static bool can_translate(void)
 	return __builtin_cpu_supports("bmi2");
 }
 
+static const char *tier_name(const struct engine *e)
+{
+	return e->check ? "check" : e->translate ? "translate" : "interp";
+}
+
 const char *engine_tier(const struct kvm_obj *o)
 {
-	return o->engine->translate ? "translate" : "interp";
+	return tier_name(o->engine);
 }
 
 static int start_process(struct engine *e, const char *path)
@@ -128,7 +134,7 @@ static int start_process(struct engine *e, const char *path)
 	int pair[2], r;
 	posix_spawn_file_actions_t fa;
 	char size[24];
-	char *argv[] = {"doppel-engine", e->translate ? "translate" : "interp", e->code_cache ? size : NULL, NULL};
+	char *argv[] = {"doppel-engine", (char *)tier_name(e), e->code_cache ? size : NULL, NULL};
 
 	snprintf(size, sizeof(size), "%llu", (unsigned long long)e->code_cache);
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
@@ -245,7 +251,8 @@ int engine_open(enum kvm_choice choice, u64 code_cache, struct kvm_obj **sys, st
 		return -ENOMEM;
 	e->translate = choice != KVM_CHOICE_INTERP && can_translate();
 	e->code_cache = code_cache;
-	if (choice == KVM_CHOICE_TRANSLATE && !e->translate) {
+	e->check = choice == KVM_CHOICE_CHECK;
+	if ((choice == KVM_CHOICE_TRANSLATE || e->check) && !e->translate) {
 		snprintf(res->why, sizeof(res->why), "this CPU cannot run translated code: it lacks BMI2 (use --engine interp)");
 		free(e);
 		return -ENOTSUP;

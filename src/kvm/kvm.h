@@ -13,7 +13,7 @@ enum kvm_kind { KVM_KIND_DEVICE, KVM_KIND_ENGINE };
 struct kvm_obj;
 
 /* What `--engine` may say. */
-enum kvm_choice { KVM_CHOICE_AUTO, KVM_CHOICE_KVM, KVM_CHOICE_INTERP, KVM_CHOICE_TRANSLATE };
+enum kvm_choice { KVM_CHOICE_AUTO, KVM_CHOICE_KVM, KVM_CHOICE_INTERP, KVM_CHOICE_TRANSLATE, KVM_CHOICE_CHECK };
 
 struct kvm_open_result {
 	enum kvm_kind kind;

@@ -31,6 +31,7 @@
 	X(tr_emulated, "leaving it: instructions done by their handlers")                                        \
 	X(tr_chained, "leaving it: direct jumps to chain")                                                       \
 	X(tr_jumps, "leaving it: indirect jumps not cached")                                                     \
+	X(tr_checked, "turns compared with the interpreter (--engine check)")                                    \
 	X(tr_stale, "leaving it: the page does not hold that code any more")                                     \
 	X(tr_faults, "leaving it: host faults")                                                                  \
 	X(safepoints, "stops for another thread")                                                                \

@@ -66,6 +66,8 @@ static int check_limits(struct machine *m, struct err *e)
 	most = MIN(most > 0 ? most : 4, (long)MACHINE_CPUS_MAX);
 	if (c->cpus < 1 || c->cpus > (u64)most)
 		return err_set(e, EINVAL, "--cpus %u: out of range (1 to %ld)", c->cpus, most);
+	if (c->engine == KVM_CHOICE_CHECK && c->cpus > 1)
+		return err_set(e, EINVAL, "--engine check: runs one vCPU only, not %u (leave --cpus out)", c->cpus);
 	if (c->memory < MEM_MIN || c->memory > MEM_MAX || c->memory % PAGE_SIZE)
 		return err_set(e, EINVAL, "--memory %llu: out of range (4M to 1T, whole pages)",
 			       (unsigned long long)c->memory);

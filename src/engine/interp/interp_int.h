@@ -9,7 +9,7 @@
 
 #define BLOCK_MAX_OPS 64
 #define LOOKUP_SIZE   4096
-#define ONEOFF_SIZE   64
+#define ONEOFF_SIZE   512
 
 /* Decoded code from one guest page. ops[nops] is the sentinel that leads on to the next block. */
 struct iblock {

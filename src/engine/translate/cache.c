@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "engine/lib/lib.h"
+#include "engine/translate/check.h"
 #include "engine/translate/stress.h"
 #include "engine/translate/tr_int.h"
 #include "engine/interp/stub.h"
@@ -269,6 +270,8 @@ struct tblock *tb_make(struct vcpu *cpu, gpa_t gpa, u32 key_bits)
 
 void tb_chain(struct tr_site *s, const struct tblock *to)
 {
+	if (tr_checking())
+		return;
 	icache_lock();
 	if (!to->dead && s->host)
 		emit_patch_rel32((s64)CODE_RX - (s64)CODE_RW, s->host, to->body);
@@ -277,6 +280,8 @@ void tb_chain(struct tr_site *s, const struct tblock *to)
 
 void tb_divert(struct tr_site *s, const struct tblock *to)
 {
+	if (tr_checking())
+		return;
 	icache_lock();
 	if (!to->dead && s->island)
 		emit_patch_rel32((s64)CODE_RX - (s64)CODE_RW, s->island, to->body);
