@@ -100,6 +100,7 @@ bool tr_mode_ok(const struct vcpu *cpu);
 
 /* ---- cache.c ---- */
 struct tblock *tb_at(u32 n);
+u32 tb_count(void); /* numbers below it are in use */
 struct tr_site *site_at(u32 n);
 struct tblock *tb_find(gpa_t gpa, u32 key);
 struct tblock *tb_of_code(u64 host); /* the block whose code holds the address */
