@@ -61,7 +61,7 @@ static u64 table_entry(unsigned n)
 
 static void make_tables(void)
 {
-	table(T_PML4)[0] = table(T_PML4)[256] = table_entry(T_PDPT);
+	table(T_PML4)[0] = table_entry(T_PDPT);
 	table(T_PDPT)[0] = table_entry(T_PD);
 	table(T_PAE)[0] = (TABLE_GPA + T_PD * PAGE_SIZE) | 1;
 	table(T_PD)[W_CODE_VA >> 21] = table_entry(T_CODE);
@@ -94,6 +94,7 @@ static void enter_world(struct vcpu *cpu, enum world world)
 {
 	const struct world_facts *w = &world_facts[world];
 
+	table(T_PML4)[256] = world == WORLD_HIGH ? table_entry(T_PDPT) : 0;
 	cpu->cr0 = 0x80050033;
 	cpu->cr4 = 0x506e0 | (world == WORLD_SMAP ? BIT(21) : 0);
 	cpu->xcr0 = 7;

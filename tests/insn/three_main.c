@@ -134,9 +134,20 @@ static void report(const struct program *p, const struct state *s, const char *w
 
 /* ---- running ---- */
 
-static bool unsafe(const struct result *r)
+/* It went astray, and at CPL 0 what lies there may be privileged. */
+static bool astray(const struct program *p, const struct state *s, const struct result *r)
 {
-	return r->wrote_code || three_in_own(r->after.rip) || (r->vector == 14 && three_in_own(r->cr2));
+	u64 off = r->after.rip - s->rip;
+	unsigned i = 0;
+
+	while (i <= p->nslots && p->slot[i].off != off)
+		i++;
+	return !world_facts[p->world].cpl3 && i > p->nslots;
+}
+
+static bool unsafe(const struct program *p, const struct state *s, const struct result *r)
+{
+	return astray(p, s, r) || r->wrote_code || three_in_own(r->after.rip) || (r->vector == 14 && three_in_own(r->cr2));
 }
 
 static bool judge(const struct program *p, const struct state *s, const char *who, const struct result *a, const char *whose,
@@ -165,7 +176,7 @@ static void once(const struct program *p, const struct state *s, struct memory *
 		three_guest_flush();
 	three_run_guest(p, s, m, &translated, true);
 	ok = judge(p, s, "interp", &interp, "translate", &translated, false);
-	if (world_facts[p->world].host && unsafe(&interp)) {
+	if (world_facts[p->world].host && unsafe(p, s, &interp)) {
 		count.left_out++;
 	} else if (world_facts[p->world].host) {
 		three_run_host(p, s, m, &host);
@@ -229,6 +240,7 @@ int main(int argc, char **argv)
 		else if (!strcmp(argv[i], "--program"))
 			program = strtoull(argv[i + 1], NULL, 0);
 	}
+	setvbuf(stdout, NULL, _IOLBF, 0);
 	fill_memory();
 	if (!tr_stress_parse(stress ? stress : "hot") || !three_guest_init() || !three_host_init(&first)) {
 		printf("insn_three: no FSGSBASE, its addresses are taken, or DOPPEL_TR_STRESS is wrong\n");
