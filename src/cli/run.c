@@ -37,6 +37,7 @@ struct run_options {
 	u32 cpus, debug_exit, ndumps;
 	u64 dump[8]; /* guest addresses */
 	enum kvm_choice engine;
+	u64 code_cache;
 	struct machine_disk disk[MACHINE_DISKS_MAX];
 	u32 ndisks;
 	struct net_options net[MACHINE_NETS_MAX];
@@ -182,6 +183,8 @@ static const struct opt run_opts[] = {
 	{"memory", 'm', OPT_SIZE, AT(memory), "SIZE", "RAM, as 512M or 2G (default 512M)", MEM_MIN, MEM_MAX, NULL},
 	{"cpus", 'c', OPT_UINT, AT(cpus), "N", "virtual CPUs (default 1)", 1, MACHINE_CPUS_MAX, NULL},
 	{"engine", 'e', OPT_CALL, 0, "ENGINE", "auto, kvm, translate, interp or check (default auto)", 0, 0, parse_engine},
+	{"code-cache", 0, OPT_SIZE, AT(code_cache), "SIZE", "memory for translated code, 1M to 96M (default 64M)", 1 << 20, 96 << 20,
+	 NULL},
 	{"disk", 'd', OPT_CALL, 0, "FILE[,OPTION...]", "disk image or block device; may be repeated (see doppel(1))", 0, 0,
 	 parse_disk},
 	{"on-enospc", 0, OPT_CALL, 0, "WHAT", "the host's disk is full: stop the VM, or report an I/O error to the guest (default)",
@@ -259,7 +262,7 @@ static int open_files(struct run *r, struct err *e)
 
 	r->cfg = (struct machine_config){.name = r->instance.name, .append = o->append, .kernel_fd = -1, .initrd_fd = -1,
 					 .kernel_name = o->kernel, .initrd_name = o->initrd, .memory = o->memory,
-					 .cpus = o->cpus, .engine = o->engine, .ndisks = o->ndisks, .nnets = o->nnets,
+					 .cpus = o->cpus, .engine = o->engine, .code_cache = o->code_cache, .ndisks = o->ndisks, .nnets = o->nnets,
 					 .stop_on_enospc = o->stop_on_enospc, .no_reboot = o->no_reboot,
 					 .debug_exit_port = (u16)o->debug_exit};
 	memcpy(r->cfg.disk, o->disk, sizeof(r->cfg.disk));

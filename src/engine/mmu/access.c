@@ -60,11 +60,13 @@ void mmu_note_write(struct vcpu *cpu, gpa_t a, unsigned size)
 {
 	u8 attr = __atomic_load_n(page_attr(a), __ATOMIC_RELAXED);
 
-	(void)cpu;
 	if (attr & PA_LOG && !(attr & PA_DIRTY))
 		__atomic_fetch_or(page_attr(a), PA_DIRTY, __ATOMIC_RELAXED);
-	if (attr & PA_CODE)
-		code_invalidate(a, size);
+	if (!(attr & PA_CODE))
+		return;
+	if (cpu)
+		cpu->stats.smc_invalidations++;
+	code_invalidate(a, size);
 }
 
 /* MMIO in naturally aligned pieces of at most 8 bytes. */

@@ -199,6 +199,14 @@ void mmu_update_paging(struct vcpu *cpu, u64 old_cr0, u64 old_cr4, u64 old_efer)
 		mmu_flush_all(cpu);
 }
 
+static void note_writable(struct tlb *t, gpa_t gpa)
+{
+	u64 n = gpa >> PAGE_SHIFT;
+
+	if (n < TLB_LOW_PAGES)
+		t->writable[n / 64] |= BIT64(n % 64);
+}
+
 void tlb_install(struct vcpu *cpu, gva_t a, const struct walk *w, enum access_type t, enum mmu_idx idx)
 {
 	struct tlb *tlb = &cpu->tlb;
@@ -223,13 +231,30 @@ void tlb_install(struct vcpu *cpu, gva_t a, const struct walk *w, enum access_ty
 		return;
 	}
 	e->tag_r = tag;
-	if (t == ACC_WRITE && !(attr & (PA_RO | PA_CODE)) && (!(attr & PA_LOG) || attr & PA_DIRTY))
+	if (t == ACC_WRITE && !(attr & (PA_RO | PA_CODE)) && (!(attr & PA_LOG) || attr & PA_DIRTY)) {
 		e->tag_w = tag;
+		note_writable(tlb, w->gpa);
+	}
+}
+
+/* Whether an entry may allow writing to the page; from now on none will. */
+static bool forget_writable(struct tlb *t, gpa_t gpa)
+{
+	u64 n = gpa >> PAGE_SHIFT, bit = BIT64(n % 64);
+	bool was = false;
+
+	if (n >= TLB_LOW_PAGES)
+		return true;
+	was = t->writable[n / 64] & bit;
+	t->writable[n / 64] &= ~bit;
+	return was;
 }
 
 /* The page has code now, or its log was read: nobody may write it without the slow path. gpa ~0: any page. */
 void tlb_drop_writes(struct vcpu *cpu, gpa_t gpa)
 {
+	if (gpa != ~0ull && !forget_writable(&cpu->tlb, gpa))
+		return;
 	tr_tlb_drop_writes(cpu, gpa);
 	for (unsigned i = 0; i < MMU_IDX_COUNT; i++) {
 		for (unsigned j = 0; j < TLB_SIZE; j++) {

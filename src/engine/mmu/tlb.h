@@ -15,6 +15,7 @@
 
 #define TLB_BITS 10
 #define TLB_SIZE (1u << TLB_BITS)
+#define TLB_LOW_PAGES (1u << 20)
 
 enum mmu_idx {
 	MMU_USER,      /* CPL 3 */
@@ -35,6 +36,8 @@ struct tlb_entry {
 struct tlb {
 	u64 ctx[2]; /* current context of the low [0] and high [1] half */
 	struct tlb_entry e[MMU_IDX_COUNT][TLB_SIZE];
+	/* a bit per page below 4 GiB: 0 if no entry, of the address tables too, allows writing it */
+	u64 writable[TLB_LOW_PAGES / 64];
 	/* private to mmu/tlb.c: which context belongs to which PCID */
 	struct {
 		u16 next;        /* next unused context number */

@@ -184,7 +184,9 @@ bool build_block(struct build *b, gpa_t gpa)
 	if (!b->total)
 		return false;
 	b->b->begin = (u32)emit_here(&b->e);
-	if (!b->checked)
+	if (b->checked)
+		gen_check(b);
+	else
 		build_entry(b);
 	while (!b->ended && b->n < b->total && !b->full) {
 		b->in = b->code[b->n];
@@ -215,8 +217,6 @@ bool build_block(struct build *b, gpa_t gpa)
 	gen_exits(b);
 	b->b->bytes = (u16)(b->page_off - start);
 	emit_dead_stub(b, start);
-	if (b->checked)
-		gen_check(b, b->b->bytes, b->insn_host[0]);
 	set_resumes(b, falls);
 	b->b->ninsns = (u16)b->n;
 	b->b->end = (u32)emit_here(&b->e);

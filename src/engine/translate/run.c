@@ -14,6 +14,7 @@
 
 #define ARCH_SET_GS   0x1001
 #define SS_AUTODISARM (1u << 31)
+#define HOT_WILD      16
 
 bool tr_mode_ok(const struct vcpu *cpu)
 {
@@ -59,6 +60,19 @@ static u8 *heat_of(struct vcpu *cpu, gpa_t gpa)
 	return &cpu->tr.heat[(gpa ^ gpa >> 14) & (sizeof(cpu->tr.heat) - 1)];
 }
 
+/* Executions before code there is translated. Checked pages cannot be interpreted in blocks. */
+static u32 hot_enough(gpa_t gpa)
+{
+	switch (icache_page_mode(gpa & PAGE_MASK)) {
+	case PAGE_PROTECTED:
+		return tr_stress()->hot;
+	case PAGE_WILD:
+		return HOT_WILD;
+	default:
+		return 1;
+	}
+}
+
 /* The block at RIP; NULL: cold, or not translatable. Faults as a fetch does. */
 static struct tblock *block_at_rip(struct vcpu *cpu)
 {
@@ -70,7 +84,7 @@ static struct tblock *block_at_rip(struct vcpu *cpu)
 	if (t)
 		return t;
 	heat = heat_of(cpu, gpa);
-	if (++*heat < tr_stress()->hot && icache_page_mode(gpa & PAGE_MASK) == PAGE_PROTECTED)
+	if (++*heat < hot_enough(gpa))
 		return NULL;
 	*heat = 0;
 	return tb_make(cpu, gpa, 0);
@@ -202,7 +216,7 @@ static u64 on_exit(struct vcpu *cpu, struct tr_site *s, const struct stop *st)
 	to = tb_find(gpa, key);
 	if (!to) {
 		heat = heat_of(cpu, gpa);
-		if (++*heat < tr_stress()->hot && icache_page_mode(gpa & PAGE_MASK) == PAGE_PROTECTED)
+		if (++*heat < hot_enough(gpa))
 			return 0;
 		*heat = 0;
 		to = tb_make(cpu, gpa, 0);
@@ -251,6 +265,7 @@ static u64 came_back(struct vcpu *cpu, u32 number, const struct stop *st)
 		cpu->rip = next_rip(cpu, cpu->tr.page_va + (u64)(s64)s->target);
 		return 0;
 	case SITE_STALE:
+		cpu->stats.tr_stale++;
 		tb_stale(s->block);
 		jc_drop(cpu, tr_jc_class(st->key), cpu->rip);
 		return 0;

@@ -175,7 +175,7 @@ struct build {
 	bool emulated;       /* the current instruction */
 	struct {
 		u16 at;
-		u8 len;
+		u8 len, insn;
 	} soft_at[16];       /* constants left out of the comparison */
 	unsigned nsoft, snap_len;
 	gpa_t snap_gpa;
@@ -225,7 +225,7 @@ void build_entry(struct build *b);
 /* ---- gen_check.c ---- */
 void check_snapshot(struct build *b, gpa_t gpa);
 bool check_writes(const struct insn *in); /* a checked block ends behind it */
-void gen_check(struct build *b, unsigned bytes, u32 code);
+void gen_check(struct build *b);
 bool gen_soft(struct build *b);
 
 /* ---- gen_x87.c ---- */
