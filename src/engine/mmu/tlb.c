@@ -154,10 +154,10 @@ void mmu_invlpg(struct vcpu *cpu, gva_t a)
 {
 	const struct tlb *t = &cpu->tlb;
 
-	if (hint(t->as.large_1g, 8, a >> 30)) {
+	if (hint(t->as.large_1g[a >> 63], 8, a >> 30)) {
 		drop_range(cpu, a & ~0x3fffffffull, BIT64(30));
 		interp_forget_lookups(cpu);
-	} else if (hint(t->as.large_2m, 64, a >> 21) || hint(t->as.large_2m, 64, (a >> 21) ^ 1)) {
+	} else if (hint(t->as.large_2m[a >> 63], 64, a >> 21) || hint(t->as.large_2m[a >> 63], 64, (a >> 21) ^ 1)) {
 		drop_range(cpu, a & ~0x3fffffull, BIT64(22)); /* 4 MiB pages too */
 		interp_forget_lookups(cpu);
 	} else {
@@ -220,9 +220,9 @@ void tlb_install(struct vcpu *cpu, gva_t a, const struct walk *w, enum access_ty
 	if (a >> 63 && !w->global)
 		tlb->as.high_nonglobal = true;
 	if (w->shift >= 30)
-		tlb->as.large_1g[(a >> 30) % 512 / 64] |= BIT64((a >> 30) % 64);
+		tlb->as.large_1g[a >> 63][(a >> 30) % 512 / 64] |= BIT64((a >> 30) % 64);
 	else if (w->shift > 12)
-		tlb->as.large_2m[(a >> 21) % 4096 / 64] |= BIT64((a >> 21) % 64);
+		tlb->as.large_2m[a >> 63][(a >> 21) % 4096 / 64] |= BIT64((a >> 21) % 64);
 	if (e->addend != addend || (e->tag_r != tag && e->tag_w != tag && e->tag_x != tag))
 		e->tag_r = e->tag_w = e->tag_x = TLB_INVALID_TAG;
 	e->addend = addend;

@@ -43,7 +43,7 @@ struct tlb {
 		u16 next;        /* next unused context number */
 		u16 pcid_ctx[64];
 		u16 pcid_tag[64];
-		u64 large_2m[64], large_1g[8]; /* hash of addresses where a large page was cut into entries */
+		u64 large_2m[2][64], large_1g[2][8]; /* by half: hash of addresses where a large page was cut into entries */
 		bool high_nonglobal; /* an entry of the high half without the G bit has been installed in ctx[1] */
 	} as;
 };

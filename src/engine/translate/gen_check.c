@@ -27,7 +27,7 @@ bool check_writes(const struct insn *in)
 	for (unsigned i = 0; i < in->nops; i++)
 		if (in->op[i].kind == OPK_MEM && in->op[i].access & OPA_WRITE)
 			return true;
-	return in->id == INSN_PUSH;
+	return in->id == INSN_PUSH || in->id == INSN_PUSHF;
 }
 
 /* Instructions with a register and a constant whose constant is read from the code in a soft page. */
