@@ -35,7 +35,8 @@ enum { BUILTIN_DEBUG_EXIT = 0xf4 }; /* a failed self-test writes there */
 struct run_options {
 	const char *kernel, *initrd, *append, *name, *printer;
 	u64 memory;
-	u32 cpus, debug_exit;
+	u32 cpus, debug_exit, ndumps;
+	u64 dump[8]; /* guest addresses */
 	enum kvm_choice engine;
 	u64 code_cache;
 	struct machine_disk disk[MACHINE_DISKS_MAX];
@@ -85,6 +86,20 @@ static int parse_engine(void *target, const char *value, struct err *e)
 		}
 	}
 	return err_set(e, EINVAL, "%s: not an engine (auto, kvm, translate, interp, check)", value);
+}
+
+static int parse_dump(void *target, const char *value, struct err *e)
+{
+	struct run_options *o = target;
+	char *end = NULL;
+	u64 pc = strncmp(value, "translate=", 10) ? 0 : strtoull(value + 10, &end, 0);
+
+	if (!end || end == value + 10 || *end)
+		return err_set(e, EINVAL, "%s: not translate=ADDRESS", value);
+	if (o->ndumps == ARRAY_SIZE(o->dump))
+		return err_set(e, EINVAL, "%s: at most %zu of these", value, ARRAY_SIZE(o->dump));
+	o->dump[o->ndumps++] = pc;
+	return 0;
 }
 
 static int parse_console(void *target, const char *value, struct err *e)
@@ -188,6 +203,7 @@ static const struct opt run_opts[] = {
 	{"keep", 0, OPT_STRING, AT(dup.keep), "NAME", "keep what it writes, for the next run and for doppel diff", 0, 0, NULL},
 	{"diff", 0, OPT_FLAG, AT(dup.diff), NULL, "print what the command changed, when it ends", 0, 0, NULL},
 	{"bare", 0, OPT_FLAG, AT(dup.bare), NULL, "no duplicate: a small root of busybox in memory", 0, 0, NULL},
+	{"dump", 0, OPT_CALL, 0, "translate=PC", "when the VM ends, print the translated code of a guest address", 0, 0, parse_dump},
 	{"console", 0, OPT_CALL, 0, "DEVICE", "serial (ttyS0) or virtio (hvc0; needs its driver) (default serial)", 0, 0,
 	 parse_console},
 	{"name", 'n', OPT_STRING, AT(name), "NAME", "name for the other commands (default vm-PID)", 0, 0, NULL},
@@ -453,6 +469,8 @@ static void free_options(struct run_options *o)
 
 static void release(struct run *r)
 {
+	for (u32 i = 0; r->machine && i < r->o.ndumps; i++)
+		machine_dump_code(r->machine, r->o.dump[i], stderr);
 	machine_destroy(r->machine);
 	chardev_destroy(r->printer);
 	console_free(r->console);

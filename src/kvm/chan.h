@@ -26,6 +26,7 @@
 #define DOPPEL_INVALIDATE    _IOW(DOPPELIO, 1, struct doppel_range)  /* the VMM wrote guest RAM where PA_CODE was set */
 #define DOPPEL_GET_ATTR_FD   _IO(DOPPELIO, 2)                        /* reply carries the page-attribute memfd */
 #define DOPPEL_GET_STATS     _IOR(DOPPELIO, 3, struct doppel_stats)  /* on a vCPU */
+#define DOPPEL_DUMP_CODE     _IOWR(DOPPELIO, 5, struct doppel_dump)  /* on a vCPU that does not run */
 #define DOPPEL_SET_BELL      _IO(DOPPELIO, 4)  /* on the VM: vCPU ID, and an eventfd to ring with each answer */
 
 struct doppel_range {
@@ -36,6 +37,13 @@ struct doppel_stats {
 	u32 count;
 	u32 pad;
 	u64 value[DOPPEL_STATS_MAX]; /* in the order of kvm/stats.h */
+};
+
+/* Translated code of the guest address pc, as text, piece by piece: those of size bytes from offset on. ENOENT: pc is not mapped. */
+struct doppel_dump {
+	u64 pc;
+	u32 offset, size;
+	char text[16000];
 };
 
 enum kvmw_object { KVMW_SYSTEM, KVMW_VM, KVMW_VCPU };

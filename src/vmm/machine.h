@@ -8,6 +8,7 @@
 #define VMM_MACHINE_H
 
 #include <pthread.h>
+#include <stdio.h>
 #include <linux/kvm.h>
 #include "backends/disk.h"
 #include "backends/net.h"
@@ -129,6 +130,7 @@ void machine_resume(struct machine *m);
 void machine_powerdown(struct machine *m); /* presses the power button */
 void machine_end(struct machine *m, int status, const char *reason);
 const char *machine_state_name(const struct machine *m);
+void machine_dump_code(struct machine *m, u64 pc, FILE *out); /* dump.c; the vCPUs stay out of the guest */
 
 /* ---- any thread ---- */
 /* The machine cannot go on: it ends with STATUS_FAILED and this text. */

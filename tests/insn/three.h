@@ -34,6 +34,7 @@ extern const struct world_facts world_facts[WORLDS];
 
 struct vec {
 	u8 xmm[16][16] __attribute__((aligned(16))), ymm_high[16][16];
+	u8 x87[24], st[128]; /* as FXSAVE has them; not loaded on the host */
 	u32 mxcsr;
 };
 
@@ -72,6 +73,7 @@ struct program {
 	unsigned nslots, nwanted;
 	struct slot slot[W_MAX_SLOTS + 1];
 	u32 pointers, smalls; /* registers that hold addresses of the data, and indexes */
+	bool x87;               /* uses x87 or MMX: not comparable with the host */
 	unsigned nloops, ntables;
 	u8 table[8];         /* slots that jumps through memory lead to */
 };

@@ -159,7 +159,10 @@ static void make_encoding(const struct program *p, struct encoding *e, u64 *rnd)
 		if (map == 8)
 			e->body[e->nbody++] = below(rnd, 2) ? 0x38 : 0x3a;
 	}
-	e->body[e->nbody++] = (u8)three_random(rnd);
+	if (p->x87 && map < 5 && below(rnd, 3) == 0)
+		e->body[e->nbody++] = 0xd8 | (u8)below(rnd, 8);
+	else
+		e->body[e->nbody++] = (u8)three_random(rnd);
 	put_operand(p, e, rnd);
 	if (map == 9) {
 		e->body[1] |= (u8)((mode64(p) ? ~e->rex << 5 : 0xc0) & 0xe0);
@@ -200,7 +203,7 @@ static bool suits(const struct program *p, const struct insn *in, u64 *rnd, bool
 {
 	u8 cls = in->desc->cls;
 
-	if (cls != IC_INT && cls != IC_SSE && cls != IC_AVX && in->id != INSN_LDMXCSR && in->id != INSN_STMXCSR)
+	if (cls != IC_INT && cls != IC_SSE && cls != IC_AVX && !(p->x87 && (cls == IC_X87 || cls == IC_MMX)) && in->id != INSN_LDMXCSR && in->id != INSN_STMXCSR)
 		return false;
 	if (cls != IC_INT && (in->mem.vsib || in->id == INSN_MASKMOVDQU))
 		return false;
@@ -211,7 +214,7 @@ static bool suits(const struct program *p, const struct insn *in, u64 *rnd, bool
 	for (unsigned i = 0; i < in->nops; i++) {
 		const struct insn_operand *o = &in->op[i];
 
-		if (o->kind == OPK_SREG || o->kind == OPK_MMX)
+		if (o->kind == OPK_SREG || (o->kind == OPK_MMX && !p->x87))
 			return false;
 		if (o->kind == OPK_GPR && o->access & OPA_WRITE && !o->high8 && (p->pointers | p->smalls) >> o->reg & 1 &&
 		    below(rnd, 100) < 85)
@@ -511,6 +514,7 @@ void generate(struct program *p, u64 *rnd, enum world w, bool (*has)(unsigned))
 	p->world = w;
 	p->at = below(rnd, 4) ? 64 + below(rnd, 3000) : PAGE_SIZE - 1 - below(rnd, 100);
 	p->nwanted = 1 + below(rnd, 20);
+	p->x87 = below(rnd, 6) == 0;
 	choose_registers(p, rnd);
 	k.has_function = p->nwanted > 3 && below(rnd, 3) == 0;
 	k.main_end = k.has_function ? p->nwanted / 2 : p->nwanted;
@@ -568,6 +572,17 @@ static void generate_vec(struct vec *v, u64 *rnd)
 			memcpy(&w[i], &floats[(r >> 8) % ARRAY_SIZE(floats)], 4);
 			memcpy((u8 *)&w[i] + 4, &floats[(r >> 16) % ARRAY_SIZE(floats)], 4);
 		}
+	}
+	memset(v->x87, 0, sizeof(v->x87));
+	v->x87[0] = below(rnd, 4) ? 0x7f : 0x40 | (u8)below(rnd, 64);
+	v->x87[1] = (u8)(3 | below(rnd, 4) << 2);
+	v->x87[3] = (u8)(below(rnd, 8) << 3);
+	v->x87[4] = below(rnd, 3) ? 0x3f : (u8)three_random(rnd);
+	for (unsigned i = 0; i < 128; i++)
+		v->st[i] = i % 16 < 10 ? (u8)three_random(rnd) : 0;
+	for (unsigned i = 0; i < 8; i++) { /* mostly normal numbers of moderate size */
+		v->st[16 * i + 7] |= below(rnd, 8) ? 0x80 : 0;
+		v->st[16 * i + 9] = below(rnd, 4) ? 0x3f : v->st[16 * i + 9];
 	}
 	/* rounding; now and then DAZ and FZ; exceptions mostly masked */
 	v->mxcsr = (below(rnd, 6) ? 0x1f80u : below(rnd, 64) << 7) | below(rnd, 4) << 13 | (below(rnd, 8) ? 0 : 0x8040);

@@ -61,7 +61,7 @@ static u64 table_entry(unsigned n)
 
 static void make_tables(void)
 {
-	table(T_PML4)[0] = table(T_PML4)[256] = table_entry(T_PDPT);
+	table(T_PML4)[0] = table_entry(T_PDPT);
 	table(T_PDPT)[0] = table_entry(T_PD);
 	table(T_PAE)[0] = (TABLE_GPA + T_PD * PAGE_SIZE) | 1;
 	table(T_PD)[W_CODE_VA >> 21] = table_entry(T_CODE);
@@ -94,6 +94,7 @@ static void enter_world(struct vcpu *cpu, enum world world)
 {
 	const struct world_facts *w = &world_facts[world];
 
+	table(T_PML4)[256] = world == WORLD_HIGH ? table_entry(T_PDPT) : 0;
 	cpu->cr0 = 0x80050033;
 	cpu->cr4 = 0x506e0 | (world == WORLD_SMAP ? BIT(21) : 0);
 	cpu->xcr0 = 7;
@@ -225,7 +226,10 @@ static void load(struct vcpu *cpu, const struct state *s)
 	memcpy(x->fx.xmm, s->vec.xmm, sizeof(x->fx.xmm));
 	memcpy(x->ymm_high, s->vec.ymm_high, sizeof(x->ymm_high));
 	x->fx.mxcsr = s->vec.mxcsr;
-	x->xstate_bv |= XS_SSE | XS_AVX;
+	memcpy(&x->fx, s->vec.x87, sizeof(s->vec.x87));
+	memcpy(x->fx.st, s->vec.st, sizeof(x->fx.st));
+	x->xstate_bv |= XS_X87 | XS_SSE | XS_AVX;
+	vec_state(cpu)->fcs = vec_state(cpu)->fds = 0;
 	cpu->exc.pending = cpu->exc.has_error = false;
 	cpu->exc.error = 0;
 	want_attention(cpu, false);
@@ -243,6 +247,10 @@ static void save(const struct vcpu *cpu, struct result *r)
 		memcpy(r->after.vec.xmm, x->fx.xmm, sizeof(x->fx.xmm));
 	if (x->xstate_bv & XS_AVX)
 		memcpy(r->after.vec.ymm_high, x->ymm_high, sizeof(x->ymm_high));
+	if (x->xstate_bv & XS_X87) {
+		memcpy(r->after.vec.x87, &x->fx, sizeof(r->after.vec.x87));
+		memcpy(r->after.vec.st, x->fx.st, sizeof(x->fx.st));
+	}
 	r->after.vec.mxcsr = x->fx.mxcsr;
 	r->vector = cpu->exc.pending ? cpu->exc.vector : -1;
 	r->error = cpu->exc.has_error ? cpu->exc.error : 0;

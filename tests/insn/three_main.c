@@ -57,11 +57,12 @@ static u64 shown_gpr(const struct program *p, const struct result *r, unsigned i
 	return world_facts[p->world].mode64 ? r->after.gpr[i] : i < 8 ? (u32)r->after.gpr[i] : 0;
 }
 
-static bool same_vec(const struct program *p, const struct vec *a, const struct vec *b)
+static bool same_vec(const struct program *p, const struct vec *a, const struct vec *b, bool host)
 {
 	unsigned n = world_facts[p->world].mode64 ? 16 : 8;
 
-	return !memcmp(a->xmm, b->xmm, n * 16) && !memcmp(a->ymm_high, b->ymm_high, n * 16) && a->mxcsr == b->mxcsr;
+	return !memcmp(a->xmm, b->xmm, n * 16) && !memcmp(a->ymm_high, b->ymm_high, n * 16) && a->mxcsr == b->mxcsr &&
+	       (host || (!memcmp(a->x87, b->x87, sizeof(a->x87)) && !memcmp(a->st, b->st, sizeof(a->st))));
 }
 
 static bool same_memory(const struct memory *a, const struct memory *b)
@@ -80,7 +81,7 @@ static bool same(const struct program *p, const struct state *s, const struct re
 		if (shown_gpr(p, a, i) != shown_gpr(p, b, i))
 			return false;
 	return a->after.rip == b->after.rip && !((a->after.rflags ^ b->after.rflags) & flag_mask(p, s, a)) &&
-	       same_fault(p, a, b, host) && same_vec(p, &a->after.vec, &b->after.vec) && same_memory(&a->mem, &b->mem);
+	       same_fault(p, a, b, host) && same_vec(p, &a->after.vec, &b->after.vec, host) && same_memory(&a->mem, &b->mem);
 }
 
 /* ---- reporting ---- */
@@ -124,6 +125,13 @@ static void report(const struct program *p, const struct state *s, const char *w
 	for (unsigned i = 0; i < 16; i++)
 		if (memcmp(a->after.vec.xmm[i], b->after.vec.xmm[i], 16) || memcmp(a->after.vec.ymm_high[i], b->after.vec.ymm_high[i], 16))
 			printf("  ymm%u differs\n", i);
+	for (unsigned i = 0; i < 24; i += 4)
+		if (memcmp(a->after.vec.x87 + i, b->after.vec.x87 + i, 4))
+			printf("  x87 +%u: %s %08x %s %08x\n", i, who, *(const u32 *)(const void *)(a->after.vec.x87 + i), whose,
+			       *(const u32 *)(const void *)(b->after.vec.x87 + i));
+	for (unsigned i = 0; i < 8; i++)
+		if (memcmp(a->after.vec.st + 16 * i, b->after.vec.st + 16 * i, 16))
+			printf("  st%u differs\n", i);
 	for (unsigned i = 0; i < sizeof(a->mem); i++)
 		if (ma[i] != mb[i]) {
 			printf("  memory at %llx: %s %02x %s %02x\n",
@@ -134,9 +142,20 @@ static void report(const struct program *p, const struct state *s, const char *w
 
 /* ---- running ---- */
 
-static bool unsafe(const struct result *r)
+/* It went astray, and at CPL 0 what lies there may be privileged. */
+static bool astray(const struct program *p, const struct state *s, const struct result *r)
 {
-	return r->wrote_code || three_in_own(r->after.rip) || (r->vector == 14 && three_in_own(r->cr2));
+	u64 off = r->after.rip - s->rip;
+	unsigned i = 0;
+
+	while (i <= p->nslots && p->slot[i].off != off)
+		i++;
+	return !world_facts[p->world].cpl3 && i > p->nslots;
+}
+
+static bool unsafe(const struct program *p, const struct state *s, const struct result *r)
+{
+	return astray(p, s, r) || r->wrote_code || three_in_own(r->after.rip) || (r->vector == 14 && three_in_own(r->cr2));
 }
 
 static bool judge(const struct program *p, const struct state *s, const char *who, const struct result *a, const char *whose,
@@ -165,9 +184,9 @@ static void once(const struct program *p, const struct state *s, struct memory *
 		three_guest_flush();
 	three_run_guest(p, s, m, &translated, true);
 	ok = judge(p, s, "interp", &interp, "translate", &translated, false);
-	if (world_facts[p->world].host && unsafe(&interp)) {
+	if (world_facts[p->world].host && !p->x87 && unsafe(p, s, &interp)) {
 		count.left_out++;
-	} else if (world_facts[p->world].host) {
+	} else if (world_facts[p->world].host && !p->x87) {
 		three_run_host(p, s, m, &host);
 		if (ok)
 			ok = judge(p, s, "host", &host, "interp", &interp, true);
@@ -229,6 +248,7 @@ int main(int argc, char **argv)
 		else if (!strcmp(argv[i], "--program"))
 			program = strtoull(argv[i + 1], NULL, 0);
 	}
+	setvbuf(stdout, NULL, _IOLBF, 0);
 	fill_memory();
 	if (!tr_stress_parse(stress ? stress : "hot") || !three_guest_init() || !three_host_init(&first)) {
 		printf("insn_three: no FSGSBASE, its addresses are taken, or DOPPEL_TR_STRESS is wrong\n");

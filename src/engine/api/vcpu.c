@@ -6,6 +6,7 @@
 #include "engine/irqchip/irqchip.h"
 #include "engine/lib/lib.h"
 #include "engine/mmu/mmu.h"
+#include "engine/translate/dump.h"
 #include "engine/safepoint.h"
 
 static s64 get_regs(struct api_call *c)
@@ -330,6 +331,18 @@ static s64 get_stats(struct api_call *c)
 	return 0;
 }
 
+static s64 dump_code(struct api_call *c)
+{
+	struct doppel_dump *d = (void *)c->buf;
+	bool w = false, u = false;
+	gpa_t gpa = 0;
+
+	if (!mmu_translate_debug(c->cpu, d->pc, &gpa, &w, &u))
+		return -ENOENT;
+	d->size = tr_dump(gpa, d->pc, d->offset, d->text, sizeof(d->text));
+	return 0;
+}
+
 const struct api_row api_vcpu_rows[] = {
 	API_ROW(KVM_GET_REGS, get_regs),
 	API_ROW(KVM_SET_REGS, set_regs),
@@ -346,5 +359,6 @@ const struct api_row api_vcpu_rows[] = {
 	API_ROW(KVM_SET_GUEST_DEBUG, set_guest_debug),
 	API_ROW(KVM_TRANSLATE, translate),
 	API_ROW(DOPPEL_GET_STATS, get_stats),
+	API_ROW(DOPPEL_DUMP_CODE, dump_code),
 };
 const unsigned api_vcpu_count = ARRAY_SIZE(api_vcpu_rows);

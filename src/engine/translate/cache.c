@@ -54,6 +54,11 @@ struct tblock *tb_at(u32 n)
 	return (struct tblock *)BLOCKS_AT + n;
 }
 
+u32 tb_count(void)
+{
+	return __atomic_load_n(&cache()->nblocks, __ATOMIC_ACQUIRE);
+}
+
 struct tr_site *site_at(u32 n)
 {
 	return (struct tr_site *)SITES_AT + n;

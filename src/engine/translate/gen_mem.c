@@ -167,6 +167,9 @@ static struct tr_site *new_site(struct build *b, unsigned size, bool write)
 
 	s->size = (u16)size;
 	s->write = s->own_write = write;
+	s->waits = b->in.desc->cls == IC_X87 || b->in.desc->cls == IC_MMX;
+	for (unsigned i = 0; i < b->in.nops; i++)
+		s->waits |= b->in.op[i].kind == OPK_MMX;
 	return s;
 }
 

@@ -173,7 +173,7 @@ gva_t tr_site_address(const struct vcpu *cpu, const struct tr_site *s)
 
 /*
  * The page walk that the instruction would do. It faults here unless something else may come first: an operand of more
- * than 8 bytes may have to be aligned, a shared look-up is not for this instruction's address.
+ * than 8 bytes may have to be aligned, an x87 exception may be pending, a shared look-up is not for this instruction's address.
  */
 static bool walk(struct vcpu *cpu, const struct tr_site *s, gva_t a)
 {
@@ -183,7 +183,7 @@ static bool walk(struct vcpu *cpu, const struct tr_site *s, gva_t a)
 		return false;
 	if (mmu_fill(cpu, a, s->write ? ACC_WRITE : ACC_READ, cpu->mode.mmu_idx, &error))
 		return true;
-	if (error && s->size <= 8 && !s->group)
+	if (error && s->size <= 8 && !s->group && !s->waits)
 		cpu_raise_pf(cpu, a, error & 0xffff);
 	return false;
 }
@@ -210,6 +210,14 @@ static bool group_fails(const struct vcpu *cpu, const struct tr_site *s, gva_t a
 	       !(cpu->mode.mmu_idx == MMU_USER_AC);
 }
 
+/* The entry is there now. A turn of the lock-step mode makes its own ones for writing. */
+static u64 look_again(struct vcpu *cpu, const struct tr_site *s, gva_t a)
+{
+	if (tr_checking() && s->write)
+		tt_drop_write(cpu, a & PAGE_MASK, cpu->mode.mmu_idx);
+	return s->host; /* 0: an earlier look-up is to be repeated; the loop finds a block that does */
+}
+
 static u64 on_memory(struct vcpu *cpu, struct tr_site *s, const struct stop *st, bool fault)
 {
 	gva_t a = tr_site_address(cpu, s);
@@ -217,11 +225,11 @@ static u64 on_memory(struct vcpu *cpu, struct tr_site *s, const struct stop *st,
 
 	cpu->stats.tr_misses++;
 	if (r == TT_FILLED || (r == TT_SAME && !fault))
-		return s->host; /* 0: an earlier look-up is to be repeated; the loop finds a block that does */
+		return look_again(cpu, s, a);
 	if (group_fails(cpu, s, a))
 		return leave_group(cpu, s, st);
 	if (r == TT_NONE && !tr_checking() && walk(cpu, s, a) && tt_fill(cpu, a, s->size, s->write, cpu->mode.mmu_idx) == TT_FILLED)
-		return s->host;
+		return look_again(cpu, s, a);
 	cpu->stats.tr_interpreted++;
 	return interpret_and_resume(cpu, s, st);
 }

@@ -54,6 +54,7 @@ struct tr_site {
 	u8 kind;
 	bool write; /* MEM: the look-up is for writing ... */
 	bool own_write, group; /* ... as this instruction does; it serves later accesses too */
+	bool waits; /* MEM: an x87 exception may be pending, which comes before a fault of the access */
 	u16 x87_op, x87_off; /* last x87 instruction before it, if nothing has recorded that yet: gen_x87.c */
 	u8 base, index, shift, seg, asize; /* MEM: address, as in struct iop */
 	s32 disp;   /* JUMP: what the stack pointer has moved by */
@@ -111,6 +112,7 @@ bool tr_mode_ok(const struct vcpu *cpu);
 
 /* ---- cache.c ---- */
 struct tblock *tb_at(u32 n);
+u32 tb_count(void); /* numbers below it are in use */
 struct tr_site *site_at(u32 n);
 struct tblock *tb_find(gpa_t gpa, u32 key);
 struct tblock *tb_of_code(u64 host); /* the block whose code holds the address */
