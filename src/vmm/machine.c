@@ -115,7 +115,7 @@ static int open_kvm(struct machine *m, struct err *e)
 {
 	u64 identity = MEM_KVM_IDENTITY;
 	struct kvm_pit_config pit = {.flags = KVM_PIT_SPEAKER_DUMMY};
-	long ret = kvm_open(m->cfg.engine, &m->sys, &m->opened);
+	long ret = kvm_open_sized(m->cfg.engine, m->cfg.code_cache, &m->sys, &m->opened);
 
 	if (ret)
 		return err_set(e, (int)-ret, "--engine: %s", m->opened.why);

@@ -30,7 +30,7 @@
 
 #define CODE_RX     (ENG_CODE_RX + STUB_REGION)
 #define CODE_RW     (ENG_CODE_RW + STUB_REGION)
-#define CODE_LIMIT  TR_CODE_SIZE
+#define CODE_LIMIT  (96ull << 20) /* address space; tr_stress()->code_size of it is used */
 
 struct tcache {
 	u32 nblocks; /* entry 0 stays empty */
@@ -235,7 +235,7 @@ static enum made make(struct vcpu *cpu, gpa_t gpa, u32 key, struct tblock **out)
 	} else {
 		begin(&b, cpu, key);
 		b.checked = mode != PAGE_PROTECTED;
-		b.soft = mode == PAGE_SOFT;
+		b.soft = mode >= PAGE_SOFT;
 		if (build_block(&b, gpa)) {
 			*out = link_locked(&b, gpa, list);
 			icache_page_cover_locked(gpa & PAGE_MASK, gpa, gpa + b.b->bytes - 1);

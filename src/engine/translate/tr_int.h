@@ -60,6 +60,9 @@ struct tr_site {
 	struct iblock *emu; /* EMU: one decoded instruction */
 };
 
+#define SITE_BASE_RIP    16 /* values of base: the page's address is added; tr.address is */
+#define SITE_BASE_STORED 17
+
 #define SITE_FAULT_BIT 0x80000000u
 
 /* ---- blocks ---- */
@@ -88,11 +91,19 @@ struct tblock {
 /* What translated code depends on: the decoder's key and which address tables it uses. */
 static inline u32 tr_key(const struct vcpu *cpu)
 {
-	return cpu->mode.key | (u32)cpu->mode.mmu_idx << 16;
+	return cpu->mode.key | (u32)cpu->mode.mmu_idx << 24;
 }
 static inline enum mmu_idx key_mmu_idx(u32 key)
 {
-	return key >> 16 & 7;
+	return key >> 24 & 7;
+}
+static inline u32 key_with_idx(u32 key, enum mmu_idx idx)
+{
+	return (key & ~(7u << 24)) | (u32)idx << 24;
+}
+static inline unsigned key_cpl(u32 key)
+{
+	return key >> 5 & 3;
 }
 unsigned tr_jc_class(u32 key);
 /* Modes that are translated: flat, 32 or 64 bits, no alignment checks. */
@@ -136,9 +147,10 @@ struct build {
 	struct vcpu *cpu;
 	struct emit e;
 	struct tblock *b;
-	u32 key;
+	u32 key;            /* at the current instruction: STAC and CLAC change it */
 	enum mmu_idx idx;
 	bool mode64;
+	gpa_t page_gpa;
 	u32 page_off;       /* of the current instruction */
 	struct insn in;
 	struct insn code[TR_MAX_INSNS]; /* the block, decoded ahead */
@@ -152,6 +164,7 @@ struct build {
 	u8 *emu_end;
 	u32 insn_host[TR_MAX_INSNS + 1]; /* code of each instruction, by number */
 	u16 insn_off[TR_MAX_INSNS + 1];
+	u32 insn_key[TR_MAX_INSNS + 1];
 	unsigned n;         /* instructions so far */
 	u32 nsites;         /* sites of this block so far */
 	struct tr_site *site; /* the first of them */
@@ -165,6 +178,7 @@ struct build {
 		u8 *rel_end; /* writable view */
 		s32 target;
 		u32 off;     /* of the jump in its page */
+		u32 key;
 	} exits[TR_MAX_INSNS];
 	unsigned nexits;
 	bool insn_waits[TR_MAX_INSNS + 1]; /* an x87 record was waiting there */
@@ -174,7 +188,7 @@ struct build {
 	bool emulated;       /* the current instruction */
 	struct {
 		u16 at;
-		u8 len;
+		u8 len, insn;
 	} soft_at[16];       /* constants left out of the comparison */
 	unsigned nsoft, snap_len;
 	gpa_t snap_gpa;
@@ -190,6 +204,8 @@ u32 site_number(const struct build *b, const struct tr_site *s);
 void build_leave(struct build *b, u32 site); /* mov r15d, site; jmp tr_leave */
 void build_islands(struct build *b);         /* code of the pending misses, jumped around */
 void build_islands_after_jump(struct build *b); /* the same where nothing falls through */
+void build_set_key(struct build *b, u32 key);
+bool build_next_follows(const struct build *b);  /* the next instruction will be in this block */
 void build_pending(struct build *b, struct tr_site *s); /* JRCXZ: leaves with the site if S0 is 0 */
 void build_room(struct build *b, unsigned bytes); /* at most so many bytes follow: island first if they would be out of reach */
 
@@ -211,12 +227,16 @@ void hold_after_insn(struct build *b);
 bool gen_branch(struct build *b);
 bool gen_stack(struct build *b);
 bool gen_lea(struct build *b);
+bool is_special(const struct insn *in); /* for gen_sys() or gen_bitmem() */
+bool gen_sys(struct build *b);
+bool gen_bitmem(struct build *b);
 bool gen_data(struct build *b);     /* everything that reencode() can express */
 void gen_loop_head(struct build *b); /* looks at attention */
 void gen_exits(struct build *b);    /* the ways out of conditional jumps */
 void gen_goto(struct build *b, s32 target); /* on to another place: direct exit */
 void gen_indirect(struct build *b);         /* guest address in S0 */
 void gen_emulate(struct build *b);
+struct tr_site *gen_emu_site(struct build *b); /* the handler of the current instruction */
 
 void gen_next(struct build *b);             /* on to the instruction behind the block */
 void build_entry(struct build *b);
@@ -224,7 +244,7 @@ void build_entry(struct build *b);
 /* ---- gen_check.c ---- */
 void check_snapshot(struct build *b, gpa_t gpa);
 bool check_writes(const struct insn *in); /* a checked block ends behind it */
-void gen_check(struct build *b, unsigned bytes, u32 code);
+void gen_check(struct build *b);
 bool gen_soft(struct build *b);
 
 /* ---- gen_x87.c ---- */
@@ -245,6 +265,8 @@ bool gen_addressable(const struct build *b);
 void gen_access(struct build *b, unsigned size, bool write);
 /* The same for a plain base register and displacement (stack). */
 void gen_access_at(struct build *b, unsigned base, s32 disp, unsigned size, bool write);
+/* The same for the address in tr.address. */
+void gen_access_stored(struct build *b, unsigned size, bool write);
 /* The host instruction emitted next is the one of the last site that may fault. */
 void gen_mark(struct build *b);
 /* The operand as a host operand, S0 from gen_access(). May take S1. */
