@@ -17,6 +17,7 @@
 #include "engine/lib/lib.h"
 #include "engine/lib/loop.h"
 #include "engine/main.h"
+#include "engine/translate/check.h"
 #include "engine/translate/stress.h"
 #include "engine/translate/tr.h"
 
@@ -74,9 +75,13 @@ static _Noreturn void engine_main(void)
 
 int main(int argc, char **argv)
 {
+	if (argc > 1 && strcmp(argv[1], "check") == 0)
+		tr_check_start();
 	options.translate = argc < 2 || strcmp(argv[1], "interp") != 0;
 	if (!tr_stress_parse(getenv("DOPPEL_TR_STRESS")))
 		eng_panic("doppel-engine: DOPPEL_TR_STRESS: not a list of hot, one, tiny, miss, flush");
+	if (argc > 2)
+		tr_code_size(MAX(1ul << 20, MIN(strtoul(argv[2], NULL, 10), 96ul << 20)));
 	if (fcntl(3, F_GETFD) < 0) {
 		static const char text[] = "doppel-engine: started by doppel, not by hand: fd 3 must be its socket\n";
 

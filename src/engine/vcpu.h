@@ -97,8 +97,15 @@ struct cpu_mode {
 	bool avx_ok;  /* AVX usable: CR4.OSXSAVE && XCR0[2:1]==3 && !TS */
 	bool flat;    /* ES CS SS DS have base 0, limit 4G, writable: no segment checks (always in long64 but FS/GS base) */
 	u8 mmu_idx;   /* enum mmu_idx of explicit data accesses now */
-	u32 key;      /* all of the above that matters to decoded code, packed; equal key = same decoded code valid */
+	u32 key;      /* 24 bits: all of the above that matters to decoded code, packed; equal key = same decoded code valid */
 };
+
+/* Further bits of cpu_mode.key: what translated code relies on. */
+#define MODE_KEY_SMAP     0x4000u
+#define MODE_KEY_FSGSBASE 0x8000u
+#define MODE_KEY_TSD      0x10000u /* RDTSC faults outside CPL 0 */
+/* Jump caches are apart by these; a change of any other bit empties them. */
+#define MODE_KEY_CLASS    (0xffu | 0x100u | 1u << 13)
 
 #define MMIO_FRAGS 128 /* XSAVE of 832 bytes, in pieces of 8 */
 /*

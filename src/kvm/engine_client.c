@@ -35,6 +35,8 @@ struct engine {
 	int refs;
 	bool dead, has_vm, vm_used;
 	bool translate; /* else it interprets */
+	bool check; /* the translator in lock-step with the interpreter */
+	u64 code_cache; /* bytes; 0: default */
 	int status; /* of waitpid */
 	pthread_mutex_t lock; /* the socket: one request at a time; and the fields above */
 	pthread_t watcher;
@@ -117,17 +119,24 @@ static bool can_translate(void)
 	return __builtin_cpu_supports("bmi2");
 }
 
+static const char *tier_name(const struct engine *e)
+{
+	return e->check ? "check" : e->translate ? "translate" : "interp";
+}
+
 const char *engine_tier(const struct kvm_obj *o)
 {
-	return o->engine->translate ? "translate" : "interp";
+	return tier_name(o->engine);
 }
 
 static int start_process(struct engine *e, const char *path)
 {
 	int pair[2], r;
 	posix_spawn_file_actions_t fa;
-	char *argv[] = {"doppel-engine", e->translate ? "translate" : "interp", NULL};
+	char size[24];
+	char *argv[] = {"doppel-engine", (char *)tier_name(e), e->code_cache ? size : NULL, NULL};
 
+	snprintf(size, sizeof(size), "%llu", (unsigned long long)e->code_cache);
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
 		return -errno;
 	posix_spawn_file_actions_init(&fa);
@@ -226,7 +235,7 @@ static bool address_space_limited(struct kvm_open_result *res)
 	return true;
 }
 
-int engine_open(enum kvm_choice choice, struct kvm_obj **sys, struct kvm_open_result *res)
+int engine_open(enum kvm_choice choice, u64 code_cache, struct kvm_obj **sys, struct kvm_open_result *res)
 {
 	char path[4096 + 64];
 	struct engine *e = calloc(1, sizeof(*e));
@@ -241,7 +250,9 @@ int engine_open(enum kvm_choice choice, struct kvm_obj **sys, struct kvm_open_re
 	if (!e)
 		return -ENOMEM;
 	e->translate = choice != KVM_CHOICE_INTERP && can_translate();
-	if (choice == KVM_CHOICE_TRANSLATE && !e->translate) {
+	e->code_cache = code_cache;
+	e->check = choice == KVM_CHOICE_CHECK;
+	if ((choice == KVM_CHOICE_TRANSLATE || e->check) && !e->translate) {
 		snprintf(res->why, sizeof(res->why), "this CPU cannot run translated code: it lacks BMI2 (use --engine interp)");
 		free(e);
 		return -ENOTSUP;

@@ -13,12 +13,17 @@
 
 int kvm_open(enum kvm_choice choice, struct kvm_obj **sys, struct kvm_open_result *res)
 {
+	return kvm_open_sized(choice, 0, sys, res);
+}
+
+int kvm_open_sized(enum kvm_choice choice, u64 code_cache, struct kvm_obj **sys, struct kvm_open_result *res)
+{
 	memset(res, 0, sizeof(*res));
 	if (choice == KVM_CHOICE_KVM)
 		return device_open(sys, res);
 	if (choice == KVM_CHOICE_AUTO && device_hardware_backed() && device_open(sys, res) == 0)
 		return 0;
-	return engine_open(choice, sys, res);
+	return engine_open(choice, code_cache, sys, res);
 }
 
 const char *kvm_engine_name(const struct kvm_obj *o)

@@ -13,7 +13,7 @@ enum kvm_kind { KVM_KIND_DEVICE, KVM_KIND_ENGINE };
 struct kvm_obj;
 
 /* What `--engine` may say. */
-enum kvm_choice { KVM_CHOICE_AUTO, KVM_CHOICE_KVM, KVM_CHOICE_INTERP, KVM_CHOICE_TRANSLATE };
+enum kvm_choice { KVM_CHOICE_AUTO, KVM_CHOICE_KVM, KVM_CHOICE_INTERP, KVM_CHOICE_TRANSLATE, KVM_CHOICE_CHECK };
 
 struct kvm_open_result {
 	enum kvm_kind kind;
@@ -23,6 +23,8 @@ struct kvm_open_result {
 /* Opens a KVM. The engine is started as a child process (doppel-engine beside the executable, or $DOPPEL_ENGINE). Returns 0
  * or -errno with why[] saying what failed. */
 int kvm_open(enum kvm_choice choice, struct kvm_obj **sys, struct kvm_open_result *res);
+/* The same with a size for the translator's code cache, 0: its default. */
+int kvm_open_sized(enum kvm_choice choice, u64 code_cache, struct kvm_obj **sys, struct kvm_open_result *res);
 void kvm_close(struct kvm_obj *o); /* any object; NULL is fine */
 
 /* Like ioctl(2): result >= 0, or -errno (not -1). For requests that create an object use kvm_create_*. */

@@ -35,7 +35,7 @@ int open_device_node(void); /* fd of /dev/kvm or -errno */
 bool device_hardware_backed(void); /* vmx or svm in this machine's CPU flags */
 
 /* engine_client.c */
-int engine_open(enum kvm_choice choice, struct kvm_obj **sys, struct kvm_open_result *res);
+int engine_open(enum kvm_choice choice, u64 code_cache, struct kvm_obj **sys, struct kvm_open_result *res);
 long engine_ioctl(struct kvm_obj *o, unsigned long request, void *arg);
 int engine_create_vm(struct kvm_obj *sys, struct kvm_obj **vm);
 int engine_create_vcpu(struct kvm_obj *vm, unsigned long id, struct kvm_obj **vcpu);

@@ -22,7 +22,7 @@
 	X(tlb_flushes, "TLB flushes")                                                                            \
 	X(blocks_decoded, "blocks decoded")                                                                      \
 	X(blocks_run, "blocks entered through the slow lookup")                                                  \
-	X(smc_invalidations, "writes that hit decoded code")                                                     \
+	X(smc_invalidations, "writes to pages that hold decoded code")                                                     \
 	X(vec_stubs, "host stubs made for vector instructions")                                                  \
 	X(tr_blocks, "blocks translated")                                                                        \
 	X(tr_entries, "entries into translated code")                                                            \
@@ -31,6 +31,8 @@
 	X(tr_emulated, "leaving it: instructions done by their handlers")                                        \
 	X(tr_chained, "leaving it: direct jumps to chain")                                                       \
 	X(tr_jumps, "leaving it: indirect jumps not cached")                                                     \
+	X(tr_checked, "turns compared with the interpreter (--engine check)")                                    \
+	X(tr_stale, "leaving it: the page does not hold that code any more")                                     \
 	X(tr_faults, "leaving it: host faults")                                                                  \
 	X(safepoints, "stops for another thread")                                                                \
 	X(ioeventfds, "writes taken by an ioeventfd")                                                            \

@@ -66,6 +66,8 @@ static int check_limits(struct machine *m, struct err *e)
 	most = MIN(most > 0 ? most : 4, (long)MACHINE_CPUS_MAX);
 	if (c->cpus < 1 || c->cpus > (u64)most)
 		return err_set(e, EINVAL, "--cpus %u: out of range (1 to %ld)", c->cpus, most);
+	if (c->engine == KVM_CHOICE_CHECK && c->cpus > 1)
+		return err_set(e, EINVAL, "--engine check: runs one vCPU only, not %u (leave --cpus out)", c->cpus);
 	if (c->memory < MEM_MIN || c->memory > MEM_MAX || c->memory % PAGE_SIZE)
 		return err_set(e, EINVAL, "--memory %llu: out of range (4M to 1T, whole pages)",
 			       (unsigned long long)c->memory);
@@ -113,7 +115,7 @@ static int open_kvm(struct machine *m, struct err *e)
 {
 	u64 identity = MEM_KVM_IDENTITY;
 	struct kvm_pit_config pit = {.flags = KVM_PIT_SPEAKER_DUMMY};
-	long ret = kvm_open(m->cfg.engine, &m->sys, &m->opened);
+	long ret = kvm_open_sized(m->cfg.engine, m->cfg.code_cache, &m->sys, &m->opened);
 
 	if (ret)
 		return err_set(e, (int)-ret, "--engine: %s", m->opened.why);

@@ -45,6 +45,7 @@ struct machine_config {
 	u64 memory;
 	u32 cpus;
 	enum kvm_choice engine;
+	u64 code_cache; /* of the translator, bytes; 0: its default */
 	struct machine_disk disk[MACHINE_DISKS_MAX];
 	u32 ndisks;
 	struct net_options net[MACHINE_NETS_MAX];

@@ -101,6 +101,24 @@ static void all_constants(void)
 	check("stc; sbb eax", constants("\x89\xf8\xf9\x1d", 4, 4, ret, 1, w_sbb), 0);
 }
 
+/* A pointer is moved by a constant that changes, between two accesses through it. */
+static void moved_pointer(void)
+{
+	static const u8 add[] = {0x8b, 0x0f, 0x48, 0x81, 0xc7, 0, 0, 0, 0, 0x8b, 0x07, 0x01, 0xc8, 0xc3};
+	u64 bad = 0;
+
+	for (u32 i = 0; i < 64; i++)
+		*(volatile u32 *)(c + 0x10000 + i * 0x400) = i * 3;
+	put_bytes(c, add, sizeof(add)); /* mov (%rdi), %ecx; add $imm, %rdi; mov (%rdi), %eax; add %ecx, %eax; ret */
+	for (u32 i = 0; i < 600; i++) {
+		u32 to = i * 7 % 64;
+
+		put32(c + 5, to * 0x400);
+		bad += run(c, (u64)c + 0x10000) != to * 3;
+	}
+	check("a constant that moves a pointer", bad, 0);
+}
+
 /* Instructions of other lengths in the same place. */
 static void layouts(void)
 {
@@ -191,6 +209,7 @@ void guest_main(void)
 	mix();
 	beside();
 	all_constants();
+	moved_pointer();
 	layouts();
 	same_block();
 	calls();

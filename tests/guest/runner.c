@@ -1,9 +1,9 @@
 /*
  * Runs the bare-metal guests of this folder on one or two KVMs and judges their transcripts.
  *
- *   guests [--kvm engine|interp|translate|device|both] [--verbose] FILE.bin...
+ *   guests [--kvm engine|interp|translate|check|device|both] [--verbose] FILE.bin...
  *
- * A guest prints "name value" lines; a line with FAIL is a wrong answer by the manual. The transcripts of the engine's interpreter, of
+ * check: the translator in lock-step with the interpreter. A guest prints "name value" lines; a line with FAIL is a wrong answer by the manual. The transcripts of the engine's interpreter, of
  * its translator and of /dev/kvm must be equal too. Where the /dev/kvm of this machine strays from the SDM (a software KVM may), the SDM decides: its own FAIL
  * lines are named as deviations, and the engine's answers stand by themselves. A guest that it cannot run to its end is skipped.
  */
@@ -301,7 +301,7 @@ static void print_differences(const char *a, const char *b, const char *who_a, c
 enum verdict { PASS, FAIL, SKIP };
 enum { INTERP, TRANSLATE, DEVICE, KVMS };
 static const char *const kvm_name[KVMS] = {"interp", "translate", "/dev/kvm"};
-static const enum kvm_choice kvm_of[KVMS] = {KVM_CHOICE_INTERP, KVM_CHOICE_TRANSLATE, KVM_CHOICE_KVM};
+static enum kvm_choice kvm_of[KVMS] = {KVM_CHOICE_INTERP, KVM_CHOICE_TRANSLATE, KVM_CHOICE_KVM};
 
 static bool good(const struct run *r)
 {
@@ -387,7 +387,8 @@ static bool choose(const char *word, bool ask[KVMS])
 	bool both = !strcmp(word, "both"), engine = !strcmp(word, "engine");
 
 	ask[INTERP] = both || engine || !strcmp(word, "interp");
-	ask[TRANSLATE] = both || engine || !strcmp(word, "translate");
+	ask[TRANSLATE] = both || engine || !strcmp(word, "translate") || !strcmp(word, "check");
+	kvm_of[TRANSLATE] = strcmp(word, "check") ? KVM_CHOICE_TRANSLATE : KVM_CHOICE_CHECK;
 	ask[DEVICE] = both || !strcmp(word, "device");
 	return ask[INTERP] || ask[TRANSLATE] || ask[DEVICE];
 }
@@ -409,7 +410,7 @@ int main(int argc, char **argv)
 		}
 		if (!strcmp(argv[i], "--kvm") && i + 1 < argc) {
 			if (!choose(argv[++i], ask)) {
-				fprintf(stderr, "guests: %s: not a KVM (engine, interp, translate, device, both)\n", argv[i]);
+				fprintf(stderr, "guests: %s: not a KVM (engine, interp, translate, check, device, both)\n", argv[i]);
 				return 1;
 			}
 			continue;

@@ -1,1 +1,3 @@
 SLOW_TESTS += tests/soak/soak.sh
+SLOW_TESTS += tests/soak/programs.sh
+SLOW_TESTS += tests/soak/check.sh

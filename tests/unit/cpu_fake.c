@@ -1,6 +1,7 @@
 /* Fakes of the rooms around the CPU: memory, interrupt controller, library. */
 #include <stdio.h>
 #include <stdlib.h>
+#include "engine/translate/tr.h"
 #include "cpu_fake.h"
 #include "engine/cpu/fpu.h"
 #include "engine/irqchip/irqchip.h"
@@ -229,4 +230,9 @@ void enter_long(struct vcpu *cpu, unsigned cpl)
 	put64(TSS + 4, STACK0);
 	put64(TSS + 0x24, 0x28008); /* IST1, unaligned on purpose */
 	load_flat(cpu, cpl ? G_UCODE64 : G_CODE64, cpl);
+}
+
+void tr_forget_targets(struct vcpu *cpu)
+{
+	(void)cpu;
 }

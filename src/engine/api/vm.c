@@ -11,6 +11,7 @@
 #include "engine/irqchip/irqchip.h"
 #include "engine/lib/lib.h"
 #include "engine/mmu/mmu.h"
+#include "engine/translate/check.h"
 
 static int take_fd(struct api_call *c, unsigned i)
 {
@@ -30,7 +31,7 @@ static s64 vm_create_vcpu(struct api_call *c)
 {
 	int fd = -1, r;
 
-	if (!c->vm->boot_ns)
+	if (!c->vm->boot_ns || (tr_checking() && c->vm->nvcpus)) /* a second one would write between the turns */
 		return -EINVAL;
 	r = vcpu_create(c->vm, (u32)MIN(c->arg, 0xffffffffull), &fd);
 	c->size = 0;

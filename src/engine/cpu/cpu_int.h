@@ -86,6 +86,9 @@ u64 desc_read_high(struct vcpu *cpu, u16 sel, unsigned vector, u32 ext);
 u64 desc_set_type_bits(struct vcpu *cpu, u16 sel, u64 d, unsigned bits);
 void desc_clear_busy(struct vcpu *cpu, u16 sel);
 
+/* cpu_update_mode() where 64-bit mode goes on in 64-bit mode and only CPL and flags have changed. */
+void mode_stay_long(struct vcpu *cpu, unsigned cpl);
+
 /* Marks a segment register as holding a null selector. */
 void seg_set_null(struct segment *s, u16 sel, unsigned dpl);
 /* Real-address mode: base from the selector, rest kept; V86: all attributes fixed. */

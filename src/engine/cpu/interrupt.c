@@ -134,7 +134,10 @@ static void enter_handler(struct vcpu *cpu, const struct target *t)
 	seg_from_descriptor(&cpu->seg[SEG_CS], (t->sel & ~3) | t->cpl, d);
 	cpu->rip = t->off;
 	cpu->rflags &= ~(u64)(FL_TF | FL_NT | FL_RF | FL_VM | (t->trap ? 0 : FL_IF));
-	cpu_update_mode(cpu);
+	if (cpu->mode.long64)
+		mode_stay_long(cpu, t->cpl);
+	else
+		cpu_update_mode(cpu);
 }
 
 static void push_frame(struct vcpu *cpu, struct stack *st, const struct delivery *dl, unsigned size)
@@ -218,6 +221,27 @@ static void deliver_protected(struct vcpu *cpu, const struct delivery *dl)
 
 /* ---- long mode: SDM 3A 6.14 ---- */
 
+static void push_long_frame(struct vcpu *cpu, struct stack *st, const struct delivery *dl)
+{
+	unsigned size = dl->has_error ? 48 : 40;
+	u64 *p = mmu_hit(cpu, st->sp - size, size, true, st->idx);
+
+	if (!p) {
+		stack_push(cpu, st, cpu->seg[SEG_SS].sel, 8);
+		stack_push(cpu, st, cpu->gpr[R_SP], 8);
+		push_frame(cpu, st, dl, 8);
+		return;
+	}
+	if (dl->has_error)
+		*p++ = dl->error;
+	p[0] = dl->rip;
+	p[1] = cpu->seg[SEG_CS].sel;
+	p[2] = dl->rflags;
+	p[3] = cpu->gpr[R_SP];
+	p[4] = cpu->seg[SEG_SS].sel;
+	st->sp -= size;
+}
+
 static void deliver_long(struct vcpu *cpu, const struct delivery *dl)
 {
 	struct stack st = {.flat64 = true, .mask = ~0ull};
@@ -240,9 +264,7 @@ static void deliver_long(struct vcpu *cpu, const struct delivery *dl)
 	st.sp &= ~15ull;
 	if (!canonical(t.off))
 		cpu_raise_gp(cpu, dl->ext);
-	stack_push(cpu, &st, cpu->seg[SEG_SS].sel, 8);
-	stack_push(cpu, &st, cpu->gpr[R_SP], 8);
-	push_frame(cpu, &st, dl, 8);
+	push_long_frame(cpu, &st, dl);
 	/* point of no return */
 	if (t.cpl < cpu_cpl(cpu))
 		seg_set_null(&cpu->seg[SEG_SS], t.cpl, t.cpl);

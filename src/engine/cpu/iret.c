@@ -127,13 +127,17 @@ static void iret_protected(struct vcpu *cpu, unsigned size)
 {
 	bool from64 = cpu->mode.long64, to64 = false, outer = false;
 	u64 mask = writable_flags(cpu, size), d = 0;
+	const u64 *whole = from64 && size == 8 ? mmu_hit(cpu, cpu->gpr[R_SP], 40, false, cpu->mode.mmu_idx) : NULL;
 	unsigned rpl = 0;
 	struct segment ss;
 	struct stack st;
 	struct frame f;
 
 	stack_current(cpu, &st);
-	pop_frame(cpu, &st, &f, size);
+	if (whole)
+		f = (struct frame){.rip = whole[0], .cs = (u16)whole[1], .rflags = whole[2], .sp = whole[3], .ss = (u16)whole[4]};
+	else
+		pop_frame(cpu, &st, &f, size);
 	if (size == 4 && (f.rflags & FL_VM) && cpu_cpl(cpu) == 0 && !cpu->mode.lma) {
 		iret_to_v86(cpu, &st, &f);
 		return;
@@ -143,8 +147,10 @@ static void iret_protected(struct vcpu *cpu, unsigned size)
 	to64 = cpu->mode.lma && DESC_L(d);
 	outer = rpl > cpu_cpl(cpu);
 	if (outer || from64) {
-		f.sp = stack_pop(cpu, &st, size);
-		f.ss = stack_pop(cpu, &st, size);
+		if (!whole) {
+			f.sp = stack_pop(cpu, &st, size);
+			f.ss = stack_pop(cpu, &st, size);
+		}
 		stack_check_return(cpu, f.ss, rpl, to64, &ss);
 	}
 	code_check_target(cpu, d, f.rip);
@@ -159,10 +165,13 @@ static void iret_protected(struct vcpu *cpu, unsigned size)
 	seg_from_descriptor(&cpu->seg[SEG_CS], f.cs, d);
 	cpu->rip = f.rip;
 	flags_write(cpu, f.rflags, mask);
-	cpu_update_mode(cpu);
+	if (from64 && to64)
+		mode_stay_long(cpu, rpl);
+	else
+		cpu_update_mode(cpu);
 	if (outer)
 		seg_drop_inaccessible(cpu);
-	if (outer)
+	if (outer && !to64)
 		cpu_update_mode(cpu);
 }
 

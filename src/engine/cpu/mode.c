@@ -1,5 +1,6 @@
 /* The mode of execution, derived from the registers that define it. */
 #include "engine/cpu/cpu_int.h"
+#include "engine/translate/tr.h"
 
 static bool seg_is_flat(const struct segment *s)
 {
@@ -40,6 +41,7 @@ void cpu_update_mode(struct vcpu *cpu)
 	struct cpu_mode *m = &cpu->mode;
 	const struct segment *cs = &cpu->seg[SEG_CS], *ss = &cpu->seg[SEG_SS];
 	bool ts = cpu->cr0 & CR0_TS, em = cpu->cr0 & CR0_EM;
+	u32 old = m->key;
 
 	m->pe = cpu->cr0 & CR0_PE;
 	m->vm86 = m->pe && (cpu->rflags & FL_VM);
@@ -55,4 +57,17 @@ void cpu_update_mode(struct vcpu *cpu)
 	m->mmu_idx = data_mmu_idx(cpu, m->cpl);
 	m->key = m->code | (m->stack >> 1) << 2 | m->cpl << 5 | m->pe << 7 | m->vm86 << 8 | m->lma << 9 |
 		 m->fpu_ok << 10 | m->sse_ok << 11 | m->avx_ok << 12 | m->flat << 13;
+	m->key |= (cpu->cr4 & CR4_SMAP ? MODE_KEY_SMAP : 0) | (cpu->cr4 & CR4_FSGSBASE ? MODE_KEY_FSGSBASE : 0) |
+		  (cpu->cr4 & CR4_TSD ? MODE_KEY_TSD : 0);
+	if ((old ^ m->key) & ~MODE_KEY_CLASS)
+		tr_forget_targets(cpu);
+}
+
+void mode_stay_long(struct vcpu *cpu, unsigned cpl)
+{
+	struct cpu_mode *m = &cpu->mode;
+
+	m->cpl = (u8)cpl;
+	m->mmu_idx = data_mmu_idx(cpu, cpl);
+	m->key = (m->key & ~(3u << 5)) | cpl << 5;
 }

@@ -20,13 +20,14 @@ static void check_sce(struct vcpu *cpu)
 {
 	if (!(cpu->efer & EFER_SCE))
 		cpu_raise(cpu, EXC_UD);
-	if (cpu_vendor_is_intel(cpu) && !cpu->mode.long64)
+	if (!cpu->mode.long64 && cpu_vendor_is_intel(cpu))
 		cpu_raise(cpu, EXC_UD);
 }
 
 void cpu_syscall(struct vcpu *cpu, u64 next)
 {
 	u16 sel = cpu->star >> 32;
+	bool stays_long = cpu->mode.long64;
 
 	check_sce(cpu);
 	if (cpu->mode.lma) {
@@ -41,12 +42,15 @@ void cpu_syscall(struct vcpu *cpu, u64 next)
 	}
 	cpu->seg[SEG_CS] = flat_code(sel & ~3, 0, cpu->mode.lma);
 	cpu->seg[SEG_SS] = flat_data((sel & ~3) + 8, 0);
-	cpu_update_mode(cpu);
+	if (stays_long)
+		mode_stay_long(cpu, 0);
+	else
+		cpu_update_mode(cpu);
 }
 
 void cpu_sysret(struct vcpu *cpu, unsigned size)
 {
-	bool intel = cpu_vendor_is_intel(cpu);
+	bool stays_long = cpu->mode.long64 && size == 8;
 	u16 sel = cpu->star >> 48;
 
 	check_sce(cpu);
@@ -56,7 +60,7 @@ void cpu_sysret(struct vcpu *cpu, unsigned size)
 		u64 rip = size == 8 ? cpu->gpr[R_CX] : (u32)cpu->gpr[R_CX];
 
 		/* Intel faults here, at CPL 0; AMD at the first fetch, at CPL 3. */
-		if (intel && !canonical(rip))
+		if (!canonical(rip) && cpu_vendor_is_intel(cpu))
 			cpu_raise_gp(cpu, 0);
 		cpu->rip = rip;
 		cpu->rflags = (cpu->gpr[R_11] & 0x3c7fd7) | FL_ONE;
@@ -67,7 +71,10 @@ void cpu_sysret(struct vcpu *cpu, unsigned size)
 		cpu->seg[SEG_CS] = flat_code(sel | 3, 3, false);
 	}
 	cpu->seg[SEG_SS] = flat_data((sel + 8) | 3, 3);
-	cpu_update_mode(cpu);
+	if (stays_long)
+		mode_stay_long(cpu, 3);
+	else
+		cpu_update_mode(cpu);
 }
 
 void cpu_sysenter(struct vcpu *cpu)

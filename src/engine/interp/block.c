@@ -40,19 +40,21 @@ struct icache_page {
 	u32 seq;      /* invalidations, also those that met no block */
 	u32 hits;     /* those that did */
 	/* pages that hold code and data that change: see icache_page_mode() */
-	u32 stores;     /* of the vCPUs, since window_ns */
-	u64 window_ns;
-	u64 until_ns;   /* checked until then */
+	u32 stores;     /* of the vCPUs, since window_tsc */
+	u64 window_tsc;
+	u64 until_tsc;  /* checked until then */
 	u32 next;       /* checked pages: list */
 	u8 mode, tries;
+	u16 stale; /* blocks found changed since it is checked */
 	bool translated; /* some code of it has been: it can be checked */
 };
 
 /* So many stores to a page with code within the window, and its code is checked rather than protected from then on. */
 #define MIX_STORES 64
-#define MIX_WINDOW 100000000ull
-#define MIX_TIME   1000000000ull /* first time; doubled each time it happens to the page again */
+#define MIX_WINDOW BIT64(28) /* ticks of the host's TSC: about 0.1 s */
+#define MIX_TIME   BIT64(31) /* first time; doubled each time it happens to the page again */
 #define MIX_TRIES  6
+#define MIX_WILD   256 /* blocks found changed in a page */
 
 struct icache {
 	u32 lock;
@@ -62,7 +64,7 @@ struct icache {
 	u64 limit;      /* of used: grows while code does not fit, so that an idle guest costs little memory; 0: BLOCKS_MIN */
 	u64 flushed_ns; /* when it was full last */
 	u32 checked;    /* first of the pages in PAGE_CHECKED or PAGE_SOFT; 0: none */
-	u64 sweep_ns;   /* when the next of them may be protected again */
+	u64 sweep_tsc;   /* when the next of them may be protected again */
 	struct iblock *hash[HASH_SIZE];
 };
 
@@ -172,20 +174,21 @@ static void count_store_locked(struct icache_page *pg)
 
 	if (++pg->stores < MIX_STORES || !pg->translated)
 		return;
-	now = eng_now_ns();
+	now = __builtin_ia32_rdtsc();
 	pg->stores = 0;
-	if (now - pg->window_ns > MIX_WINDOW) {
-		pg->window_ns = now;
+	if (now - pg->window_tsc > MIX_WINDOW) {
+		pg->window_tsc = now;
 		return;
 	}
 	drop_blocks_locked(pg, pg->gpa, pg->gpa + PAGE_SIZE - 1);
 	if (pg->mode != PAGE_PROTECTED)
 		return;
-	pg->until_ns = now + (MIX_TIME << pg->tries);
+	pg->until_tsc = now + (MIX_TIME << pg->tries);
 	pg->tries = MIN(pg->tries + 1, MIX_TRIES);
+	pg->stale = 0;
 	pg->next = cache()->checked;
 	cache()->checked = (u32)(pg - page_entry(0));
-	cache()->sweep_ns = MIN(cache()->sweep_ns - 1, pg->until_ns - 1) + 1; /* 0: none yet */
+	cache()->sweep_tsc = MIN(cache()->sweep_tsc - 1, pg->until_tsc - 1) + 1; /* 0: none yet */
 	__atomic_store_n(&pg->mode, PAGE_CHECKED, __ATOMIC_RELEASE);
 }
 
@@ -308,8 +311,10 @@ void icache_page_soft_locked(gpa_t page)
 {
 	struct icache_page *pg = page_entry(*page_index(page));
 
-	if (pg->mode == PAGE_CHECKED)
-		__atomic_store_n(&pg->mode, PAGE_SOFT, __ATOMIC_RELEASE);
+	if (pg->mode == PAGE_PROTECTED)
+		return;
+	pg->stale = (u16)MIN(pg->stale + 1, MIX_WILD);
+	__atomic_store_n(&pg->mode, pg->stale < MIX_WILD ? PAGE_SOFT : PAGE_WILD, __ATOMIC_RELEASE);
 }
 
 /* Pages that have been checked for long enough are given another chance. */
@@ -320,16 +325,16 @@ void icache_sweep(void)
 
 	if (!__atomic_load_n(&c->checked, __ATOMIC_RELAXED))
 		return;
-	now = eng_now_ns();
-	if (now < __atomic_load_n(&c->sweep_ns, __ATOMIC_RELAXED))
+	now = __builtin_ia32_rdtsc();
+	if (now < __atomic_load_n(&c->sweep_tsc, __ATOMIC_RELAXED))
 		return;
 	eng_lock(&c->lock);
-	c->sweep_ns = 0;
+	c->sweep_tsc = 0;
 	for (u32 *p = &c->checked; *p;) {
 		struct icache_page *pg = page_entry(*p);
 
-		if (pg->until_ns > now) {
-			c->sweep_ns = MIN(c->sweep_ns - 1, pg->until_ns - 1) + 1;
+		if (pg->until_tsc > now) {
+			c->sweep_tsc = MIN(c->sweep_tsc - 1, pg->until_tsc - 1) + 1;
 			p = &pg->next;
 			continue;
 		}

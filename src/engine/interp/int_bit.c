@@ -46,7 +46,7 @@ static gva_t bit_address(struct vcpu *cpu, const struct iop *op, s64 bit, bool w
 	off = op->asize == 8 ? off : op->asize == 4 ? (u32)off : (u16)off;
 	if (op->flags & IOP_SEGBASE)
 		return off + cpu->seg[op->seg].base;
-	if (op->flags & IOP_SEGCHECK)
+	if (op->flags & IOP_SEGCHECK || (off + op->size > BIT64(32) && !cpu->mode.long64))
 		return seg_linear(cpu, op->seg, off, op->size, write);
 	return off;
 }

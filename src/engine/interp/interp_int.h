@@ -9,7 +9,7 @@
 
 #define BLOCK_MAX_OPS 64
 #define LOOKUP_SIZE   4096
-#define ONEOFF_SIZE   64
+#define ONEOFF_SIZE   512
 
 /* Decoded code from one guest page. ops[nops] is the sentinel that leads on to the next block. */
 struct iblock {
@@ -66,8 +66,9 @@ u32 *icache_page_blocks_locked(gpa_t page);
 /*
  * Pages that hold code and are written often are not write-protected: their translated blocks compare their code with
  * what was translated each time they are entered. SOFT: and take constants from the code itself, which has been seen to change.
+ * WILD: more than constants changes all the time, so that only what is run several times is worth translating.
  */
-enum page_mode { PAGE_PROTECTED, PAGE_CHECKED, PAGE_SOFT };
+enum page_mode { PAGE_PROTECTED, PAGE_CHECKED, PAGE_SOFT, PAGE_WILD };
 enum page_mode icache_page_mode(gpa_t page);
 void icache_page_soft_locked(gpa_t page); /* a checked block was not what the page holds now */
 void icache_sweep(void);                  /* now and then: back to PAGE_PROTECTED */

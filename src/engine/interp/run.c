@@ -262,6 +262,20 @@ static bool stack_address(const struct vcpu *cpu, const struct iop *op, u64 *a)
 	return true;
 }
 
+/* Not as the instruction demands, which is looked at before the address is. */
+static bool misaligned(struct vcpu *cpu, const struct iop *op)
+{
+	u64 base = cpu->mode.long64 && !(op->flags & IOP_SEGBASE) ? 0 : cpu->seg[op->seg].base;
+
+	u32 attr = op->desc->attr;
+
+	if (!op->has_mem || !((iop_ea_offset(cpu, op) + base) & (op->desc->id == INSN_CMPXCHG16B ? 15u : op->size - 1u)))
+		return false;
+	if (op->desc->id == INSN_CMPXCHG16B || attr & IA_ALIGN_ANY)
+		return true;
+	return op->desc->cls == IC_SSE && attr & IA_ALIGN16 && !(op->desc->feature == FEAT_SHA && vec_state(cpu)->amd);
+}
+
 /* Whether the explicit operand, in the stack segment, was what faulted. */
 static bool stack_operand(struct vcpu *cpu, const struct iop *op)
 {
@@ -269,13 +283,7 @@ static bool stack_operand(struct vcpu *cpu, const struct iop *op)
 
 	if (op->desc->id >= INSN_BT && op->desc->id <= INSN_BTC) /* a bit offset in a register reaches anywhere */
 		return true;
-	/* alignment is checked first */
-	if (op->desc->id == INSN_CMPXCHG16B && a & 15)
-		return false;
-	if (op->desc->cls == IC_SSE && op->desc->attr & (IA_ALIGN16 | IA_ALIGN_ANY) && a & 15 &&
-	    !(op->desc->feature == FEAT_SHA && vec_state(cpu)->amd))
-		return false;
-	return !is_canonical(a);
+	return !misaligned(cpu, op) && !is_canonical(a);
 }
 
 /* The MMU answers a non-canonical address with #GP(0); through the stack segment it is #SS(0) (SDM 1 3.3.7.1). */
@@ -284,6 +292,8 @@ static void fix_stack_fault(struct vcpu *cpu, const struct iop *op)
 	struct exception *e = &cpu->exc;
 	u64 a = 0;
 
+	if (e->pending && e->vector == EXC_SS && !e->error && op->desc && misaligned(cpu, op))
+		e->vector = EXC_GP;
 	if (!e->pending || e->vector != EXC_GP || e->error || !cpu->mode.long64 || !op->desc)
 		return;
 	if (op->has_mem && (op->desc->id == INSN_PUSH || op->desc->id == INSN_CALL)) { /* they read it first */

@@ -36,6 +36,12 @@ void vec_store_slow(struct vcpu *cpu, const struct iop *op, gva_t a)
 
 void vec_copy_in(struct vcpu *cpu, gva_t a, void *buf, unsigned size)
 {
+	void *whole = mmu_hit(cpu, a, size, false, cpu->mode.mmu_idx);
+
+	if (whole) {
+		memcpy(buf, whole, size);
+		return;
+	}
 	for (unsigned i = 0, n = 0; i < size; i += n) {
 		void *p = NULL;
 
@@ -50,6 +56,12 @@ void vec_copy_in(struct vcpu *cpu, gva_t a, void *buf, unsigned size)
 
 void vec_copy_out(struct vcpu *cpu, gva_t a, const void *buf, unsigned size)
 {
+	void *whole = mmu_hit(cpu, a, size, true, cpu->mode.mmu_idx);
+
+	if (whole) {
+		memcpy(whole, buf, size);
+		return;
+	}
 	for (unsigned i = 0, n = 0; i < size; i += n) {
 		void *p = NULL;
 

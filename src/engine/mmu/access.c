@@ -39,6 +39,25 @@ static gpa_t translate(struct vcpu *cpu, gva_t a, enum access_type t, enum mmu_i
 	return w.gpa | (a & ~PAGE_MASK);
 }
 
+bool mmu_fill(struct vcpu *cpu, gva_t a, enum access_type t, enum mmu_idx idx, u32 *error)
+{
+	struct walk w;
+	u32 r = 0;
+
+	*error = 0;
+	a = linear(cpu, a);
+	if (cpu->efer & EFER_LMA && !canonical(a))
+		return false;
+	cpu->stats.tlb_misses++;
+	r = mmu_walk(cpu, a, t, idx, &w);
+	*error = r;
+	if (r)
+		return false;
+	if (phys_is_ram(w.gpa))
+		tlb_install(cpu, a, &w, t, idx);
+	return true;
+}
+
 /*
  * SDM 3A 6.15, #AC: CPL 3, CR0.AM and RFLAGS.AC. Pointers of 6 and 10 bytes align like the offset in them. Before #PF, as AMD's
  * processors have it: both are in the last class of SDM 3A table 6-2, whose order it leaves to the implementation.
@@ -60,11 +79,13 @@ void mmu_note_write(struct vcpu *cpu, gpa_t a, unsigned size)
 {
 	u8 attr = __atomic_load_n(page_attr(a), __ATOMIC_RELAXED);
 
-	(void)cpu;
 	if (attr & PA_LOG && !(attr & PA_DIRTY))
 		__atomic_fetch_or(page_attr(a), PA_DIRTY, __ATOMIC_RELAXED);
-	if (attr & PA_CODE)
-		code_invalidate(a, size);
+	if (!(attr & PA_CODE))
+		return;
+	if (cpu)
+		cpu->stats.smc_invalidations++;
+	code_invalidate(a, size);
 }
 
 /* MMIO in naturally aligned pieces of at most 8 bytes. */
@@ -225,12 +246,19 @@ gpa_t mmu_fetch_page(struct vcpu *cpu, gva_t a)
 /* Like mmu_fetch_page, but tells instead of raising. */
 static bool fetchable(struct vcpu *cpu, gva_t a, gpa_t *page)
 {
+	enum mmu_idx idx = cpu->mode.cpl == 3 ? MMU_USER : MMU_KERNEL;
+	const struct tlb_entry *e = &cpu->tlb.e[idx][tlb_index(a)];
 	struct walk w;
 
+	if (e->tag_x == ((a & PAGE_MASK) | cpu->tlb.ctx[a >> 63])) {
+		*page = (a & PAGE_MASK) + e->addend - ENG_RAM_BASE;
+		return true;
+	}
 	if (cpu->efer & EFER_LMA && !canonical(a))
 		return false;
-	if (mmu_walk(cpu, a, ACC_EXEC, cpu->mode.cpl == 3 ? MMU_USER : MMU_KERNEL, &w) || !phys_is_ram(w.gpa))
+	if (mmu_walk(cpu, a, ACC_EXEC, idx, &w) || !phys_is_ram(w.gpa))
 		return false;
+	tlb_install(cpu, a, &w, ACC_EXEC, idx);
 	*page = w.gpa;
 	return true;
 }

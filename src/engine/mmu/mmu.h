@@ -46,6 +46,10 @@ void mmu_write_slow(struct vcpu *cpu, gva_t a, const void *buf, unsigned size, e
  * the dirty log and code invalidation are already done. */
 void *mmu_ptr_slow(struct vcpu *cpu, gva_t a, unsigned size, enum access_type t, enum mmu_idx idx);
 
+/* Fills the TLB for an access to the page of a. False: it would fault; *error is then not 0 if by a #PF, and cpu_raise_pf() takes its
+ * low 16 bits. Nothing has changed then. */
+bool mmu_fill(struct vcpu *cpu, gva_t a, enum access_type t, enum mmu_idx idx, u32 *error);
+
 /* Faults (#PF, with the right error code) if [a, a+size) cannot be written (read); otherwise changes nothing visible but A/D
  * bits. For instructions with several writes. */
 void mmu_probe(struct vcpu *cpu, gva_t a, unsigned size, enum access_type t, enum mmu_idx idx);
@@ -62,6 +66,16 @@ static inline void *mmu_ptr(struct vcpu *cpu, gva_t a, unsigned size, enum acces
 }
 
 /* A crossing access has its last byte in the next page, whose tag never sits at the index of the first. */
+/* [a, a + size), not across pages, if the TLB allows it at once; else NULL. */
+static inline u64 *mmu_hit(const struct vcpu *cpu, gva_t a, unsigned size, bool write, enum mmu_idx idx)
+{
+	const struct tlb_entry *e = &cpu->tlb.e[idx][tlb_index(a)];
+
+	if ((write ? e->tag_w : e->tag_r) != (((a + size - 1) & PAGE_MASK) | cpu->tlb.ctx[a >> 63]))
+		return NULL;
+	return (u64 *)(a + e->addend);
+}
+
 #define MMU_ACCESSORS(bits)                                                                                      \
 	static inline u##bits mmu_read##bits##_idx(struct vcpu *cpu, gva_t a, enum mmu_idx idx)                  \
 	{                                                                                                        \

@@ -154,10 +154,10 @@ void mmu_invlpg(struct vcpu *cpu, gva_t a)
 {
 	const struct tlb *t = &cpu->tlb;
 
-	if (hint(t->as.large_1g, 8, a >> 30)) {
+	if (hint(t->as.large_1g[a >> 63], 8, a >> 30)) {
 		drop_range(cpu, a & ~0x3fffffffull, BIT64(30));
 		interp_forget_lookups(cpu);
-	} else if (hint(t->as.large_2m, 64, a >> 21) || hint(t->as.large_2m, 64, (a >> 21) ^ 1)) {
+	} else if (hint(t->as.large_2m[a >> 63], 64, a >> 21) || hint(t->as.large_2m[a >> 63], 64, (a >> 21) ^ 1)) {
 		drop_range(cpu, a & ~0x3fffffull, BIT64(22)); /* 4 MiB pages too */
 		interp_forget_lookups(cpu);
 	} else {
@@ -199,6 +199,14 @@ void mmu_update_paging(struct vcpu *cpu, u64 old_cr0, u64 old_cr4, u64 old_efer)
 		mmu_flush_all(cpu);
 }
 
+static void note_writable(struct tlb *t, gpa_t gpa)
+{
+	u64 n = gpa >> PAGE_SHIFT;
+
+	if (n < TLB_LOW_PAGES)
+		t->writable[n / 64] |= BIT64(n % 64);
+}
+
 void tlb_install(struct vcpu *cpu, gva_t a, const struct walk *w, enum access_type t, enum mmu_idx idx)
 {
 	struct tlb *tlb = &cpu->tlb;
@@ -212,9 +220,9 @@ void tlb_install(struct vcpu *cpu, gva_t a, const struct walk *w, enum access_ty
 	if (a >> 63 && !w->global)
 		tlb->as.high_nonglobal = true;
 	if (w->shift >= 30)
-		tlb->as.large_1g[(a >> 30) % 512 / 64] |= BIT64((a >> 30) % 64);
+		tlb->as.large_1g[a >> 63][(a >> 30) % 512 / 64] |= BIT64((a >> 30) % 64);
 	else if (w->shift > 12)
-		tlb->as.large_2m[(a >> 21) % 4096 / 64] |= BIT64((a >> 21) % 64);
+		tlb->as.large_2m[a >> 63][(a >> 21) % 4096 / 64] |= BIT64((a >> 21) % 64);
 	if (e->addend != addend || (e->tag_r != tag && e->tag_w != tag && e->tag_x != tag))
 		e->tag_r = e->tag_w = e->tag_x = TLB_INVALID_TAG;
 	e->addend = addend;
@@ -223,13 +231,30 @@ void tlb_install(struct vcpu *cpu, gva_t a, const struct walk *w, enum access_ty
 		return;
 	}
 	e->tag_r = tag;
-	if (t == ACC_WRITE && !(attr & (PA_RO | PA_CODE)) && (!(attr & PA_LOG) || attr & PA_DIRTY))
+	if (t == ACC_WRITE && !(attr & (PA_RO | PA_CODE)) && (!(attr & PA_LOG) || attr & PA_DIRTY)) {
 		e->tag_w = tag;
+		note_writable(tlb, w->gpa);
+	}
+}
+
+/* Whether an entry may allow writing to the page; from now on none will. */
+static bool forget_writable(struct tlb *t, gpa_t gpa)
+{
+	u64 n = gpa >> PAGE_SHIFT, bit = BIT64(n % 64);
+	bool was = false;
+
+	if (n >= TLB_LOW_PAGES)
+		return true;
+	was = t->writable[n / 64] & bit;
+	t->writable[n / 64] &= ~bit;
+	return was;
 }
 
 /* The page has code now, or its log was read: nobody may write it without the slow path. gpa ~0: any page. */
 void tlb_drop_writes(struct vcpu *cpu, gpa_t gpa)
 {
+	if (gpa != ~0ull && !forget_writable(&cpu->tlb, gpa))
+		return;
 	tr_tlb_drop_writes(cpu, gpa);
 	for (unsigned i = 0; i < MMU_IDX_COUNT; i++) {
 		for (unsigned j = 0; j < TLB_SIZE; j++) {

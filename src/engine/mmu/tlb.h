@@ -15,6 +15,7 @@
 
 #define TLB_BITS 10
 #define TLB_SIZE (1u << TLB_BITS)
+#define TLB_LOW_PAGES (1u << 20)
 
 enum mmu_idx {
 	MMU_USER,      /* CPL 3 */
@@ -35,12 +36,14 @@ struct tlb_entry {
 struct tlb {
 	u64 ctx[2]; /* current context of the low [0] and high [1] half */
 	struct tlb_entry e[MMU_IDX_COUNT][TLB_SIZE];
+	/* a bit per page below 4 GiB: 0 if no entry, of the address tables too, allows writing it */
+	u64 writable[TLB_LOW_PAGES / 64];
 	/* private to mmu/tlb.c: which context belongs to which PCID */
 	struct {
 		u16 next;        /* next unused context number */
 		u16 pcid_ctx[64];
 		u16 pcid_tag[64];
-		u64 large_2m[64], large_1g[8]; /* hash of addresses where a large page was cut into entries */
+		u64 large_2m[2][64], large_1g[2][8]; /* by half: hash of addresses where a large page was cut into entries */
 		bool high_nonglobal; /* an entry of the high half without the G bit has been installed in ctx[1] */
 	} as;
 };

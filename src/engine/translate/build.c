@@ -1,4 +1,5 @@
 /* One translation in the making: decodes from a place in a guest page on and has each instruction emitted. */
+#include "engine/translate/check.h"
 #include "engine/translate/tr_int.h"
 
 #define JRCXZ_REACH 126
@@ -76,6 +77,12 @@ void build_room(struct build *b, unsigned bytes)
 		build_islands(b);
 }
 
+void build_set_key(struct build *b, u32 key)
+{
+	b->key = key;
+	b->idx = key_mmu_idx(key);
+}
+
 /* ---- what is translated how ---- */
 
 static bool mode_allows(const struct build *b, const struct insn *in)
@@ -104,24 +111,49 @@ static bool mode_allows(const struct build *b, const struct insn *in)
 	}
 }
 
+/* Those that need both of the translator's registers, and may change what look-ups depend on. */
+static bool gen_special(struct build *b)
+{
+	bool done = false;
+
+	if (!is_special(&b->in))
+		return false;
+	hold_drop(b);
+	b->s1_guest = INSN_NO_REG;
+	done = gen_sys(b) || gen_bitmem(b);
+	hold_drop(b);
+	b->s1_guest = INSN_NO_REG;
+	return done;
+}
+
 static void emit_insn(struct build *b)
 {
 	const struct insn *in = &b->in;
 	bool last = insn_ends_block(in);
+	bool repeatable = !tr_checking() || check_repeatable(in); /* else its handler does it, once */
 
 	if (in->desc->attr & IA_BRANCH)
 		gen_x87_flush(b);
 	b->emulated = false;
-	if (mode_allows(b, in) && (gen_soft(b) || gen_branch(b) || gen_stack(b) || gen_lea(b) || gen_data(b)))
+	if (repeatable && gen_special(b))
+		return;
+	if (repeatable && mode_allows(b, in) &&
+	    (gen_soft(b) || gen_branch(b) || gen_stack(b) || gen_lea(b) || gen_data(b)))
 		return;
 	gen_emulate(b);
 	if (last)
 		b->ended = true;
 }
 
+bool build_next_follows(const struct build *b)
+{
+	return b->n + 1 < b->total && !(b->label[b->n + 1] & LABEL_BACKWARD); /* no gen_loop_head() before it */
+}
+
 static void note_insn(struct build *b)
 {
 	b->insn_host[b->n] = (u32)emit_here(&b->e);
+	b->insn_key[b->n] = b->key;
 	b->insn_waits[b->n] = b->x87_op != 0;
 }
 
@@ -172,9 +204,10 @@ static void emit_dead_stub(struct build *b, u32 start_off)
 bool build_block(struct build *b, gpa_t gpa)
 {
 	gpa_t page = gpa & PAGE_MASK;
-	u32 start = (u32)(gpa & ~PAGE_MASK);
+	u32 start = (u32)(gpa & ~PAGE_MASK), key = b->key;
 	bool falls = true;
 
+	b->page_gpa = page;
 	b->page_off = start;
 	if (b->checked)
 		check_snapshot(b, gpa);
@@ -182,10 +215,13 @@ bool build_block(struct build *b, gpa_t gpa)
 	if (!b->total)
 		return false;
 	b->b->begin = (u32)emit_here(&b->e);
-	if (!b->checked)
+	if (b->checked)
+		gen_check(b);
+	else
 		build_entry(b);
 	while (!b->ended && b->n < b->total && !b->full) {
 		b->in = b->code[b->n];
+		b->b->vectors |= b->in.desc->cls != IC_INT;
 		build_room(b, 48);
 		note_insn(b);
 		if (b->label[b->n]) {
@@ -210,10 +246,9 @@ bool build_block(struct build *b, gpa_t gpa)
 	b->ended = true;
 	build_islands_after_jump(b);
 	gen_exits(b);
+	build_set_key(b, key);
 	b->b->bytes = (u16)(b->page_off - start);
 	emit_dead_stub(b, start);
-	if (b->checked)
-		gen_check(b, b->b->bytes, b->insn_host[0]);
 	set_resumes(b, falls);
 	b->b->ninsns = (u16)b->n;
 	b->b->end = (u32)emit_here(&b->e);

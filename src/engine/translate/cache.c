@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "engine/lib/lib.h"
+#include "engine/translate/check.h"
 #include "engine/translate/stress.h"
 #include "engine/translate/tr_int.h"
 #include "engine/interp/stub.h"
@@ -29,7 +30,7 @@
 
 #define CODE_RX     (ENG_CODE_RX + STUB_REGION)
 #define CODE_RW     (ENG_CODE_RW + STUB_REGION)
-#define CODE_LIMIT  TR_CODE_SIZE
+#define CODE_LIMIT  (96ull << 20) /* address space; tr_stress()->code_size of it is used */
 
 struct tcache {
 	u32 nblocks; /* entry 0 stays empty */
@@ -234,7 +235,7 @@ static enum made make(struct vcpu *cpu, gpa_t gpa, u32 key, struct tblock **out)
 	} else {
 		begin(&b, cpu, key);
 		b.checked = mode != PAGE_PROTECTED;
-		b.soft = mode == PAGE_SOFT;
+		b.soft = mode >= PAGE_SOFT;
 		if (build_block(&b, gpa)) {
 			*out = link_locked(&b, gpa, list);
 			icache_page_cover_locked(gpa & PAGE_MASK, gpa, gpa + b.b->bytes - 1);
@@ -269,6 +270,8 @@ struct tblock *tb_make(struct vcpu *cpu, gpa_t gpa, u32 key_bits)
 
 void tb_chain(struct tr_site *s, const struct tblock *to)
 {
+	if (tr_checking())
+		return;
 	icache_lock();
 	if (!to->dead && s->host)
 		emit_patch_rel32((s64)CODE_RX - (s64)CODE_RW, s->host, to->body);
@@ -277,6 +280,8 @@ void tb_chain(struct tr_site *s, const struct tblock *to)
 
 void tb_divert(struct tr_site *s, const struct tblock *to)
 {
+	if (tr_checking())
+		return;
 	icache_lock();
 	if (!to->dead && s->island)
 		emit_patch_rel32((s64)CODE_RX - (s64)CODE_RW, s->island, to->body);

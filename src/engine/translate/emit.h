@@ -42,7 +42,7 @@ void emit_align(struct emit *e, unsigned to); /* fills with multi-byte NOPs */
 void emit_load(struct emit *e, unsigned reg, const struct hostmem *m, unsigned size);
 void emit_store(struct emit *e, const struct hostmem *m, unsigned reg, unsigned size); /* size 1: any register, REX forces the low byte */
 void emit_store_imm(struct emit *e, const struct hostmem *m, s32 imm, unsigned size);
-void emit_mov(struct emit *e, unsigned dst, unsigned src, unsigned size); /* size 4 or 8 */
+void emit_mov(struct emit *e, unsigned dst, unsigned src, unsigned size); /* size 2, 4 or 8 */
 void emit_mov_imm(struct emit *e, unsigned reg, u64 imm); /* shortest form */
 void emit_lea(struct emit *e, unsigned reg, const struct hostmem *m, unsigned size); /* size 4 or 8; m->gs must be false */
 void emit_rorx(struct emit *e, unsigned dst, unsigned src, unsigned count); /* 64-bit, BMI2 */

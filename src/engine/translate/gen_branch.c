@@ -88,7 +88,7 @@ static u32 own_insn(const struct build *b, s32 target)
 {
 	int i = own_index(b, target);
 
-	return i >= 0 && (unsigned)i <= b->n && !b->insn_waits[i] ? b->insn_host[i] : 0;
+	return i >= 0 && (unsigned)i <= b->n && !b->insn_waits[i] && b->insn_key[i] == b->key ? b->insn_host[i] : 0;
 }
 
 static void backward_jump(struct build *b, s32 target)
@@ -159,9 +159,11 @@ void gen_exits(struct build *b)
 		u64 rel_end = (u64)b->exits[i].rel_end + (u64)b->e.rx;
 		s32 target = b->exits[i].target;
 		bool forward = in_page(target) && target > (s32)b->exits[i].off;
-		u32 own = forward ? own_insn(b, target) : 0;
+		u32 own = 0;
 		struct tr_site *s = NULL;
 
+		build_set_key(b, b->exits[i].key);
+		own = forward ? own_insn(b, target) : 0;
 		emit_patch_rel32(b->e.rx, rel_end, own ? own : emit_here(&b->e));
 		b->page_off = b->exits[i].off;
 		if (forward && !own) {
@@ -200,6 +202,7 @@ static bool gen_jcc(struct build *b)
 	b->exits[b->nexits].rel_end = b->e.p;
 	b->exits[b->nexits].target = target;
 	b->exits[b->nexits].off = b->page_off;
+	b->exits[b->nexits].key = b->key;
 	b->nexits++;
 	return true;
 }

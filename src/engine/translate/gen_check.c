@@ -27,7 +27,22 @@ bool check_writes(const struct insn *in)
 	for (unsigned i = 0; i < in->nops; i++)
 		if (in->op[i].kind == OPK_MEM && in->op[i].access & OPA_WRITE)
 			return true;
-	return in->id == INSN_PUSH;
+	return in->id == INSN_PUSH || in->id == INSN_PUSHF;
+}
+
+/* Instructions with a register and a constant whose constant is read from the code in a soft page. */
+static bool may_be_soft(const struct insn *in)
+{
+	bool reg = in->op[0].kind == OPK_GPR && in->op[1].kind == OPK_IMM && in->nops == 2;
+
+	if (!reg || in->map || in->opsize < 4 || in->prefixes & PFX_VEX || in->desc->cls != IC_INT)
+		return false;
+	if (in->id == INSN_MOV)
+		return in->imm_len == 4 || in->imm_len == in->opsize;
+	if (in->opsize == 8 && (in->id == INSN_ADD || in->id == INSN_SUB))
+		return false; /* shared look-ups rely on the constant: scan_delta() */
+	return in->id >= INSN_ADD && in->id <= INSN_CMP && (in->imm_len == 4 || in->imm_len == 1) &&
+	       ((in->opcode & 0xc7) == 0x05 || in->opcode == 0x81 || in->opcode == 0x83);
 }
 
 /* ---- the comparison ---- */
@@ -95,18 +110,32 @@ static void compare_all(struct build *b, unsigned bytes, bool tail, u64 stale)
 	compare_run(b, from, bytes, tail, stale);
 }
 
-/* Emitted behind the block's code: way in, comparison, jump to the code. */
-void gen_check(struct build *b, unsigned bytes, u32 code)
+static void plan_soft(struct build *b)
+{
+	for (unsigned i = 0; b->soft && i < b->total && b->nsoft < ARRAY_SIZE(b->soft_at); i++) {
+		const struct insn *in = &b->code[i];
+
+		if (!may_be_soft(in))
+			continue;
+		b->soft_at[b->nsoft].at = (u16)(b->insn_off[i] - b->insn_off[0] + in->imm_off);
+		b->soft_at[b->nsoft].len = in->imm_len;
+		b->soft_at[b->nsoft++].insn = (u8)i;
+	}
+}
+
+/* In place of build_entry(): the code follows, once it is known to be the same. */
+void gen_check(struct build *b)
 {
 	u64 stale = emit_here(&b->e);
+	unsigned bytes = b->insn_off[b->total] - b->insn_off[0];
 	struct tr_site *s = build_site(b, SITE_STALE);
 
+	plan_soft(b);
 	build_leave(b, site_number(b, s));
 	build_entry(b);
 	compare_all(b, bytes, false, stale);
 	emit_mov_imm(&b->e, S1, (u64)gpa_to_hva(b->snap_gpa));
 	compare_all(b, bytes, true, stale);
-	emit_jmp(&b->e, code);
 }
 
 /* ---- constants read from the code ---- */
@@ -127,8 +156,6 @@ static void load_soft(struct build *b, unsigned reg, unsigned len, unsigned size
 		emit_bytes(&b->e, (const u8[]){rex, 0x63, modrm}, 3);
 	else /* MOVSX from a byte */
 		emit_bytes(&b->e, (const u8[]){rex, 0x0f, 0xbe, modrm}, 4);
-	b->soft_at[b->nsoft].at = (u16)at;
-	b->soft_at[b->nsoft++].len = (u8)len;
 }
 
 static bool soft_mov(struct build *b)
@@ -158,20 +185,15 @@ static bool soft_alu(struct build *b)
 	return true;
 }
 
-/* Instructions with a register and a constant, in a soft page. */
 bool gen_soft(struct build *b)
 {
-	const struct insn *in = &b->in;
-	bool reg = in->op[0].kind == OPK_GPR && in->op[1].kind == OPK_IMM && in->nops == 2;
+	bool planned = false;
 
-	if (!b->soft || !reg || in->map || in->opsize < 4 || in->prefixes & PFX_VEX || b->nsoft == ARRAY_SIZE(b->soft_at))
+	for (unsigned i = 0; i < b->nsoft; i++)
+		planned |= b->soft_at[i].insn == b->n;
+	if (!planned)
 		return false;
-	if (is_spilled(in->op[0].reg))
+	if (is_spilled(b->in.op[0].reg))
 		hold_drop(b); /* S0 is needed */
-	if (in->id == INSN_MOV && (in->imm_len == 4 || in->imm_len == in->opsize))
-		return soft_mov(b);
-	if (in->id >= INSN_ADD && in->id <= INSN_CMP && in->desc->cls == IC_INT && (in->imm_len == 4 || in->imm_len == 1) &&
-	    ((in->opcode & 0xc7) == 0x05 || in->opcode == 0x81 || in->opcode == 0x83))
-		return soft_alu(b);
-	return false;
+	return b->in.id == INSN_MOV ? soft_mov(b) : soft_alu(b);
 }

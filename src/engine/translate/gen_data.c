@@ -280,7 +280,7 @@ bool gen_lea(struct build *b)
 	return true;
 }
 
-void gen_emulate(struct build *b)
+struct tr_site *gen_emu_site(struct build *b)
 {
 	struct tr_site *s = build_site(b, SITE_EMU);
 
@@ -300,7 +300,12 @@ void gen_emulate(struct build *b)
 		s->emu->ops[1].fn = interp_alone_end;
 		s->emu->ops[1].nth = 1;
 	}
-	build_leave(b, site_number(b, s));
+	return s;
+}
+
+void gen_emulate(struct build *b)
+{
+	build_leave(b, site_number(b, gen_emu_site(b)));
 	build_islands_after_jump(b);
 	b->x87_op = 0; /* what waited is recorded on leaving */
 }

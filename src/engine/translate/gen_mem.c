@@ -249,7 +249,7 @@ static void gen_access_any(struct build *b, unsigned size, bool write)
 
 	build_room(b, 140); /* the address is made twice */
 	s = new_site(b, size, write);
-	s->base = m->rip_relative ? 16 : m->base;
+	s->base = m->rip_relative ? SITE_BASE_RIP : m->base;
 	s->index = m->index;
 	s->shift = ea.shift;
 	s->seg = m->seg;
@@ -280,6 +280,26 @@ static void gen_access_any(struct build *b, unsigned size, bool write)
 		hold(b, &ea, lo, hi, group_write);
 	else
 		hold_drop(b);
+}
+
+void gen_access_stored(struct build *b, unsigned size, bool write)
+{
+	struct hostmem address = MEM_VCPU(tr.address), last = mem_at(S1, (s32)size - 1);
+	struct tr_site *s = NULL;
+
+	build_room(b, 75);
+	s = new_site(b, size, write);
+	s->base = SITE_BASE_STORED;
+	s->index = INSN_NO_REG;
+	s->seg = SEG_DS;
+	s->asize = 8;
+	s->host = (u32)emit_here(&b->e);
+	emit_load(&b->e, S1, &address, 8); /* again: after a miss the registers are not what they were */
+	emit_lea(&b->e, S0, &last, 8);
+	emit_rorx(&b->e, S0, S0, 12);
+	emit_rorx(&b->e, S1, S1, 12);
+	look_up(b, size, write, s);
+	gen_mark(b);
 }
 
 void gen_access(struct build *b, unsigned size, bool write)

@@ -8,11 +8,13 @@
 
 #include "engine/interp/hostop.h"
 #include "engine/lib/lib.h"
+#include "engine/translate/check.h"
 #include "engine/translate/stress.h"
 #include "engine/translate/tr_int.h"
 
 #define ARCH_SET_GS   0x1001
 #define SS_AUTODISARM (1u << 31)
+#define HOT_WILD      16
 
 bool tr_mode_ok(const struct vcpu *cpu)
 {
@@ -58,6 +60,28 @@ static u8 *heat_of(struct vcpu *cpu, gpa_t gpa)
 	return &cpu->tr.heat[(gpa ^ gpa >> 14) & (sizeof(cpu->tr.heat) - 1)];
 }
 
+/* Executions before code there is translated. Checked pages cannot be interpreted in blocks. */
+static u32 hot_enough(gpa_t gpa)
+{
+	switch (icache_page_mode(gpa & PAGE_MASK)) {
+	case PAGE_PROTECTED:
+		return tr_stress()->hot;
+	case PAGE_WILD:
+		return HOT_WILD;
+	default:
+		return 1;
+	}
+}
+
+/* An instruction that crosses into the next page is found once and remembered. Others at the end of a page that share its
+ * place stay interpreted too. */
+#define HEAT_NEVER 0xff
+
+static bool at_page_end(gpa_t gpa)
+{
+	return (gpa & ~PAGE_MASK) > PAGE_SIZE - INSN_MAX_LEN;
+}
+
 /* The block at RIP; NULL: cold, or not translatable. Faults as a fetch does. */
 static struct tblock *block_at_rip(struct vcpu *cpu)
 {
@@ -69,10 +93,14 @@ static struct tblock *block_at_rip(struct vcpu *cpu)
 	if (t)
 		return t;
 	heat = heat_of(cpu, gpa);
-	if (++*heat < tr_stress()->hot && icache_page_mode(gpa & PAGE_MASK) == PAGE_PROTECTED)
+	cpu->tr.crosses = *heat == HEAT_NEVER && at_page_end(gpa);
+	if (cpu->tr.crosses || ++*heat < hot_enough(gpa))
 		return NULL;
 	*heat = 0;
-	return tb_make(cpu, gpa, 0);
+	t = tb_make(cpu, gpa, 0);
+	if (!t && at_page_end(gpa))
+		*heat = HEAT_NEVER;
+	return t;
 }
 
 /* Where to go on at RIP in translated code; 0: not there. */
@@ -82,6 +110,7 @@ static u64 code_at_rip(struct vcpu *cpu)
 	struct tblock *t = NULL;
 	u64 host = 0;
 
+	cpu->tr.crosses = false;
 	if (!tr_mode_ok(cpu))
 		return 0;
 	cpu->tr.target = cpu->rip;
@@ -101,7 +130,7 @@ static u64 code_at_rip(struct vcpu *cpu)
 
 struct stop {
 	u64 kills; /* when translated code was entered */
-	u32 key;
+	u32 key;   /* when it was left */
 };
 
 static bool code_still_good(const struct vcpu *cpu, const struct stop *st)
@@ -124,14 +153,16 @@ static u64 interpret_and_resume(struct vcpu *cpu, const struct tr_site *s, const
 	return resume(cpu, &copy, st, next_rip(cpu, before + len));
 }
 
-static gva_t site_address(const struct vcpu *cpu, const struct tr_site *s)
+gva_t tr_site_address(const struct vcpu *cpu, const struct tr_site *s)
 {
 	u64 a = (u64)(s64)s->disp;
 
 	if (s->base < 16)
 		a += cpu->gpr[s->base];
-	else if (s->base == 16)
+	else if (s->base == SITE_BASE_RIP)
 		a += cpu->rip;
+	else if (s->base == SITE_BASE_STORED)
+		a += cpu->tr.address;
 	if (s->index != INSN_NO_REG)
 		a += cpu->gpr[s->index] << s->shift;
 	a = s->asize == 8 ? a : (u32)a;
@@ -140,12 +171,29 @@ static gva_t site_address(const struct vcpu *cpu, const struct tr_site *s)
 	return cpu->mode.long64 ? a : (u32)a;
 }
 
+/*
+ * The page walk that the instruction would do. It faults here unless something else may come first: an operand of more
+ * than 8 bytes may have to be aligned, a shared look-up is not for this instruction's address.
+ */
+static bool walk(struct vcpu *cpu, const struct tr_site *s, gva_t a)
+{
+	u32 error = 0;
+
+	if ((a & ~PAGE_MASK) + s->size > PAGE_SIZE)
+		return false;
+	if (mmu_fill(cpu, a, s->write ? ACC_WRITE : ACC_READ, cpu->mode.mmu_idx, &error))
+		return true;
+	if (error && s->size <= 8 && !s->group)
+		cpu_raise_pf(cpu, a, error & 0xffff);
+	return false;
+}
+
 /* A look-up for several accesses that no entry can serve: from now on to code with a look-up for each. */
 static u64 leave_group(struct vcpu *cpu, struct tr_site *s, const struct stop *st)
 {
 	const struct tblock *b = tb_at(s->block);
 	gpa_t gpa = (b->gpa & PAGE_MASK) | s->goff;
-	struct tblock *alone = tb_find(gpa, b->key | TR_KEY_ALONE);
+	struct tblock *alone = tb_find(gpa, st->key | TR_KEY_ALONE);
 
 	if (!alone)
 		alone = tb_make(cpu, gpa, TR_KEY_ALONE);
@@ -164,7 +212,7 @@ static bool group_fails(const struct vcpu *cpu, const struct tr_site *s, gva_t a
 
 static u64 on_memory(struct vcpu *cpu, struct tr_site *s, const struct stop *st, bool fault)
 {
-	gva_t a = site_address(cpu, s);
+	gva_t a = tr_site_address(cpu, s);
 	enum tt_fill r = tt_fill(cpu, a, s->size, s->write, cpu->mode.mmu_idx);
 
 	cpu->stats.tr_misses++;
@@ -172,6 +220,8 @@ static u64 on_memory(struct vcpu *cpu, struct tr_site *s, const struct stop *st,
 		return s->host; /* 0: an earlier look-up is to be repeated; the loop finds a block that does */
 	if (group_fails(cpu, s, a))
 		return leave_group(cpu, s, st);
+	if (r == TT_NONE && walk(cpu, s, a) && tt_fill(cpu, a, s->size, s->write, cpu->mode.mmu_idx) == TT_FILLED)
+		return s->host;
 	cpu->stats.tr_interpreted++;
 	return interpret_and_resume(cpu, s, st);
 }
@@ -192,7 +242,7 @@ static u64 on_exit(struct vcpu *cpu, struct tr_site *s, const struct stop *st)
 {
 	struct tblock *from = tb_at(s->block), *to = NULL;
 	gpa_t gpa = (from->gpa & PAGE_MASK) | ((u32)s->target & 0xfff);
-	u32 key = from->key & ~TR_KEY_ALONE;
+	u32 key = st->key;
 	u8 *heat = NULL;
 
 	cpu->rip = next_rip(cpu, cpu->tr.page_va + (u64)(s64)s->target);
@@ -201,10 +251,12 @@ static u64 on_exit(struct vcpu *cpu, struct tr_site *s, const struct stop *st)
 	to = tb_find(gpa, key);
 	if (!to) {
 		heat = heat_of(cpu, gpa);
-		if (++*heat < tr_stress()->hot && icache_page_mode(gpa & PAGE_MASK) == PAGE_PROTECTED)
+		if ((*heat == HEAT_NEVER && at_page_end(gpa)) || ++*heat < hot_enough(gpa))
 			return 0;
 		*heat = 0;
 		to = tb_make(cpu, gpa, 0);
+		if (!to && at_page_end(gpa))
+			*heat = HEAT_NEVER;
 	}
 	if (!to || !code_still_good(cpu, st))
 		return 0;
@@ -250,6 +302,7 @@ static u64 came_back(struct vcpu *cpu, u32 number, const struct stop *st)
 		cpu->rip = next_rip(cpu, cpu->tr.page_va + (u64)(s64)s->target);
 		return 0;
 	case SITE_STALE:
+		cpu->stats.tr_stale++;
 		tb_stale(s->block);
 		jc_drop(cpu, tr_jc_class(st->key), cpu->rip);
 		return 0;
@@ -265,21 +318,65 @@ static u64 came_back(struct vcpu *cpu, u32 number, const struct stop *st)
 	return 0;
 }
 
-static void run_code(struct vcpu *cpu, u64 host)
+/* RFLAGS in pieces: arithmetic flags for the host's; what in-line code changes. */
+static void unpack_flags(struct vcpu *cpu)
 {
-	struct stop st = {.kills = tr_kill_count(), .key = tr_key(cpu)};
+	struct tr_state *s = &cpu->tr;
+	u32 fl = (u32)cpu->rflags;
+
+	s->flags_ax = (u16)flags_to_ax(fl);
+	s->fl_if = fl & FL_IF;
+	s->fl_ac = fl & FL_AC;
+	s->fl_df = fl & FL_DF;
+	s->fl_rest = fl & ~(FL_ARITH | FL_IF | FL_AC | FL_ONE | FL_VM | FL_RF);
+}
+
+static void pack_flags(struct vcpu *cpu)
+{
+	const struct tr_state *s = &cpu->tr;
+
+	cpu->rflags = flags_merge(cpu->rflags & ~(u64)(FL_IF | FL_AC), s->flags_ax) | s->fl_if | s->fl_ac;
+}
+
+u32 tr_enter_with_flags(struct vcpu *cpu, u64 host)
+{
+	u32 site = 0;
+
+	unpack_flags(cpu);
+	site = tr_enter(cpu, host);
+	pack_flags(cpu);
+	return site;
+}
+
+static u64 find_code(struct vcpu *cpu)
+{
+	if (unlikely(tr_stress()->flush))
+		tr_stress_flush(cpu, true);
+	return code_at_rip(cpu);
+}
+
+/* True: RIP is at code that is to be interpreted; false: the run loop is asked for. */
+static bool run_code(struct vcpu *cpu, u64 host)
+{
+	struct stop st = {.kills = tr_kill_count()};
 
 	while (host) {
 		u32 site = 0;
 
-		cpu->tr.flags_ax = (u16)flags_to_ax(cpu->rflags);
 		cpu->stats.tr_entries++;
 		if (unlikely(tr_stress()->flush))
 			tr_stress_flush(cpu, false);
-		site = tr_enter(cpu, host);
-		cpu->rflags = flags_merge(cpu->rflags, cpu->tr.flags_ax);
+		site = tr_checking() ? check_enter(cpu, host) : tr_enter_with_flags(cpu, host);
+		st.key = tr_key(cpu);
 		host = came_back(cpu, site, &st);
+		if (host)
+			continue;
+		if (interp_must_stop(cpu))
+			return false;
+		st.kills = tr_kill_count();
+		host = find_code(cpu);
 	}
+	return true;
 }
 
 /* The page of RIP must not get decoded blocks of the interpreter, which would have it protected again. */
@@ -293,15 +390,9 @@ static void loop(struct vcpu *cpu, struct icache_vcpu *ic)
 	cpu->icache = ic + 1; /* handlers of branches find no further block there */
 	ic[1].stepping = ic[1].stop = false;
 	ic[1].cur = NULL;
-	while (!interp_must_stop(cpu)) {
-		u64 host = 0;
-
-		if (unlikely(tr_stress()->flush))
-			tr_stress_flush(cpu, true);
-		host = code_at_rip(cpu);
-		if (host)
-			run_code(cpu, host);
-		else if (is_checked(cpu))
+	check_unwound(cpu);
+	while (!interp_must_stop(cpu) && run_code(cpu, find_code(cpu))) {
+		if (cpu->tr.crosses || is_checked(cpu))
 			interp_alone(cpu);
 		else
 			interp_one_block(cpu);

@@ -1,4 +1,5 @@
 /* The block before code is made of it: instructions, jumps inside, accesses that one look-up can serve. */
+#include "engine/translate/check.h"
 #include "engine/translate/stress.h"
 #include "engine/translate/tr_int.h"
 
@@ -20,6 +21,8 @@ static bool decode(struct build *b, gpa_t page, unsigned off, struct insn *in)
 
 int own_index(const struct build *b, s32 target)
 {
+	if (tr_checking()) /* every jump ends the turn */
+		return -1;
 	for (unsigned i = 0; i < b->total; i++)
 		if (b->insn_off[i] == target)
 			return (int)i;

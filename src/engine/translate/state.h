@@ -36,6 +36,7 @@ struct tt_pair {
 enum jc_class { JC_USER64, JC_KERNEL64, JC_KERNEL64_AC, JC_USER32, JC_KERNEL32, JC_COUNT, JC_NONE = 0xff };
 #define JC_ENTRIES 65536
 #define JC_LOG     4096
+#define JC_PAGE_BITS 65536
 
 struct jc_entry {
 	u64 negated; /* -address; 1 in an empty entry 0, which else would match address 0 */
@@ -52,6 +53,7 @@ struct tr_state {
 	u64 *tt[6];        /* read, write of user, kernel, kernel with AC: what translated code loads */
 	u64 target;        /* guest address an indirect jump goes to */
 	u64 value;         /* read by an instruction with two memory operands */
+	u64 address;       /* of an operand, where it is not what the address fields say */
 	u64 addend;        /* waits here while both of the translator's registers are busy */
 	u64 page_va;       /* guest address of the page whose code runs */
 	u64 host_sp;       /* of tr_enter() */
@@ -59,12 +61,14 @@ struct tr_state {
 	u64 fip, fdp;      /* of x87 instructions, with what follows: gen_x87.c */
 	u32 fop, fdp_seg;  /* X87_OP_VALID | opcode; X87_SEG_VALID | segment; 0: nothing new */
 	u16 flags_ax;      /* arithmetic flags: AL = OF, AH = the rest */
+	u32 fl_if, fl_ac, fl_df, fl_rest; /* the other flags: run.c; fl_df is part of fl_rest, and only read */
 	u32 user_slot;     /* pair in use for the low half */
 	u32 victim;
 	struct tt_pair pair[TTP_COUNT];
 	struct jc_log jc[JC_COUNT];
-	u64 jc_pages[64];  /* hash of the pages that jump caches name */
+	u64 jc_pages[JC_PAGE_BITS / 64]; /* hash of the pages that jump caches name */
 	u64 seen_ctx[2];   /* of the TLB, that the tables follow */
+	bool crosses;      /* the instruction at RIP crosses a page: no block holds it */
 	u8 heat[16384];    /* executions of cold code, by hash of its address */
 };
 

@@ -31,6 +31,12 @@ static bool take_word(const char *w, unsigned n)
 	}
 }
 
+void tr_code_size(u64 size)
+{
+	if (stress.code_size == TR_CODE_SIZE) /* a test may ask for less */
+		stress.code_size = size;
+}
+
 bool tr_stress_parse(const char *words)
 {
 	while (words && *words) {

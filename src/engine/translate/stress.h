@@ -15,6 +15,9 @@ struct tr_stress {
 };
 const struct tr_stress *tr_stress(void);
 
+/* So many bytes of code are kept; before tr_init(), after tr_stress_parse(). */
+void tr_code_size(u64 size);
+
 /* Words hot, one, tiny, miss, flush, separated by commas; before tr_init(). False: another word. */
 bool tr_stress_parse(const char *words);
 

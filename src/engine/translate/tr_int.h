@@ -60,6 +60,9 @@ struct tr_site {
 	struct iblock *emu; /* EMU: one decoded instruction */
 };
 
+#define SITE_BASE_RIP    16 /* values of base: the page's address is added; tr.address is */
+#define SITE_BASE_STORED 17
+
 #define SITE_FAULT_BIT 0x80000000u
 
 /* ---- blocks ---- */
@@ -79,6 +82,7 @@ struct tblock {
 	u32 page_next;
 	u32 dead_stub; /* where body leads when the block is dead */
 	bool dead;
+	bool vectors;  /* has instructions other than integer ones */
 };
 
 /* Key of a block in which each access is looked up by itself: where a shared look-up does not do. */
@@ -87,11 +91,19 @@ struct tblock {
 /* What translated code depends on: the decoder's key and which address tables it uses. */
 static inline u32 tr_key(const struct vcpu *cpu)
 {
-	return cpu->mode.key | (u32)cpu->mode.mmu_idx << 16;
+	return cpu->mode.key | (u32)cpu->mode.mmu_idx << 24;
 }
 static inline enum mmu_idx key_mmu_idx(u32 key)
 {
-	return key >> 16 & 7;
+	return key >> 24 & 7;
+}
+static inline u32 key_with_idx(u32 key, enum mmu_idx idx)
+{
+	return (key & ~(7u << 24)) | (u32)idx << 24;
+}
+static inline unsigned key_cpl(u32 key)
+{
+	return key >> 5 & 3;
 }
 unsigned tr_jc_class(u32 key);
 /* Modes that are translated: flat, 32 or 64 bits, no alignment checks. */
@@ -135,9 +147,10 @@ struct build {
 	struct vcpu *cpu;
 	struct emit e;
 	struct tblock *b;
-	u32 key;
+	u32 key;            /* at the current instruction: STAC and CLAC change it */
 	enum mmu_idx idx;
 	bool mode64;
+	gpa_t page_gpa;
 	u32 page_off;       /* of the current instruction */
 	struct insn in;
 	struct insn code[TR_MAX_INSNS]; /* the block, decoded ahead */
@@ -151,6 +164,7 @@ struct build {
 	u8 *emu_end;
 	u32 insn_host[TR_MAX_INSNS + 1]; /* code of each instruction, by number */
 	u16 insn_off[TR_MAX_INSNS + 1];
+	u32 insn_key[TR_MAX_INSNS + 1];
 	unsigned n;         /* instructions so far */
 	u32 nsites;         /* sites of this block so far */
 	struct tr_site *site; /* the first of them */
@@ -164,6 +178,7 @@ struct build {
 		u8 *rel_end; /* writable view */
 		s32 target;
 		u32 off;     /* of the jump in its page */
+		u32 key;
 	} exits[TR_MAX_INSNS];
 	unsigned nexits;
 	bool insn_waits[TR_MAX_INSNS + 1]; /* an x87 record was waiting there */
@@ -173,7 +188,7 @@ struct build {
 	bool emulated;       /* the current instruction */
 	struct {
 		u16 at;
-		u8 len;
+		u8 len, insn;
 	} soft_at[16];       /* constants left out of the comparison */
 	unsigned nsoft, snap_len;
 	gpa_t snap_gpa;
@@ -189,6 +204,8 @@ u32 site_number(const struct build *b, const struct tr_site *s);
 void build_leave(struct build *b, u32 site); /* mov r15d, site; jmp tr_leave */
 void build_islands(struct build *b);         /* code of the pending misses, jumped around */
 void build_islands_after_jump(struct build *b); /* the same where nothing falls through */
+void build_set_key(struct build *b, u32 key);
+bool build_next_follows(const struct build *b);  /* the next instruction will be in this block */
 void build_pending(struct build *b, struct tr_site *s); /* JRCXZ: leaves with the site if S0 is 0 */
 void build_room(struct build *b, unsigned bytes); /* at most so many bytes follow: island first if they would be out of reach */
 
@@ -210,12 +227,16 @@ void hold_after_insn(struct build *b);
 bool gen_branch(struct build *b);
 bool gen_stack(struct build *b);
 bool gen_lea(struct build *b);
+bool is_special(const struct insn *in); /* for gen_sys() or gen_bitmem() */
+bool gen_sys(struct build *b);
+bool gen_bitmem(struct build *b);
 bool gen_data(struct build *b);     /* everything that reencode() can express */
 void gen_loop_head(struct build *b); /* looks at attention */
 void gen_exits(struct build *b);    /* the ways out of conditional jumps */
 void gen_goto(struct build *b, s32 target); /* on to another place: direct exit */
 void gen_indirect(struct build *b);         /* guest address in S0 */
 void gen_emulate(struct build *b);
+struct tr_site *gen_emu_site(struct build *b); /* the handler of the current instruction */
 
 void gen_next(struct build *b);             /* on to the instruction behind the block */
 void build_entry(struct build *b);
@@ -223,7 +244,7 @@ void build_entry(struct build *b);
 /* ---- gen_check.c ---- */
 void check_snapshot(struct build *b, gpa_t gpa);
 bool check_writes(const struct insn *in); /* a checked block ends behind it */
-void gen_check(struct build *b, unsigned bytes, u32 code);
+void gen_check(struct build *b);
 bool gen_soft(struct build *b);
 
 /* ---- gen_x87.c ---- */
@@ -244,6 +265,8 @@ bool gen_addressable(const struct build *b);
 void gen_access(struct build *b, unsigned size, bool write);
 /* The same for a plain base register and displacement (stack). */
 void gen_access_at(struct build *b, unsigned base, s32 disp, unsigned size, bool write);
+/* The same for the address in tr.address. */
+void gen_access_stored(struct build *b, unsigned size, bool write);
 /* The host instruction emitted next is the one of the last site that may fault. */
 void gen_mark(struct build *b);
 /* The operand as a host operand, S0 from gen_access(). May take S1. */
@@ -260,6 +283,7 @@ bool tt_start(struct vcpu *cpu);
 /* Copies the TLB's entry to the address tables, if there is one and it allows the access. */
 enum tt_fill { TT_NONE, TT_SAME, TT_FILLED };
 enum tt_fill tt_fill(struct vcpu *cpu, gva_t a, unsigned size, bool write, enum mmu_idx idx);
+void tt_drop_write(struct vcpu *cpu, gva_t page, enum mmu_idx idx);
 void jc_start(struct vcpu *cpu);
 void jc_forget_low(struct vcpu *cpu);
 void jc_install(struct vcpu *cpu, unsigned cls, u64 rip, u64 host);
@@ -270,5 +294,9 @@ u32 jc_displacement(unsigned cls);
 /* ---- glue.c ---- */
 u32 tr_enter(struct vcpu *cpu, u64 host); /* returns the site it came back from */
 extern const char tr_leave[];
+
+/* ---- run.c ---- */
+u32 tr_enter_with_flags(struct vcpu *cpu, u64 host); /* guest flags in, guest flags out */
+gva_t tr_site_address(const struct vcpu *cpu, const struct tr_site *s); /* what a SITE_MEM looks up */
 
 #endif

@@ -3,6 +3,7 @@
 #include <sys/syscall.h>
 
 #include "engine/lib/lib.h"
+#include "engine/translate/check.h"
 #include "engine/translate/stress.h"
 #include "engine/translate/tr_int.h"
 
@@ -98,6 +99,11 @@ enum tt_fill tt_fill(struct vcpu *cpu, gva_t a, unsigned size, bool write, enum 
 	if ((a & ~PAGE_MASK) + size > PAGE_SIZE || idx == MMU_USER_AC || (write ? e->tag_w : e->tag_r) != tag)
 		return TT_NONE;
 	return install(pair_of(cpu, idx), page, write, e->addend);
+}
+
+void tt_drop_write(struct vcpu *cpu, gva_t page, enum mmu_idx idx)
+{
+	*entry(pair_of(cpu, idx), 1, page) = 0;
 }
 
 /* ---- the TLB changed ---- */
@@ -240,15 +246,32 @@ void tr_forget_targets(struct vcpu *cpu)
 
 static unsigned jc_page_bit(u64 a)
 {
-	return (a >> 12 ^ a >> 24) & 4095;
+	return (a >> 12) * 0x9e3779b97f4a7c15ull >> 48;
+}
+
+static void empty_slot(struct jc_entry *e, unsigned slot)
+{
+	e->negated = 1 - (u64)slot; /* stays in the log, and counts as taken */
+}
+
+static void jc_forget_page(struct vcpu *cpu, unsigned cls, u64 page)
+{
+	const struct jc_log *l = &cpu->tr.jc[cls];
+	struct jc_entry *t = jc_table(cpu, cls);
+
+	for (u32 i = 0; i < l->n; i++)
+		if ((-t[l->slot[i]].negated & PAGE_MASK) == page)
+			empty_slot(&t[l->slot[i]], l->slot[i]);
 }
 
 void tr_forget_page(struct vcpu *cpu, u64 a)
 {
 	unsigned n = jc_page_bit(a);
 
-	if (cpu->tr.on && cpu->tr.jc_pages[n >> 6] >> (n & 63) & 1)
-		tr_forget_targets(cpu);
+	if (!cpu->tr.on || !(cpu->tr.jc_pages[n >> 6] >> (n & 63) & 1))
+		return;
+	for (unsigned i = 0; i < JC_COUNT; i++)
+		jc_forget_page(cpu, i, a & PAGE_MASK);
 }
 
 void jc_install(struct vcpu *cpu, unsigned cls, u64 rip, u64 host)
@@ -257,7 +280,7 @@ void jc_install(struct vcpu *cpu, unsigned cls, u64 rip, u64 host)
 	struct jc_entry *e = NULL;
 	unsigned n = 0;
 
-	if (cls == JC_NONE || ((cls == JC_KERNEL64 || cls == JC_KERNEL64_AC) && !(rip >> 63)))
+	if (cls == JC_NONE || tr_checking() || ((cls == JC_KERNEL64 || cls == JC_KERNEL64_AC) && !(rip >> 63)))
 		return; /* low addresses change with CR3 */
 	l = &cpu->tr.jc[cls];
 	if (l->n == JC_LOG)
@@ -287,8 +310,8 @@ void jc_drop(struct vcpu *cpu, unsigned cls, u64 rip)
 	if (cls == JC_NONE)
 		return;
 	e = &jc_table(cpu, cls)[rip & 0xffff];
-	if (e->negated + rip == 0) /* its slot stays in the log, and counts as taken */
-		e->negated = 1 - (rip & 0xffff);
+	if (e->negated + rip == 0)
+		empty_slot(e, rip & 0xffff);
 }
 
 u32 jc_displacement(unsigned cls)
