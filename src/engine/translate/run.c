@@ -213,14 +213,16 @@ static bool group_fails(const struct vcpu *cpu, const struct tr_site *s, gva_t a
 static u64 on_memory(struct vcpu *cpu, struct tr_site *s, const struct stop *st, bool fault)
 {
 	gva_t a = tr_site_address(cpu, s);
-	enum tt_fill r = tt_fill(cpu, a, s->size, s->write, cpu->mode.mmu_idx);
+	/* in lock-step the turn has tried, and an entry made here would let the next one write unseen */
+	enum tt_fill r = tr_checking() ? TT_NONE : tt_fill(cpu, a, s->size, s->write, cpu->mode.mmu_idx);
 
 	cpu->stats.tr_misses++;
 	if (r == TT_FILLED || (r == TT_SAME && !fault))
 		return s->host; /* 0: an earlier look-up is to be repeated; the loop finds a block that does */
 	if (group_fails(cpu, s, a))
 		return leave_group(cpu, s, st);
-	if (r == TT_NONE && !tr_checking() && walk(cpu, s, a) && tt_fill(cpu, a, s->size, s->write, cpu->mode.mmu_idx) == TT_FILLED)
+	if (r == TT_NONE && !tr_checking() && walk(cpu, s, a) &&
+	    tt_fill(cpu, a, s->size, s->write, cpu->mode.mmu_idx) == TT_FILLED)
 		return s->host;
 	cpu->stats.tr_interpreted++;
 	return interpret_and_resume(cpu, s, st);
