@@ -2,9 +2,16 @@
 _doppel_options() {
 	doppel "$1" --help 2>/dev/null | grep -oE -- '^  (-[a-z],|   ) --[a-z-]+' | grep -o -- '--[a-z-]*'
 }
+_doppel_kept() {
+	ls "${XDG_STATE_HOME:-$HOME/.local/state}/doppel" 2>/dev/null
+}
 _doppel() {
+	if [[ ${COMP_WORDS[1]} == @(run|exec) && " ${COMP_WORDS[*]:2:COMP_CWORD-2} " == *" -- "* ]]; then
+		compopt -o filenames 2>/dev/null; COMPREPLY=($(compgen -f -- "${COMP_WORDS[COMP_CWORD]}"))
+		return
+	fi
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} cmd=${COMP_WORDS[1]}
-	local commands="run ps console stop pause resume stats doctor help version"
+	local commands="run exec ps logs console stop pause resume cp diff apply discard stats doctor help version"
 
 	COMPREPLY=()
 	if [ "$COMP_CWORD" = 1 ]; then
@@ -29,6 +36,10 @@ _doppel() {
 	--share-server) compopt -o filenames 2>/dev/null; COMPREPLY=($(compgen -c -- "$cur")); return ;;
 	--net) compopt -o nospace 2>/dev/null
 		COMPREPLY=($(compgen -W "none user user,hostfwd=tcp: user,hostloopback=on lan= passt,path= socket,path= vhost-user,path= tap,ifname=" -- "$cur")); return ;;
+	--user|-u) COMPREPLY=($(compgen -u -- "$cur")); return ;;
+	--env) COMPREPLY=($(compgen -e -- "$cur")); return ;;
+	--workdir|-w) compopt -o filenames 2>/dev/null; COMPREPLY=($(compgen -d -- "$cur")); return ;;
+	--keep) COMPREPLY=($(compgen -W "$(_doppel_kept)" -- "$cur")); return ;;
 	--append|-a|--memory|-m|--cpus|-c|--name|-n|--debug-exit|--timeout|-t) return ;;
 	esac
 	if [[ $cur == -* ]]; then
@@ -36,7 +47,16 @@ _doppel() {
 		return
 	fi
 	case $cmd in
-	console|stop|pause|resume|stats)
+	diff|apply|discard)
+		if [ "$cmd" = apply ] && [ "$COMP_CWORD" -gt 2 ]; then
+			compopt -o filenames 2>/dev/null; COMPREPLY=($(compgen -f -- "$cur"))
+		else
+			COMPREPLY=($(compgen -W "$(_doppel_kept)" -- "$cur"))
+		fi ;;
+	cp)
+		compopt -o filenames -o nospace 2>/dev/null
+		COMPREPLY=($(compgen -S : -W "$(doppel ps 2>/dev/null | awk 'NR > 1 { print $1 }')" -- "$cur") $(compgen -f -- "$cur")) ;;
+	console|exec|logs|stop|pause|resume|stats)
 		COMPREPLY=($(compgen -W "$(doppel ps 2>/dev/null | awk 'NR > 1 { print $1 }')" -- "$cur")) ;;
 	help)
 		COMPREPLY=($(compgen -W "$commands" -- "$cur")) ;;

@@ -29,16 +29,15 @@ int qcow2_commit(struct qcow2_image *q)
 		return 0;
 	if (q->broken)
 		return -EIO;
-	int r = qcow2_cache_write(q, &q->refs);
+	int r = disk_file_sync(&q->file);
 	if (!r)
+		r = qcow2_cache_write(q, &q->refs);
+	if (!r && q->h.version < 3)
 		r = disk_file_sync(&q->file);
 	if (!r)
 		r = qcow2_cache_write(q, &q->l2);
-	if (!r && q->l1_lo < q->l1_hi) {
-		r = disk_file_sync(&q->file);
-		if (!r)
-			r = write_l1(q);
-	}
+	if (!r)
+		r = write_l1(q);
 	if (!r)
 		r = disk_file_sync(&q->file);
 	if (r || !q->n_freed)

@@ -8,9 +8,12 @@
  * Order of writing, so that a crash at any moment leaves an image that is intact but for leaked clusters, and
  * what a flush has acknowledged is there:
  *   1. guest data goes into a cluster before an L2 entry in memory names it;
- *   2. qcow2_commit: refcounts that rose, [sync], L2 tables, [sync], L1 entries, sync;
- *   3. refcounts fall only after that: a freed cluster is not used again before nothing on the disk names it.
- * The dirty bit (version 3) is set before the first change and cleared by a clean end, so that leaks are found.
+ *   2. new L2 tables, refcount blocks and refcount tables are on stable storage before anything names them;
+ *   3. qcow2_commit: sync; refcounts that rose, L2 tables, L1 entries, one right after the other; sync;
+ *   4. refcounts fall only after that: a freed cluster is not used again before nothing on the disk names it.
+ * The dirty bit (version 3) is stable before the first change and cleared by a clean end. It says that refcounts
+ * may be wrong: leaks after a sudden death of the process, in the moment between two writes of 3.; anything after
+ * one of the host. Version 2 has no such bit: there a sync more keeps refcounts ahead of the L2 tables.
  */
 #ifndef BACKENDS_QCOW2_INT_H
 #define BACKENDS_QCOW2_INT_H

@@ -102,7 +102,8 @@ int qcow2_map(struct qcow2_image *q, u64 off, u64 len, struct qcow2_extent *x)
 }
 
 /* ---- for writing ---- */
-/* A new table, empty or with what the old one, which a snapshot shares, holds. */
+/* A new table, empty or with what the old one, which a snapshot shares, holds. It is on the disk before an L1
+ * entry is there to name it. */
 static int new_l2(struct qcow2_image *q, u64 index, struct qcow2_table **t)
 {
 	u64 old = q->l1[index] & QCOW2_OFFSET_MASK, host = 0, got = 0;
@@ -126,7 +127,15 @@ static int new_l2(struct qcow2_image *q, u64 index, struct qcow2_table **t)
 	}
 	if (old)
 		memcpy((*t)->data, q->bounce, q->cluster);
-	qcow2_table_changed(&q->l2, *t, 0, (u32)q->cluster);
+	r = disk_file_write(&q->file, host, (*t)->data, q->cluster);
+	if (!r)
+		r = disk_file_sync(&q->file);
+	if (r) {
+		qcow2_cache_drop(&q->l2, host);
+		qcow2_metadata_del(q, host);
+		qcow2_unalloc(q, host, 1);
+		return r;
+	}
 	q->l1[index] = host | QCOW2_COPIED;
 	q->l1_lo = q->l1_lo < q->l1_hi ? MIN(q->l1_lo, (u32)index) : (u32)index;
 	q->l1_hi = MAX(q->l1_hi, (u32)index + 1);

@@ -8,13 +8,14 @@
 
 #include "backends/qcow2_int.h"
 
-enum { CLUSTERS_MAX = 32 << 20, TABLES_MAX = 1 << 20 };
+enum { CLUSTERS_MAX = 32 << 20, TABLES_MAX = 1 << 20, ENTRIES_MAX = 16 << 20 };
 
 struct census {
 	struct qcow2_image *q;
 	u32 *count;
 	u64 clusters;
-	u32 tables; /* L2 tables looked at */
+	u32 tables;  /* L2 tables looked at: what snapshots share, once for each */
+	u64 entries; /* L1 entries */
 };
 
 static int give_up(struct qcow2_image *q, struct err *e, const char *why)
@@ -58,11 +59,15 @@ static int count_l2(struct census *c, u64 host)
 
 static int count_l1(struct census *c, u64 host, u32 entries)
 {
+	u8 p[512 * 8];
+	c->entries += entries;
+	if (c->entries > ENTRIES_MAX)
+		return -EINVAL;
 	int r = entries ? count(c, host, (u64)entries * 8) : 0;
 	for (u32 i = 0; i < entries && !r; i++) {
-		u8 p[8];
-		r = disk_file_read(&c->q->file, host + 8ull * i, p, 8);
-		u64 l2 = qcow2_get64(p) & QCOW2_OFFSET_MASK;
+		if (i % 512 == 0)
+			r = disk_file_read(&c->q->file, host + 8ull * i, p, sizeof(p));
+		u64 l2 = qcow2_get64(p + i % 512 * 8) & QCOW2_OFFSET_MASK;
 		if (!r && l2)
 			r = count_l2(c, l2);
 	}

@@ -86,7 +86,9 @@ static int receive_bytes(int sock, struct vu_message *m, void *p, size_t n, u64 
 			char buf[CMSG_SPACE(VU_FDS_MAX * sizeof(int))];
 		} control;
 		struct iovec iov = {.iov_base = at, .iov_len = n};
-		struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.buf,
+		struct msghdr msg = {.msg_iov = &iov,
+				     .msg_iovlen = 1,
+				     .msg_control = control.buf,
 				     .msg_controllen = sizeof(control)};
 		struct pollfd pfd = {.fd = sock, .events = POLLIN};
 		u64 now = deadline ? now_ms() : 0;

@@ -1,7 +1,7 @@
 /*
  * The vhost-user protocol (QEMU, docs/interop/vhost-user.rst), as far as doppel speaks it, for both ends: the
- * VMM (front-end) and device servers (back-ends). A message is a header and a payload on a Unix stream socket;
- * descriptors come with the header.
+ * VMM (front-end) and device servers (back-ends). A message is a header and a payload on a Unix stream
+ * socket; descriptors come with the header.
  */
 #ifndef BASE_VHOST_USER_H
 #define BASE_VHOST_USER_H
@@ -77,9 +77,9 @@ enum { VU_HEADER_BYTES = 12, VU_PAYLOAD_MAX = 268 };
 /* Sends header, h.size bytes of payload and the fds, which stay the caller's. 0 or -errno. */
 int vu_send(int sock, const struct vu_message *m);
 /*
- * Receives one message; its fds are the caller's then. 0, -ECONNRESET when the peer has closed, -EPROTO for what is no
- * message (too long, another version), -ETIMEDOUT when timeout_ms (< 0: none) passes, other -errno. After an error the
- * stream is of no more use.
+ * Receives one message; its fds are the caller's then. 0, -ECONNRESET when the peer has closed, -EPROTO for
+ * what is no message (too long, another version), -ETIMEDOUT when timeout_ms (< 0: none) passes, other
+ * -errno. After an error the stream is of no more use.
  */
 int vu_receive(int sock, struct vu_message *m, int timeout_ms);
 void vu_close_fds(struct vu_message *m);

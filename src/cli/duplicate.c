@@ -52,6 +52,8 @@ static void configure(const struct duplicate *d, struct config *c)
 	record(c, "run-user=%u:%u", d->user.uid, d->user.gid);
 	if (!d->o->keep)
 		record(c, "temporary=1");
+	if (d->o->net_user)
+		record(c, "net=user");
 	for (u32 i = 0; i < d->o->n_shares; i++) {
 		const struct share_option *s = &d->o->share[i];
 		char *same = s->guest ? NULL : realpath(s->share.path, NULL);
@@ -70,7 +72,7 @@ static int make_guest(struct duplicate *d, struct err *e)
 	if (!c)
 		return err_set(e, ENOMEM, "run: no memory");
 	configure(d, c);
-	ret = c->full ? err_set(e, E2BIG, "--share: too long together") : duplicate_guest(&d->guest, c->text, c->n, e);
+	ret = c->full ? err_set(e, E2BIG, "--share: too long together") : duplicate_guest(&d->guest, c->text, c->n, d->o->net, e);
 	free(c);
 	return ret;
 }
@@ -128,7 +130,9 @@ int duplicate_machine(struct duplicate *d, const struct instance *in, struct mac
 	if (cfg->ndisks + extra > MACHINE_DISKS_MAX)
 		return err_set(e, E2BIG, "--disk: more than %u with a duplicate", MACHINE_DISKS_MAX - extra);
 	memmove(cfg->disk + extra, cfg->disk, cfg->ndisks * sizeof(cfg->disk[0]));
-	cfg->disk[0] = (struct machine_disk){.disk = {.path = d->layer.path, .format = DISK_FORMAT_RAW}};
+	/* a guest may have written anything at its start: raw it is; and what nobody keeps needs no flushes */
+	cfg->disk[0] = (struct machine_disk){.disk = {.path = d->layer.path, .format = DISK_FORMAT_RAW,
+						      .cache = d->o->keep ? DISK_CACHE_WRITEBACK : DISK_CACHE_UNSAFE}};
 	if (root)
 		cfg->disk[1] = (struct machine_disk){.disk = {.path = root, .format = DISK_FORMAT_RAW, .read_only = true}};
 	cfg->ndisks += extra;

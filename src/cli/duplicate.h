@@ -22,6 +22,7 @@ struct duplicate_options {
 	u32 n_env;
 	const char *workdir, *user, *keep;
 	bool must_exist; /* keep */
+	bool net, net_user; /* there is a card; the first is doppel-net's */
 	bool diff, bare;
 };
 int duplicate_parse_env(struct duplicate_options *o, const char *value, struct err *e);

@@ -56,7 +56,7 @@ static void fetch_kernel(void)
 	struct err e = {0};
 	pid_t pid = 0;
 
-	if (find_part("doppel-get-kernel", NULL, path, sizeof(path), &e) < 0 || posix_spawn_file_actions_init(&a))
+	if (find_part("doppel-get-kernel", "DOPPEL_GET_KERNEL", path, sizeof(path), &e) < 0 || posix_spawn_file_actions_init(&a))
 		return;
 	posix_spawn_file_actions_addopen(&a, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
 	posix_spawn_file_actions_addopen(&a, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
@@ -98,6 +98,12 @@ static int find_kernel(char *buf, size_t n, const char *module, struct err *e)
 			       "or --kernel builtin)", buf);
 	return 0;
 }
+
+struct config { /* of a duplicate */
+	const char *text;
+	size_t n;
+	bool net;
+};
 
 static int pack(struct archive *a, const char *name, mode_t mode, const void *data, u64 size)
 {
@@ -211,17 +217,16 @@ static int pack_bare(struct archive *a, const char *kernel, struct err *e)
 	return ret ? ret : pack_modules(a, kernel, bare_modules, "lib/modules", e);
 }
 
-static int pack_duplicate(struct archive *a, const char *kernel, struct err *e)
+static int pack_duplicate(struct archive *a, const char *kernel, bool net, struct err *e)
 {
 	int ret = pack_modules(a, kernel, duplicate_modules, "lib/modules", e);
 
-	if (!ret)
+	if (!ret && net)
 		ret = pack_modules(a, kernel, net_modules, "lib/modules", e);
 	return ret ? ret : pack_modules(a, kernel, late_modules, "lib/late", e);
 }
 
-/* config NULL: the bare guest's. */
-static int pack_all(struct archive *a, const char *kernel, const char *config, size_t n, struct err *e)
+static int pack_all(struct archive *a, const char *kernel, const struct config *c, struct err *e)
 {
 	static const char *const dirs[] = {"lib", "lib/modules", "lib/late"};
 	const dev_t console = 5 << 8 | 1;
@@ -234,18 +239,18 @@ static int pack_all(struct archive *a, const char *kernel, const char *config, s
 		ret = pack(a, "dev/console", S_IFCHR | 0600, &console, 0);
 	if (!ret)
 		ret = pack_program(a, "init", init, e);
-	for (u32 i = 0; i < ARRAY_SIZE(dirs) && !ret && config; i++)
+	for (u32 i = 0; i < ARRAY_SIZE(dirs) && !ret && c; i++)
 		ret = pack(a, dirs[i], S_IFDIR | 0755, NULL, 0);
-	if (!ret && config)
-		ret = pack(a, "config", S_IFREG | 0600, config, n);
+	if (!ret && c)
+		ret = pack(a, "config", S_IFREG | 0600, c->text, c->n);
 	if (!ret)
-		ret = config ? pack_duplicate(a, kernel, e) : pack_bare(a, kernel, e);
+		ret = c ? pack_duplicate(a, kernel, c->net, e) : pack_bare(a, kernel, e);
 	if (!ret && archive_write_close(a) != ARCHIVE_OK)
 		ret = -EIO;
 	return ret;
 }
 
-static int make_initrd(const char *kernel, const char *config, size_t n, struct err *e)
+static int make_initrd(const char *kernel, const struct config *c, struct err *e)
 {
 	int fd = memfd_create("doppel-initrd", MFD_CLOEXEC), ret = 0;
 	struct archive *a = archive_write_new();
@@ -255,7 +260,7 @@ static int make_initrd(const char *kernel, const char *config, size_t n, struct 
 	else if (archive_write_set_format_cpio_newc(a) != ARCHIVE_OK || archive_write_open_fd(a, fd) != ARCHIVE_OK)
 		ret = -EIO;
 	else
-		ret = pack_all(a, kernel, config, n, e);
+		ret = pack_all(a, kernel, c, e);
 	archive_write_free(a);
 	if (!ret)
 		return fd;
@@ -271,20 +276,21 @@ int default_guest(struct guest *g, bool want_initrd, struct err *e)
 	g->initrd_fd = -1;
 	if (ret || !want_initrd)
 		return ret;
-	ret = make_initrd(g->kernel, NULL, 0, e);
+	ret = make_initrd(g->kernel, NULL, e);
 	if (ret < 0)
 		return ret;
 	g->initrd_fd = ret;
 	return 0;
 }
 
-int duplicate_guest(struct guest *g, const char *config, size_t n, struct err *e)
+int duplicate_guest(struct guest *g, const char *config, size_t n, bool net, struct err *e)
 {
+	const struct config c = {.text = config, .n = n, .net = net};
 	int ret = find_kernel(g->kernel, sizeof(g->kernel), "vmw_vsock_virtio_transport", e);
 
 	g->initrd_fd = -1;
 	if (!ret)
-		ret = make_initrd(g->kernel, config, n, e);
+		ret = make_initrd(g->kernel, &c, e);
 	if (ret < 0)
 		return ret;
 	g->initrd_fd = ret;

@@ -15,7 +15,7 @@ struct guest {
 /* --kernel builtin: our bare-metal program */
 int builtin_guest(struct guest *g, struct err *e);
 int default_guest(struct guest *g, bool want_initrd, struct err *e); /* --bare */
-/* config: what src/guest/duplicate.c reads */
-int duplicate_guest(struct guest *g, const char *config, size_t n, struct err *e);
+/* config: what src/guest/duplicate.c reads; net: there is a network card */
+int duplicate_guest(struct guest *g, const char *config, size_t n, bool net, struct err *e);
 
 #endif

@@ -90,7 +90,7 @@ static int set(const struct command *c, const struct opt *o, void *target, const
 
 void opts_help(const struct command *c)
 {
-	printf("doppel %s %s\n  %s\n", c->name, c->args, c->summary);
+	printf("doppel %s%s%s\n  %s\n", c->name, *c->args ? " " : "", c->args, c->summary);
 	if (c->opts && c->opts->kind != OPT_END)
 		printf("\nOptions:\n");
 	for (const struct opt *o = c->opts; o && o->kind != OPT_END; o++) {

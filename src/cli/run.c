@@ -12,6 +12,7 @@
 #include <sys/epoll.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
+#include <sys/sysinfo.h>
 #include <time.h>
 #include <unistd.h>
 #include "backends/chardev_spool.h"
@@ -165,7 +166,7 @@ static const struct opt run_opts[] = {
 	{"kernel", 'k', OPT_STRING, AT(kernel), "FILE", "kernel: bzImage, ELF vmlinux or multiboot; or builtin", 0, 0, NULL},
 	{"initrd", 'i', OPT_STRING, AT(initrd), "FILE", "initial RAM disk", 0, 0, NULL},
 	{"append", 'a', OPT_STRING, AT(append), "STRING", "kernel command line", 0, 0, NULL},
-	{"memory", 'm', OPT_SIZE, AT(memory), "SIZE", "RAM, as 512M or 2G (default 512M)", MEM_MIN, MEM_MAX, NULL},
+	{"memory", 'm', OPT_SIZE, AT(memory), "SIZE", "RAM, as 512M or 2G (default 512M; of a duplicate 2G)", MEM_MIN, MEM_MAX, NULL},
 	{"cpus", 'c', OPT_UINT, AT(cpus), "N", "virtual CPUs (default 1)", 1, MACHINE_CPUS_MAX, NULL},
 	{"engine", 'e', OPT_CALL, 0, "ENGINE", "auto, kvm, translate, interp or check (default auto)", 0, 0, parse_engine},
 	{"code-cache", 0, OPT_SIZE, AT(code_cache), "SIZE", "memory for translated code, 1M to 96M (default 64M)", 1 << 20, 96 << 20,
@@ -560,6 +561,8 @@ static int run_a_duplicate(struct run *r, char **command)
 
 	r->o.dup.share = r->o.share;
 	r->o.dup.n_shares = r->o.nshares;
+	r->o.dup.net = r->o.nnets > 0;
+	r->o.dup.net_user = r->o.nnets && r->o.net[0].kind == NET_USER;
 	ret = duplicate_run(&x);
 	free_options(&r->o);
 	return ret;
@@ -579,9 +582,18 @@ static const char *contradiction(const struct run_options *o, bool command)
 	return NULL;
 }
 
+/* What a duplicate does not touch costs nothing; what it reads stays in its page cache. */
+static u64 default_memory(bool duplicate)
+{
+	struct sysinfo si;
+	u64 half = sysinfo(&si) == 0 ? (u64)si.totalram * si.mem_unit / 2 & PAGE_MASK : 0;
+
+	return duplicate ? MIN(MAX(half, 512ull << 20), 2ull << 30) : 512ull << 20;
+}
+
 static struct run new_run(void)
 {
-	return (struct run){.o = {.memory = 512ull << 20, .cpus = 1}, .instance.lock_fd = -1,
+	return (struct run){.o = {.cpus = 1}, .instance.lock_fd = -1,
 			    .cfg = {.kernel_fd = -1, .initrd_fd = -1}, .signal_fd = -1, .ready_fd = -1, .life_fd = -1};
 }
 
@@ -591,6 +603,7 @@ int run_on_layer(const char *keep, int (*work)(void *arg, const char *vm, struct
 	struct duplicate_run x = {.in = &r.instance, .o = &r.o.dup, .work = work, .work_arg = arg, .vm = duplicate_vm, .arg = &r};
 	struct err e = {0};
 
+	r.o.memory = default_memory(true);
 	r.o.dup.keep = keep;
 	r.o.dup.must_exist = r.o.quiet = true;
 	if (instance_claim(&r.instance, keep, &e) < 0)
@@ -616,6 +629,8 @@ static int run_main(const struct command *c, int argc, char **argv)
 		return ret == OPTS_DONE ? 0 : EXIT_DOPPEL;
 	}
 	duplicate = !r.o.kernel && !r.o.initrd && !r.o.dup.bare;
+	if (!r.o.memory)
+		r.o.memory = default_memory(duplicate);
 	log_set_level(r.o.verbose ? LOG_INFO : r.o.quiet ? LOG_ERROR : LOG_WARN);
 	snprintf(name, sizeof(name), "vm-%d", getpid());
 	if (instance_claim(&r.instance, r.o.name ? r.o.name : duplicate && r.o.dup.keep ? r.o.dup.keep : name, &e) < 0) {

@@ -27,7 +27,8 @@ static int part(struct share_option *o, const char *p, struct err *e)
 	else if (p[0] == '/' && !o->guest)
 		o->guest = p;
 	else
-		return err_set(e, EINVAL, "%s: neither an absolute path in the guest nor rw, ro or cache=POLICY", p);
+		return err_set(e, EINVAL,
+			       "%s: neither an absolute path in the guest nor rw, ro or cache=POLICY", p);
 	return 0;
 }
 

@@ -6,7 +6,7 @@
 
 struct share_option {
 	struct machine_share share; /* path: to be freed */
-	const char *guest;          /* where the guest mounts it; NULL: the same path as here. In path's memory */
+	const char *guest; /* where the guest mounts it; NULL: the same path as here. In path's memory */
 };
 /* HOST[:GUEST][:rw][:cache=POLICY]; index: how many there were before */
 int share_parse(struct share_option *o, const char *value, u32 index, struct err *e);

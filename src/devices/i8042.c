@@ -59,26 +59,6 @@ static void cmd_test_aux(struct i8042 *k, u8 cmd)
 	reply(k, 0x01); /* clock line stuck low: there is no auxiliary port */
 }
 
-static void cmd_disable_aux(struct i8042 *k, u8 cmd)
-{
-	k->ram[0] |= CTR_AUX_DISABLE;
-}
-
-static void cmd_enable_aux(struct i8042 *k, u8 cmd)
-{
-	k->ram[0] &= ~CTR_AUX_DISABLE;
-}
-
-static void cmd_disable_kbd(struct i8042 *k, u8 cmd)
-{
-	k->ram[0] |= CTR_KBD_DISABLE;
-}
-
-static void cmd_enable_kbd(struct i8042 *k, u8 cmd)
-{
-	k->ram[0] &= ~CTR_KBD_DISABLE;
-}
-
 /* F0h..FFh: bits 0-3 clear pulse those output lines; line 0 is the processor's reset. */
 static void cmd_pulse(struct i8042 *k, u8 cmd)
 {
@@ -122,24 +102,25 @@ static const struct i8042_command {
 	u8 first, last;
 	void (*run)(struct i8042 *k, u8 cmd);
 	void (*data)(struct i8042 *k, u8 cmd, u8 v);
+	u8 set, clear; /* bits of the command byte */
 	const char *name;
 } commands[] = {
-    {0x20, 0x3f, cmd_read_ram, NULL, "read RAM"},
-    {0x60, 0x7f, cmd_await, data_write_ram, "write RAM"},
-    {0xa7, 0xa7, cmd_disable_aux, NULL, "disable aux"},
-    {0xa8, 0xa8, cmd_enable_aux, NULL, "enable aux"},
-    {0xa9, 0xa9, cmd_test_aux, NULL, "test aux"},
-    {0xaa, 0xaa, cmd_self_test, NULL, "self test"},
-    {0xab, 0xab, cmd_test_ok, NULL, "test keyboard"},
-    {0xad, 0xad, cmd_disable_kbd, NULL, "disable keyboard"},
-    {0xae, 0xae, cmd_enable_kbd, NULL, "enable keyboard"},
-    {0xc0, 0xc0, cmd_test_ok, NULL, "read input port"},
-    {0xd0, 0xd0, cmd_read_out, NULL, "read output port"},
-    {0xd1, 0xd1, cmd_await, data_write_out, "write output port"},
-    {0xd2, 0xd2, cmd_await, data_echo, "write keyboard buffer"},
-    {0xd3, 0xd3, cmd_await, data_aux_loop, "write aux buffer"},
-    {0xd4, 0xd4, cmd_await, data_drop, "write to aux"},
-    {0xf0, 0xff, cmd_pulse, NULL, "pulse output"},
+    {.first = 0x20, .last = 0x3f, .run = cmd_read_ram, .name = "read RAM"},
+    {.first = 0x60, .last = 0x7f, .run = cmd_await, .data = data_write_ram, .name = "write RAM"},
+    {.first = 0xa7, .last = 0xa7, .name = "disable aux", .set = CTR_AUX_DISABLE},
+    {.first = 0xa8, .last = 0xa8, .name = "enable aux", .clear = CTR_AUX_DISABLE},
+    {.first = 0xa9, .last = 0xa9, .run = cmd_test_aux, .name = "test aux"},
+    {.first = 0xaa, .last = 0xaa, .run = cmd_self_test, .name = "self test"},
+    {.first = 0xab, .last = 0xab, .run = cmd_test_ok, .name = "test keyboard"},
+    {.first = 0xad, .last = 0xad, .name = "disable keyboard", .set = CTR_KBD_DISABLE},
+    {.first = 0xae, .last = 0xae, .name = "enable keyboard", .clear = CTR_KBD_DISABLE},
+    {.first = 0xc0, .last = 0xc0, .run = cmd_test_ok, .name = "read input port"},
+    {.first = 0xd0, .last = 0xd0, .run = cmd_read_out, .name = "read output port"},
+    {.first = 0xd1, .last = 0xd1, .run = cmd_await, .data = data_write_out, .name = "write output port"},
+    {.first = 0xd2, .last = 0xd2, .run = cmd_await, .data = data_echo, .name = "write keyboard buffer"},
+    {.first = 0xd3, .last = 0xd3, .run = cmd_await, .data = data_aux_loop, .name = "write aux buffer"},
+    {.first = 0xd4, .last = 0xd4, .run = cmd_await, .data = data_drop, .name = "write to aux"},
+    {.first = 0xf0, .last = 0xff, .run = cmd_pulse, .name = "pulse output"},
 };
 
 static const struct i8042_command *find_command(u8 cmd)
@@ -188,8 +169,11 @@ static void command_write(void *dev, u64 offset, unsigned size, u64 value)
 	k->status |= STS_CMD;
 	k->awaiting = 0;
 	const struct i8042_command *c = find_command(value);
-	if (c)
-		c->run(k, value);
+	if (c) {
+		k->ram[0] = (k->ram[0] & ~c->clear) | c->set;
+		if (c->run)
+			c->run(k, value);
+	}
 	pthread_mutex_unlock(&k->lock);
 }
 

@@ -1,15 +1,16 @@
 /*
- * The front-end of vhost-user: a virtio device whose queues another process serves. For any device type: the device file brings
- * its features and configuration, and calls these from its struct virtio_ops.
+ * The front-end of vhost-user: a virtio device whose queues another process serves. For any device type: the
+ * device file brings its features and configuration, and calls these from its struct virtio_ops.
  *
- * The server does not see the guest's rings. It has rings of its own in memory that the guest cannot touch, and each chain goes
- * from the one to the other on the main loop's thread: checked by the one place that reads descriptors, so that the server gets
- * clean chains; and back after every page it wrote has been reported (guest_written), so that no vCPU runs code that was
- * decoded from what was there before. A direct connection could not do that: the guest would see the used entry first. The data
- * themselves are not copied: the server has the guest's memory. A kick is an eventfd and stops no vCPU.
+ * The server does not see the guest's rings. It has rings of its own in memory that the guest cannot touch,
+ * and each chain goes from the one to the other on the main loop's thread: checked by the one place that
+ * reads descriptors, so that the server gets clean chains; and back after every page it wrote has been
+ * reported (guest_written), so that no vCPU runs code that was decoded from what was there before. A direct
+ * connection could not do that: the guest would see the used entry first. The data themselves are not copied:
+ * the server has the guest's memory. A kick is an eventfd and stops no vCPU.
  *
- * A server that dies, answers wrongly or not in time makes the device dead: said once; chains in flight and all later ones
- * go to the device's fail().
+ * A server that dies, answers wrongly or not in time makes the device dead: said once; chains in flight and
+ * all later ones go to the device's fail().
  */
 #ifndef DEVICES_VHOST_USER_H
 #define DEVICES_VHOST_USER_H
@@ -29,7 +30,8 @@ struct vhost_user_options {
 
 /* ---- main thread, before the vCPUs run ---- */
 /* Says hello: features, protocol, the guest's memory. */
-int vhost_user_create(struct machine *m, const struct vhost_user_options *o, struct vhost_user **out, struct err *e);
+int vhost_user_create(struct machine *m, const struct vhost_user_options *o, struct vhost_user **out,
+		      struct err *e);
 void vhost_user_attach(struct vhost_user *u, struct virtio *v); /* after virtio_init */
 u64 vhost_user_features(const struct vhost_user *u);            /* what the server can do, device bits too */
 int vhost_user_get_config(struct vhost_user *u, void *buf, unsigned size); /* -ENOTSUP: it does not say */

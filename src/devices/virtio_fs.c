@@ -1,7 +1,7 @@
 /*
- * File system device (Virtio 1.2, 5.11): a tag, a queue for requests that must not wait (hiprio) and one for all others. The
- * requests are FUSE messages and another process answers them (vhost_user.h); of FUSE only the error is spoken here, for the
- * time when that process is gone.
+ * File system device (Virtio 1.2, 5.11): a tag, a queue for requests that must not wait (hiprio) and one for
+ * all others. The requests are FUSE messages and another process answers them (vhost_user.h); of FUSE only
+ * the error is spoken here, for the time when that process is gone.
  */
 #include "devices/virtio_fs.h"
 
@@ -88,13 +88,15 @@ static const struct device_class fs_class = {.name = "virtio-fs", .reset = fs_re
 int virtio_fs_create(struct machine *m, struct pci_host *h, const char *tag, int sock, struct err *e)
 {
 	struct virtio_fs *f = calloc(1, sizeof(*f));
-	struct vhost_user_options o = {.sock = sock, .n_queues = QUEUES, .queue_size = QUEUE_SIZE, .fail = fs_fail};
+	struct vhost_user_options o = {
+	    .sock = sock, .n_queues = QUEUES, .queue_size = QUEUE_SIZE, .fail = fs_fail};
 
 	if (!f)
 		return err_set(e, ENOMEM, "virtio-fs: no memory");
 	snprintf(f->name, sizeof(f->name), "shared folder %s", tag);
 	o.name = f->name;
-	memcpy(f->space.tag, tag, strnlen(tag, sizeof(f->space.tag))); /* not terminated when it is full (5.11.4) */
+	memcpy(f->space.tag, tag,
+	       strnlen(tag, sizeof(f->space.tag))); /* not terminated when it is full (5.11.4) */
 	f->space.num_request_queues = QUEUES - 1;
 	virtio_init(&f->v, m, &fs_ops, 0, QUEUES, QUEUE_SIZE);
 	virtio_set_config(&f->v, &f->space, NULL, sizeof(f->space));

@@ -6,7 +6,8 @@
 #include "devices/virtio.h"
 
 struct virtio_fs;
-/* tag: what the guest mounts, at most 36 bytes. sock: a vhost-user server of file systems; owned from here on. */
+/* tag: what the guest mounts, at most 36 bytes. sock: a vhost-user server of file systems; owned from here
+ * on. */
 int virtio_fs_create(struct machine *m, struct pci_host *h, const char *tag, int sock, struct err *e);
 
 #endif

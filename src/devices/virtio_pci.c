@@ -167,29 +167,9 @@ static u32 feature_word(u64 features, u32 select)
 	return select < 2 ? (u32)(features >> 32 * select) : 0;
 }
 
-static u32 get_device_select(struct virtio_pci *vp)
-{
-	return vp->device_feature_select;
-}
-
-static void set_device_select(struct virtio_pci *vp, u32 x)
-{
-	vp->device_feature_select = x;
-}
-
 static u32 get_device_feature(struct virtio_pci *vp)
 {
 	return feature_word(vp->v->device_features, vp->device_feature_select);
-}
-
-static u32 get_driver_select(struct virtio_pci *vp)
-{
-	return vp->driver_feature_select;
-}
-
-static void set_driver_select(struct virtio_pci *vp, u32 x)
-{
-	vp->driver_feature_select = x;
 }
 
 static u32 get_driver_feature(struct virtio_pci *vp)
@@ -258,16 +238,6 @@ static u32 get_generation(struct virtio_pci *vp)
 	return vp->v->generation;
 }
 
-static u32 get_queue_select(struct virtio_pci *vp)
-{
-	return vp->queue_select;
-}
-
-static void set_queue_select(struct virtio_pci *vp, u32 x)
-{
-	vp->queue_select = x;
-}
-
 static u32 get_queue_size(struct virtio_pci *vp)
 {
 	struct virtq *q = selected(vp);
@@ -308,11 +278,6 @@ static void set_queue_enable(struct virtio_pci *vp, u32 x)
 		kick(vp, vp->queue_select);
 }
 
-static u32 get_notify_off(struct virtio_pci *vp)
-{
-	return vp->queue_select;
-}
-
 static void set_half(u64 *field, unsigned high, u32 x)
 {
 	*field = high ? (u32)*field | (u64)x << 32 : (*field & ~0xffffffffull) | x;
@@ -336,26 +301,64 @@ static void set_address(struct virtio_pci *vp, unsigned which, unsigned high, u3
 		set_half(queue_address(q, which), high, x);
 }
 
+#define SHOWN(f) .field = offsetof(struct virtio_pci, f)
+#define KEPT(f)  .field = offsetof(struct virtio_pci, f), .kept = true
+
 /* The 64-bit table addresses are not here: they are six dwords from ADDRESSES on. */
 static const struct common_reg {
 	u8 offset, width;
 	u32 (*get)(struct virtio_pci *vp);
 	void (*set)(struct virtio_pci *vp, u32 x);
 	const char *name;
+	u16 field; /* without get: offset of the field, of this width, that is read, and written if `kept` */
+	bool kept;
 } common_regs[] = {
-    {VIRTIO_PCI_COMMON_DFSELECT, 4, get_device_select, set_device_select, "device_feature_select"},
-    {VIRTIO_PCI_COMMON_DF, 4, get_device_feature, NULL, "device_feature"},
-    {VIRTIO_PCI_COMMON_GFSELECT, 4, get_driver_select, set_driver_select, "driver_feature_select"},
-    {VIRTIO_PCI_COMMON_GF, 4, get_driver_feature, set_driver_feature, "driver_feature"},
-    {VIRTIO_PCI_COMMON_MSIX, 2, get_config_vector, set_config_vector, "config_msix_vector"},
-    {VIRTIO_PCI_COMMON_NUMQ, 2, get_num_queues, NULL, "num_queues"},
-    {VIRTIO_PCI_COMMON_STATUS, 1, get_status, set_status, "device_status"},
-    {VIRTIO_PCI_COMMON_CFGGENERATION, 1, get_generation, NULL, "config_generation"},
-    {VIRTIO_PCI_COMMON_Q_SELECT, 2, get_queue_select, set_queue_select, "queue_select"},
-    {VIRTIO_PCI_COMMON_Q_SIZE, 2, get_queue_size, set_queue_size, "queue_size"},
-    {VIRTIO_PCI_COMMON_Q_MSIX, 2, get_queue_vector, set_queue_vector, "queue_msix_vector"},
-    {VIRTIO_PCI_COMMON_Q_ENABLE, 2, get_queue_enable, set_queue_enable, "queue_enable"},
-    {VIRTIO_PCI_COMMON_Q_NOFF, 2, get_notify_off, NULL, "queue_notify_off"},
+    {.offset = VIRTIO_PCI_COMMON_DFSELECT,
+     .width = 4,
+     .name = "device_feature_select",
+     KEPT(device_feature_select)},
+    {.offset = VIRTIO_PCI_COMMON_DF, .width = 4, .get = get_device_feature, .name = "device_feature"},
+    {.offset = VIRTIO_PCI_COMMON_GFSELECT,
+     .width = 4,
+     .name = "driver_feature_select",
+     KEPT(driver_feature_select)},
+    {.offset = VIRTIO_PCI_COMMON_GF,
+     .width = 4,
+     .get = get_driver_feature,
+     .set = set_driver_feature,
+     .name = "driver_feature"},
+    {.offset = VIRTIO_PCI_COMMON_MSIX,
+     .width = 2,
+     .get = get_config_vector,
+     .set = set_config_vector,
+     .name = "config_msix_vector"},
+    {.offset = VIRTIO_PCI_COMMON_NUMQ, .width = 2, .get = get_num_queues, .name = "num_queues"},
+    {.offset = VIRTIO_PCI_COMMON_STATUS,
+     .width = 1,
+     .get = get_status,
+     .set = set_status,
+     .name = "device_status"},
+    {.offset = VIRTIO_PCI_COMMON_CFGGENERATION,
+     .width = 1,
+     .get = get_generation,
+     .name = "config_generation"},
+    {.offset = VIRTIO_PCI_COMMON_Q_SELECT, .width = 2, .name = "queue_select", KEPT(queue_select)},
+    {.offset = VIRTIO_PCI_COMMON_Q_SIZE,
+     .width = 2,
+     .get = get_queue_size,
+     .set = set_queue_size,
+     .name = "queue_size"},
+    {.offset = VIRTIO_PCI_COMMON_Q_MSIX,
+     .width = 2,
+     .get = get_queue_vector,
+     .set = set_queue_vector,
+     .name = "queue_msix_vector"},
+    {.offset = VIRTIO_PCI_COMMON_Q_ENABLE,
+     .width = 2,
+     .get = get_queue_enable,
+     .set = set_queue_enable,
+     .name = "queue_enable"},
+    {.offset = VIRTIO_PCI_COMMON_Q_NOFF, .width = 2, .name = "queue_notify_off", SHOWN(queue_select)},
 };
 enum { ADDRESSES = VIRTIO_PCI_COMMON_Q_DESCLO, ADDRESSES_END = VIRTIO_PCI_COMMON_Q_USEDHI + 4 };
 
@@ -372,7 +375,13 @@ static u32 common_read(struct virtio_pci *vp, u64 off, unsigned size)
 	if (off >= ADDRESSES && off < ADDRESSES_END && size == 4 && !(off & 3))
 		return get_address(vp, (off - ADDRESSES) / 8, (off - ADDRESSES) / 4 & 1);
 	const struct common_reg *r = find_common(off, size);
-	return r ? r->get(vp) : 0;
+	u32 v = 0;
+	if (!r)
+		return 0;
+	if (r->get)
+		return r->get(vp);
+	memcpy(&v, (u8 *)vp + r->field, r->width);
+	return v;
 }
 
 static void common_write(struct virtio_pci *vp, u64 off, unsigned size, u32 x)
@@ -384,6 +393,8 @@ static void common_write(struct virtio_pci *vp, u64 off, unsigned size, u32 x)
 	const struct common_reg *r = find_common(off, size);
 	if (r && r->set)
 		r->set(vp, x);
+	else if (r && r->kept)
+		memcpy((u8 *)vp + r->field, &x, r->width);
 }
 
 /* ---- device configuration ---- */

@@ -8,7 +8,8 @@
 
 #include "fs/fs_int.h"
 
-/* Seconds the guest may go without asking, by policy: for names and attributes; for names that are not there. */
+/* Seconds the guest may go without asking, by policy: for names and attributes; for names that are not there.
+ */
 static const struct {
 	u64 valid, negative;
 } policy[] = {[FS_CACHE_AUTO] = {1, 1}, [FS_CACHE_ALWAYS] = {86400, 86400}, [FS_CACHE_NEVER] = {0, 0}};
@@ -26,8 +27,9 @@ static u32 encode_dev(u32 major, u32 minor)
 }
 
 /*
- * Several file systems of ours are one for the guest: inode numbers of those that are not the root's get their device
- * into the top bits, so that two files are not taken for one. Stable over time, unique but for bad luck.
+ * Several file systems of ours are one for the guest: inode numbers of those that are not the root's get
+ * their device into the top bits, so that two files are not taken for one. Stable over time, unique but for
+ * bad luck.
  */
 u64 guest_ino(const struct fs *fs, dev_t dev, u64 ino)
 {
@@ -38,14 +40,22 @@ u64 guest_ino(const struct fs *fs, dev_t dev, u64 ino)
 
 void attr_fill(const struct fs *fs, const struct statx *st, struct fuse_attr *a)
 {
-	*a = (struct fuse_attr){
-		.ino = guest_ino(fs, makedev(st->stx_dev_major, st->stx_dev_minor), st->stx_ino),
-		 .size = st->stx_size, .blocks = st->stx_blocks,
-		.atime = (u64)st->stx_atime.tv_sec, .atimensec = st->stx_atime.tv_nsec,
-		.mtime = (u64)st->stx_mtime.tv_sec, .mtimensec = st->stx_mtime.tv_nsec,
-		.ctime = (u64)st->stx_ctime.tv_sec, .ctimensec = st->stx_ctime.tv_nsec,
-		.mode = st->stx_mode, .nlink = st->stx_nlink, .uid = st->stx_uid, .gid = st->stx_gid,
-		.rdev = encode_dev(st->stx_rdev_major, st->stx_rdev_minor), .blksize = st->stx_blksize};
+	*a = (struct fuse_attr){.ino =
+				    guest_ino(fs, makedev(st->stx_dev_major, st->stx_dev_minor), st->stx_ino),
+				.size = st->stx_size,
+				.blocks = st->stx_blocks,
+				.atime = (u64)st->stx_atime.tv_sec,
+				.atimensec = st->stx_atime.tv_nsec,
+				.mtime = (u64)st->stx_mtime.tv_sec,
+				.mtimensec = st->stx_mtime.tv_nsec,
+				.ctime = (u64)st->stx_ctime.tv_sec,
+				.ctimensec = st->stx_ctime.tv_nsec,
+				.mode = st->stx_mode,
+				.nlink = st->stx_nlink,
+				.uid = st->stx_uid,
+				.gid = st->stx_gid,
+				.rdev = encode_dev(st->stx_rdev_major, st->stx_rdev_minor),
+				.blksize = st->stx_blksize};
 }
 
 void proc_name(int fd, char buf[16])
@@ -186,15 +196,21 @@ static int apply(struct fs_request *r, const struct fuse_setattr_in *in, int fd)
 
 	proc_name(fd, proc);
 	if (in->valid & (FATTR_UID | FATTR_GID))
-		ret = fchownat(fd, "", in->valid & FATTR_UID ? in->uid : (uid_t)-1, in->valid & FATTR_GID ? in->gid : (gid_t)-1,
-			       AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
+		ret = fchownat(fd, "", in->valid & FATTR_UID ? in->uid : (uid_t)-1,
+			       in->valid & FATTR_GID ? in->gid : (gid_t)-1,
+			       AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) < 0
+			  ? -errno
+			  : 0;
 	if (!ret && (in->valid & FATTR_MODE)) /* after chown, which clears bits */
-		ret = S_ISLNK(r->node->key.type) ? -EOPNOTSUPP : fchmodat(AT_FDCWD, proc, in->mode & 07777, 0) < 0 ? -errno : 0;
+		ret = S_ISLNK(r->node->key.type)                          ? -EOPNOTSUPP
+		      : fchmodat(AT_FDCWD, proc, in->mode & 07777, 0) < 0 ? -errno
+									  : 0;
 	if (!ret && (in->valid & FATTR_SIZE))
 		ret = set_size(r, in, proc);
 	if (!ret && (in->valid & (FATTR_ATIME | FATTR_MTIME))) {
-		struct timespec t[2] = {time_for(in->valid, FATTR_ATIME, FATTR_ATIME_NOW, in->atime, in->atimensec),
-					time_for(in->valid, FATTR_MTIME, FATTR_MTIME_NOW, in->mtime, in->mtimensec)};
+		struct timespec t[2] = {
+		    time_for(in->valid, FATTR_ATIME, FATTR_ATIME_NOW, in->atime, in->atimensec),
+		    time_for(in->valid, FATTR_MTIME, FATTR_MTIME_NOW, in->mtime, in->mtimensec)};
 
 		ret = utimensat(AT_FDCWD, proc, t, 0) < 0 ? -errno : 0;
 	}
@@ -222,7 +238,8 @@ int op_setattr(struct fs_request *r)
 }
 
 /* ---- entries ---- */
-int entry_fill(struct fs_request *r, struct fs_node *dir, int dir_fd, const char *name, struct fuse_entry_out *out)
+int entry_fill(struct fs_request *r, struct fs_node *dir, int dir_fd, const char *name,
+	       struct fuse_entry_out *out)
 {
 	struct statx st;
 

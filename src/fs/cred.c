@@ -1,9 +1,10 @@
 /*
- * Whose files are made: as root, the guest's user's, as the kernel would (set-group-ID directories, quotas, default ACLs); else ours,
- * whatever the guest says. Only the file system's idea of user and group changes, and only this thread's (setfsuid(2)).
+ * Whose files are made: as root, the guest's user's, as the kernel would (set-group-ID directories, quotas,
+ * default ACLs); else ours, whatever the guest says. Only the file system's idea of user and group changes,
+ * and only this thread's (setfsuid(2)).
  *
- * Permissions are the guest kernel's business (it checks every access itself; it also knows all of the user's groups), so
- * CAP_DAC_OVERRIDE, which setfsuid takes away, is raised again.
+ * Permissions are the guest kernel's business (it checks every access itself; it also knows all of the user's
+ * groups), so CAP_DAC_OVERRIDE, which setfsuid takes away, is raised again.
  */
 #include <linux/capability.h>
 #include <sys/fsuid.h>
@@ -39,8 +40,8 @@ bool cred_may_act(void)
 	struct __user_cap_header_struct h = {.version = _LINUX_CAPABILITY_VERSION_3};
 	struct __user_cap_data_struct d[2] = {0};
 
-	return geteuid() == 0 && syscall(SYS_capget, &h, d) == 0 && has_cap(d, CAP_SETUID) && has_cap(d, CAP_SETGID) &&
-	       has_cap(d, CAP_DAC_OVERRIDE);
+	return geteuid() == 0 && syscall(SYS_capget, &h, d) == 0 && has_cap(d, CAP_SETUID) &&
+	       has_cap(d, CAP_SETGID) && has_cap(d, CAP_DAC_OVERRIDE);
 }
 
 int cred_enter(const struct fs_request *r, struct fs_cred *c)

@@ -1,21 +1,22 @@
 /*
- * doppel-fs: a directory of this machine for a guest, by FUSE messages (<linux/fuse.h>) in the queues of a virtio-fs device
- * (Virtio 1.2, 5.11).
+ * doppel-fs: a directory of this machine for a guest, by FUSE messages (<linux/fuse.h>) in the queues of a
+ * virtio-fs device (Virtio 1.2, 5.11).
  *
- * The guest is hostile. It names files by node numbers that this server gave it, and by single names inside such nodes; a name
- * is looked up in a directory's descriptor without following anything (openat2: RESOLVE_BENEATH, O_NOFOLLOW). No path of the
- * guest's making is ever walked. Only regular files and directories are opened; devices, FIFOs and sockets of the share are the
- * guest's own business.
+ * The guest is hostile. It names files by node numbers that this server gave it, and by single names inside
+ * such nodes; a name is looked up in a directory's descriptor without following anything (openat2:
+ * RESOLVE_BENEATH, O_NOFOLLOW). No path of the guest's making is ever walked. Only regular files and
+ * directories are opened; devices, FIFOs and sockets of the share are the guest's own business.
  *
- * What the kernel shows in a share of the whole machine (/proc, /sys) is not the guest's either: with our rights it could look into
- * our processes there. Their mount points are there, as empty directories.
+ * What the kernel shows in a share of the whole machine (/proc, /sys) is not the guest's either: with our
+ * rights it could look into our processes there. Their mount points are there, as empty directories.
  *
- * A node is known by device, inode, mount and time of birth. It remembers in which directory and under which name it was last
- * seen. Its O_PATH descriptor is opened when first needed and may be closed again, when descriptors get scarce: opening it
- * anew must find the same file, else the answer is ESTALE (the guest then looks up again).
+ * A node is known by device, inode, mount and time of birth. It remembers in which directory and under which
+ * name it was last seen. Its O_PATH descriptor is opened when first needed and may be closed again, when
+ * descriptors get scarce: opening it anew must find the same file, else the answer is ESTALE (the guest then
+ * looks up again).
  *
- * Threads: one per queue calls fs_handle(). Lock order: a directory handle's lock, then fs->lock (nodes and handles). No system
- * call that can take long is made under fs->lock, other than opening a node's descriptor.
+ * Threads: one per queue calls fs_handle(). Lock order: a directory handle's lock, then fs->lock (nodes and
+ * handles). No system call that can take long is made under fs->lock, other than opening a node's descriptor.
  */
 #ifndef FS_FS_H
 #define FS_FS_H
@@ -38,16 +39,17 @@ struct fs_options {
 /* ---- nodes (node.c) ---- */
 struct fs_key {
 	u64 dev, ino, mnt, born; /* born: nanoseconds, 0 where the file system does not say */
-	u32 type;		 /* S_IFMT bits */
+	u32 type;                /* S_IFMT bits */
 };
 struct fs_node {
 	struct fs_key key;
-	u64 id;       /* the guest's name for it: slot + 1, generation above */
-	u64 lookups;  /* references of the guest */
-	u32 refs;     /* ours: requests in flight, handles, nodes that have it as their directory */
-	u32 pins;     /* of refs: those that use fd */
-	int fd;       /* O_PATH; -1: closed */
-	bool closed;  /* the kernel's own (proc, sysfs and the like): an empty directory, as far as the guest can see */
+	u64 id;      /* the guest's name for it: slot + 1, generation above */
+	u64 lookups; /* references of the guest */
+	u32 refs;    /* ours: requests in flight, handles, nodes that have it as their directory */
+	u32 pins;    /* of refs: those that use fd */
+	int fd;      /* O_PATH; -1: closed */
+	bool closed; /* the kernel's own (proc, sysfs and the like): an empty directory, as far as the guest
+			can see */
 	struct fs_node *dir; /* where it was last seen; NULL: root, or unlinked (then fd stays open) */
 	char *name;
 	struct fs_node *hash_next;
@@ -94,8 +96,9 @@ struct fs {
 	u32 n_handles, max_handles;
 };
 
-/* root_fd (O_PATH) is the fs's if it succeeds. The process' working directory must be /proc/self/fd, so that a descriptor's
- * number is the path of its file: that is how nodes are opened, and what calls that know no descriptors are given. */
+/* root_fd (O_PATH) is the fs's if it succeeds. The process' working directory must be /proc/self/fd, so that
+ * a descriptor's number is the path of its file: that is how nodes are opened, and what calls that know no
+ * descriptors are given. */
 int fs_open(struct fs *fs, const struct fs_options *o, int root_fd, struct err *e);
 void fs_close(struct fs *fs);
 void fs_forget_all(struct fs *fs); /* everything but the root: the guest starts anew, or is gone */

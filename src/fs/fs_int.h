@@ -18,19 +18,23 @@ struct fs_request {
 
 /* Arguments, one after the other; NULL when the request has no more. */
 const void *req_take(struct fs_request *r, u32 n);
-const char *req_string(struct fs_request *r);            /* up to its NUL */
-int req_name(struct fs_request *r, const char **name);   /* a name that is one path component; or -EINVAL, -ENAMETOOLONG */
+const char *req_string(struct fs_request *r); /* up to its NUL */
+int req_name(struct fs_request *r,
+	     const char **name); /* a name that is one path component; or -EINVAL, -ENAMETOOLONG */
 int req_reply(struct fs_request *r, const void *p, u32 n); /* -ERANGE: the guest left no room */
 
 /* ---- nodes ---- */
-/* A reference, to be put back; NULL: no such node. With _fd: node->fd is open and stays so until node_unpin. */
+/* A reference, to be put back; NULL: no such node. With _fd: node->fd is open and stays so until node_unpin.
+ */
 struct fs_node *node_get(struct fs *fs, u64 id);
 void node_put(struct fs *fs, struct fs_node *n);
 int node_pin(struct fs *fs, struct fs_node *n); /* the descriptor, or -errno; -EACCES: closed to the guest */
 int node_pin_closed(struct fs *fs, struct fs_node *n); /* only to look at it from outside */
 void node_unpin(struct fs *fs, struct fs_node *n);
-/* The file that st describes, seen as name in dir (open as dir_fd): counted as looked up by the guest; NULL: no memory */
-struct fs_node *node_seen(struct fs *fs, struct fs_node *dir, int dir_fd, const char *name, const struct statx *st);
+/* The file that st describes, seen as name in dir (open as dir_fd): counted as looked up by the guest; NULL:
+ * no memory */
+struct fs_node *node_seen(struct fs *fs, struct fs_node *dir, int dir_fd, const char *name,
+			  const struct statx *st);
 /* A file that has no name yet; owns fd if it succeeds. */
 struct fs_node *node_adopt(struct fs *fs, int fd, const struct statx *st);
 void node_forget(struct fs *fs, u64 id, u64 lookups);
@@ -49,7 +53,8 @@ void table_free(struct fs_table *t);
 
 /* ---- handles ---- */
 int handle_new(struct fs *fs, struct fs_node *n, int fd, bool writable, u64 *id); /* owns fd if it succeeds */
-struct fs_handle *handle_get(struct fs *fs, u64 id, const struct fs_node *n); /* of that node; NULL: no such */
+struct fs_handle *handle_get(struct fs *fs, u64 id,
+			     const struct fs_node *n); /* of that node; NULL: no such */
 void handle_put(struct fs *fs, struct fs_handle *h);
 void handle_close(struct fs *fs, u64 id, const struct fs_node *n);
 
@@ -59,9 +64,11 @@ void attr_fill(const struct fs *fs, const struct statx *st, struct fuse_attr *a)
 void attr_timeout(const struct fs *fs, u64 *s, u32 *ns);
 int node_statx(struct fs *fs, struct fs_node *n, struct statx *st);
 /* Looks name up in r's directory and answers with the entry. */
-int entry_fill(struct fs_request *r, struct fs_node *dir, int dir_fd, const char *name, struct fuse_entry_out *out);
+int entry_fill(struct fs_request *r, struct fs_node *dir, int dir_fd, const char *name,
+	       struct fuse_entry_out *out);
 int reply_entry(struct fs_request *r, int dir_fd, const char *name);
-/* Opens the file itself, a regular file or a directory: flags of open(2). Not by its name, so it is this file. */
+/* Opens the file itself, a regular file or a directory: flags of open(2). Not by its name, so it is this
+ * file. */
 int node_reopen(struct fs *fs, struct fs_node *n, int flags);
 u64 guest_ino(const struct fs *fs, dev_t dev, u64 ino);
 /* What the guest is to do with cached data of a file it opens (FOPEN_*). */
@@ -80,10 +87,10 @@ void cred_drop_fsetid(const struct fs *fs);
 void cred_raise_fsetid(const struct fs *fs);
 
 typedef int fs_op(struct fs_request *r);
-fs_op op_lookup, op_getattr, op_setattr, op_readlink, op_symlink, op_mknod, op_mkdir, op_unlink, op_rmdir, op_rename, op_rename2,
-	op_link, op_open, op_read, op_write, op_statfs, op_release, op_fsync, op_setxattr, op_getxattr, op_listxattr,
-	op_removexattr, op_flush, op_init, op_opendir, op_readdir, op_readdirplus, op_releasedir, op_fsyncdir, op_getlk, op_setlk,
-	op_setlkw, op_access, op_create, op_destroy, op_fallocate, op_lseek, op_copy_file_range, op_syncfs, op_tmpfile,
-	op_forget, op_batch_forget, op_ioctl, op_statx;
+fs_op op_lookup, op_getattr, op_setattr, op_readlink, op_symlink, op_mknod, op_mkdir, op_unlink, op_rmdir,
+    op_rename, op_rename2, op_link, op_open, op_read, op_write, op_statfs, op_release, op_fsync, op_setxattr,
+    op_getxattr, op_listxattr, op_removexattr, op_flush, op_init, op_opendir, op_readdir, op_readdirplus,
+    op_releasedir, op_fsyncdir, op_getlk, op_setlk, op_setlkw, op_access, op_create, op_destroy, op_fallocate,
+    op_lseek, op_copy_file_range, op_syncfs, op_tmpfile, op_forget, op_batch_forget, op_ioctl, op_statx;
 
 #endif

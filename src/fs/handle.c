@@ -11,7 +11,8 @@ int handle_new(struct fs *fs, struct fs_node *n, int fd, bool writable, u64 *id)
 
 	if (!h)
 		return ret;
-	*h = (struct fs_handle){.fd = fd, .refs = 1, .dir = S_ISDIR(n->key.type), .writable = writable, .node = n};
+	*h = (struct fs_handle){
+	    .fd = fd, .refs = 1, .dir = S_ISDIR(n->key.type), .writable = writable, .node = n};
 	pthread_mutex_init(&h->lock, NULL);
 	pthread_mutex_lock(&fs->lock);
 	ret = fs->n_handles < fs->max_handles ? table_add(&fs->handles, h, &h->id) : -ENFILE;

@@ -1,6 +1,6 @@
 /*
- * doppel-fs: shares a directory with a guest. Acquire (the directory, the front-end's socket), drop authority, serve.
- * The options are those that virtiofsd, which can take its place, has too.
+ * doppel-fs: shares a directory with a guest. Acquire (the directory, the front-end's socket), drop
+ * authority, serve. The options are those that virtiofsd, which can take its place, has too.
  */
 #include <fcntl.h>
 #include <getopt.h>
@@ -31,20 +31,23 @@ struct options {
 };
 
 static const char usage[] =
-	"usage: doppel-fs --socket-path PATH | --fd N  [options] --shared-dir DIR\n"
-	"Shares DIR with the guest of one virtual machine, by virtio-fs: a vhost-user back-end for doppel or QEMU.\n"
-	"\n"
-	"  --shared-dir DIR     what is shared\n"
-	"  --socket-path PATH   makes this Unix socket and waits for the virtual machine there\n"
-	"  --fd N               the same with a listening socket that is there\n"
-	"  --readonly           nothing can be changed\n"
-	"  --cache POLICY       auto: the guest asks anew after a second; always: the guest is the only one that\n"
-	"                       changes DIR; never: the guest keeps nothing (default auto)\n"
-	"  --no-xattr           no extended attributes\n"
-	"  --sandbox KIND       auto: a mount namespace for root, Landlock for others; namespace: a mount namespace,\n"
-	"                       for others than root with a user namespace (files of other users then belong to\n"
-	"                       nobody); none (default auto)\n"
-	"  --help, --version\n";
+    "usage: doppel-fs --socket-path PATH | --fd N  [options] --shared-dir DIR\n"
+    "Shares DIR with the guest of one virtual machine, by virtio-fs: a vhost-user back-end for doppel or "
+    "QEMU.\n"
+    "\n"
+    "  --shared-dir DIR     what is shared\n"
+    "  --socket-path PATH   makes this Unix socket and waits for the virtual machine there\n"
+    "  --fd N               the same with a listening socket that is there\n"
+    "  --readonly           nothing can be changed\n"
+    "  --cache POLICY       auto: the guest asks anew after a second; always: the guest is the only one "
+    "that\n"
+    "                       changes DIR; never: the guest keeps nothing (default auto)\n"
+    "  --no-xattr           no extended attributes\n"
+    "  --sandbox KIND       auto: a mount namespace for root, Landlock for others; namespace: a mount "
+    "namespace,\n"
+    "                       for others than root with a user namespace (files of other users then belong to\n"
+    "                       nobody); none (default auto)\n"
+    "  --help, --version\n";
 
 /* ---- options ---- */
 static int parse_word(const char *value, const char *const *words, const char *what, struct err *e)
@@ -65,18 +68,30 @@ static int parse_o(struct options *o, const char *value, struct err *e)
 	return 0;
 }
 
-enum { OPT_DIR = 256, OPT_SOCKET, OPT_FD, OPT_READONLY, OPT_CACHE, OPT_NO_XATTR, OPT_SANDBOX, OPT_HELP, OPT_VERSION };
+enum {
+	OPT_DIR = 256,
+	OPT_SOCKET,
+	OPT_FD,
+	OPT_READONLY,
+	OPT_CACHE,
+	OPT_NO_XATTR,
+	OPT_SANDBOX,
+	OPT_HELP,
+	OPT_VERSION
+};
 static const struct option long_options[] = {
-	{"shared-dir", required_argument, NULL, OPT_DIR}, {"socket-path", required_argument, NULL, OPT_SOCKET},
-	{"fd", required_argument, NULL, OPT_FD},	  {"readonly", no_argument, NULL, OPT_READONLY},
-	{"cache", required_argument, NULL, OPT_CACHE},	  {"no-xattr", no_argument, NULL, OPT_NO_XATTR},
-	{"sandbox", required_argument, NULL, OPT_SANDBOX}, {"help", no_argument, NULL, OPT_HELP},
-	{"version", no_argument, NULL, OPT_VERSION},	  {NULL, 0, NULL, 0},
+    {"shared-dir", required_argument, NULL, OPT_DIR},  {"socket-path", required_argument, NULL, OPT_SOCKET},
+    {"fd", required_argument, NULL, OPT_FD},           {"readonly", no_argument, NULL, OPT_READONLY},
+    {"cache", required_argument, NULL, OPT_CACHE},     {"no-xattr", no_argument, NULL, OPT_NO_XATTR},
+    {"sandbox", required_argument, NULL, OPT_SANDBOX}, {"help", no_argument, NULL, OPT_HELP},
+    {"version", no_argument, NULL, OPT_VERSION},       {NULL, 0, NULL, 0},
 };
 
 static int parse_one(struct options *o, int c, const char *said, struct err *e)
 {
-	static const char *const caches[] = {"auto", "always", "never", NULL}, *const kinds[] = {"auto", "namespace", "none", NULL};
+	static const char *const caches[] = {"auto", "always", "never", NULL}, *const kinds[] = {
+										   "auto", "namespace",
+										   "none", NULL};
 	int n = 0;
 
 	switch (c) {
@@ -106,7 +121,8 @@ static int parse_one(struct options *o, int c, const char *said, struct err *e)
 	case 'o':
 		return parse_o(o, optarg, e);
 	default:
-		return err_set(e, EINVAL, "%s: not an option, or without its value (see doppel-fs --help)", said);
+		return err_set(e, EINVAL, "%s: not an option, or without its value (see doppel-fs --help)",
+			       said);
 	}
 }
 
@@ -126,7 +142,9 @@ static int parse(struct options *o, int argc, char **argv, struct err *e)
 	if (!ret && optind < argc)
 		ret = err_set(e, EINVAL, "%s: not an option (see doppel-fs --help)", argv[optind]);
 	if (!ret && (!o->dir || (!o->socket == (o->fd < 0))))
-		ret = err_set(e, EINVAL, "give --shared-dir DIR, and --socket-path PATH or --fd N (see doppel-fs --help)");
+		ret =
+		    err_set(e, EINVAL,
+			    "give --shared-dir DIR, and --socket-path PATH or --fd N (see doppel-fs --help)");
 	return ret;
 }
 
@@ -138,7 +156,8 @@ static int listen_at(const char *path, struct err *e)
 	int fd = -1;
 
 	if (strlen(path) >= sizeof(a.sun_path))
-		return err_set(e, ENAMETOOLONG, "--socket-path %s: too long (at most %zu bytes)", path, sizeof(a.sun_path) - 1);
+		return err_set(e, ENAMETOOLONG, "--socket-path %s: too long (at most %zu bytes)", path,
+			       sizeof(a.sun_path) - 1);
 	strcpy(a.sun_path, path);
 	if (lstat(path, &st) == 0 && S_ISSOCK(st.st_mode))
 		unlink(path);

@@ -13,16 +13,22 @@
 #include "fs/fs_int.h"
 
 #define CONFIGFS_MAGIC 0x62656570 /* in no header */
-enum { HANDLES_MAX = 32768, HASH_FIRST = 1024, DEPTH_MAX = 2048 /* PATH_MAX / 2: a deeper path has no name */ };
+enum {
+	HANDLES_MAX = 32768,
+	HASH_FIRST = 1024,
+	DEPTH_MAX = 2048 /* PATH_MAX / 2: a deeper path has no name */
+};
 
 struct fs_key key_of(const struct fs *fs, const struct statx *st)
 {
 	return (struct fs_key){
-		.dev = (u64)st->stx_dev_major << 32 | st->stx_dev_minor,
-		.ino = st->stx_ino,
-		.type = st->stx_mode & S_IFMT,
-		.mnt = st->stx_mask & STATX_MNT_ID ? st->stx_mnt_id : 0,
-		.born = fs->births && (st->stx_mask & STATX_BTIME) ? (u64)st->stx_btime.tv_sec * 1000000000u + st->stx_btime.tv_nsec : 0,
+	    .dev = (u64)st->stx_dev_major << 32 | st->stx_dev_minor,
+	    .ino = st->stx_ino,
+	    .type = st->stx_mode & S_IFMT,
+	    .mnt = st->stx_mask & STATX_MNT_ID ? st->stx_mnt_id : 0,
+	    .born = fs->births && (st->stx_mask & STATX_BTIME)
+			? (u64)st->stx_btime.tv_sec * 1000000000u + st->stx_btime.tv_nsec
+			: 0,
 	};
 }
 
@@ -166,7 +172,8 @@ static void set_place_locked(struct fs *fs, struct fs_node *n, struct fs_node *d
 
 static int openat2_node(int dir_fd, const char *name)
 {
-	struct open_how how = {.flags = O_PATH | O_NOFOLLOW | O_CLOEXEC, .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS};
+	struct open_how how = {.flags = O_PATH | O_NOFOLLOW | O_CLOEXEC,
+			       .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS};
 	int fd = -1;
 
 	do
@@ -295,10 +302,11 @@ static struct fs_node *node_new_locked(struct fs *fs, const struct fs_key *key)
 
 static bool is_kernels_own(int dir_fd, const char *name)
 {
-	static const u32 magic[] = {PROC_SUPER_MAGIC, SYSFS_MAGIC, CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, DEBUGFS_MAGIC,
-				    TRACEFS_MAGIC, SECURITYFS_MAGIC, BPF_FS_MAGIC, PSTOREFS_MAGIC, EFIVARFS_MAGIC,
-				    DEVPTS_SUPER_MAGIC, SELINUX_MAGIC, SMACK_MAGIC, NSFS_MAGIC, BINFMTFS_MAGIC, HUGETLBFS_MAGIC,
-				    XENFS_SUPER_MAGIC, RDTGROUP_SUPER_MAGIC, CONFIGFS_MAGIC};
+	static const u32 magic[] = {
+	    PROC_SUPER_MAGIC,   SYSFS_MAGIC,       CGROUP_SUPER_MAGIC,   CGROUP2_SUPER_MAGIC, DEBUGFS_MAGIC,
+	    TRACEFS_MAGIC,      SECURITYFS_MAGIC,  BPF_FS_MAGIC,         PSTOREFS_MAGIC,      EFIVARFS_MAGIC,
+	    DEVPTS_SUPER_MAGIC, SELINUX_MAGIC,     SMACK_MAGIC,          NSFS_MAGIC,          BINFMTFS_MAGIC,
+	    HUGETLBFS_MAGIC,    XENFS_SUPER_MAGIC, RDTGROUP_SUPER_MAGIC, CONFIGFS_MAGIC};
 	int fd = openat2_node(dir_fd, name);
 	struct statfs sf = {0};
 	bool found = fd >= 0 && fstatfs(fd, &sf) < 0;
@@ -310,7 +318,8 @@ static bool is_kernels_own(int dir_fd, const char *name)
 	return found;
 }
 
-struct fs_node *node_seen(struct fs *fs, struct fs_node *dir, int dir_fd, const char *name, const struct statx *st)
+struct fs_node *node_seen(struct fs *fs, struct fs_node *dir, int dir_fd, const char *name,
+			  const struct statx *st)
 {
 	struct fs_key key = key_of(fs, st);
 	bool closed = (st->stx_attributes & STATX_ATTR_MOUNT_ROOT) && is_kernels_own(dir_fd, name);
@@ -396,7 +405,8 @@ void node_unlinked(struct fs *fs, struct fs_node *n, struct fs_node *dir, const 
 }
 
 /* ---- the whole ---- */
-/* Of the descriptors we may have: an eighth for ourselves, the rest half and half for nodes and open files. */
+/* Of the descriptors we may have: an eighth for ourselves, the rest half and half for nodes and open files.
+ */
 static void set_limits(struct fs *fs)
 {
 	struct rlimit l = {.rlim_cur = 1024};

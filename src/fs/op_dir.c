@@ -100,7 +100,8 @@ static bool add_entry(struct listing *l, const struct linux_dirent64 *d)
 		return false;
 	memset(p, 0, bytes);
 	/* one that vanished meanwhile has no entry: the guest will ask when it wants it */
-	if (l->plus && !is_dots(d->name) && entry_fill(r, r->node, l->dir_fd, d->name, (struct fuse_entry_out *)p))
+	if (l->plus && !is_dots(d->name) &&
+	    entry_fill(r, r->node, l->dir_fd, d->name, (struct fuse_entry_out *)p))
 		memset(p, 0, bytes);
 	struct fuse_dirent *out = l->plus ? &((struct fuse_direntplus *)p)->dirent : (struct fuse_dirent *)p;
 	dev_t dev = makedev((unsigned)(r->node->key.dev >> 32), (unsigned)r->node->key.dev);

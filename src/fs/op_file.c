@@ -4,7 +4,8 @@
 
 #include "fs/fs_int.h"
 
-/* Of what the guest's process said to open(2), what means something here. O_DIRECT is between it and its own kernel. */
+/* Of what the guest's process said to open(2), what means something here. O_DIRECT is between it and its own
+ * kernel. */
 #define OPEN_FLAGS (O_ACCMODE | O_APPEND | O_TRUNC | O_SYNC | O_DSYNC)
 
 int node_reopen(struct fs *fs, struct fs_node *n, int flags)
@@ -146,7 +147,8 @@ static int sync_handle(struct fs_request *r)
 	int ret = -EBADF;
 
 	if (h)
-		ret = (in->fsync_flags & FUSE_FSYNC_FDATASYNC ? fdatasync(h->fd) : fsync(h->fd)) < 0 ? -errno : 0;
+		ret = (in->fsync_flags & FUSE_FSYNC_FDATASYNC ? fdatasync(h->fd) : fsync(h->fd)) < 0 ? -errno
+												     : 0;
 	handle_put(r->fs, h);
 	return ret;
 }
@@ -201,7 +203,9 @@ int op_copy_file_range(struct fs_request *r)
 	struct fuse_write_out out = {0};
 	struct fs_handle *from = NULL, *to = NULL;
 	struct fs_node *node = node_get(r->fs, in->nodeid_out);
-	int ret = in->off_in > INT64_MAX || in->off_out > INT64_MAX || in->flags ? -EINVAL : get_file(r, in->fh_in, &from);
+	int ret = in->off_in > INT64_MAX || in->off_out > INT64_MAX || in->flags
+		      ? -EINVAL
+		      : get_file(r, in->fh_in, &from);
 
 	to = node ? handle_get(r->fs, in->fh_out, node) : NULL;
 	if (!ret && (!to || to->dir))

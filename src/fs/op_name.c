@@ -234,7 +234,8 @@ int op_tmpfile(struct fs_request *r)
 }
 
 /* ---- removing and moving ---- */
-/* The node behind a name that is about to go, with its descriptor open; NULL when the guest does not know it. */
+/* The node behind a name that is about to go, with its descriptor open; NULL when the guest does not know it.
+ */
 static struct fs_node *hold(struct fs *fs, int dir, const char *name)
 {
 	struct fs_node *n = node_find(fs, dir, name);
@@ -282,8 +283,8 @@ int op_rmdir(struct fs_request *r)
 	return remove_name(r, AT_REMOVEDIR);
 }
 
-static int rename_pinned(struct fs_request *r, int from_fd, const char *from, struct fs_node *to_dir, int to_fd, const char *to,
-			 u32 flags)
+static int rename_pinned(struct fs_request *r, int from_fd, const char *from, struct fs_node *to_dir,
+			 int to_fd, const char *to, u32 flags)
 {
 	struct fs_node *moved = hold(r->fs, from_fd, from), *gone = hold(r->fs, to_fd, to);
 	int ret = renameat2(from_fd, from, to_fd, to, flags) < 0 ? -errno : 0;

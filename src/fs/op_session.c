@@ -11,11 +11,12 @@ enum { INIT_IN_COMPAT = 16 /* without flags2 */ };
 
 static u32 wanted_flags(const struct fs *fs)
 {
-	u32 flags = FUSE_ASYNC_READ | FUSE_ATOMIC_O_TRUNC | FUSE_BIG_WRITES | FUSE_ASYNC_DIO | FUSE_PARALLEL_DIROPS |
-		    FUSE_HANDLE_KILLPRIV_V2 | FUSE_MAX_PAGES;
+	u32 flags = FUSE_ASYNC_READ | FUSE_ATOMIC_O_TRUNC | FUSE_BIG_WRITES | FUSE_ASYNC_DIO |
+		    FUSE_PARALLEL_DIROPS | FUSE_HANDLE_KILLPRIV_V2 | FUSE_MAX_PAGES;
 
-	/* Without READDIRPLUS_AUTO: Linux would look up only the first page of a directory that way, and ls -l or find, which read all
-	 * of it before they ask for attributes, would need a request for each file: ten times slower. */
+	/* Without READDIRPLUS_AUTO: Linux would look up only the first page of a directory that way, and ls
+	 * -l or find, which read all of it before they ask for attributes, would need a request for each
+	 * file: ten times slower. */
 	if (fs->o.cache != FS_CACHE_NEVER)
 		flags |= FUSE_CACHE_SYMLINKS | FUSE_DO_READDIRPLUS;
 	if (fs->o.cache == FS_CACHE_AUTO)
@@ -30,7 +31,7 @@ int op_init(struct fs_request *r)
 
 	memcpy(&in, r->arg, MIN(r->arg_len, sizeof(in)));
 	if (in.major < FUSE_KERNEL_VERSION || (in.major == FUSE_KERNEL_VERSION && in.minor < 31))
-		return -EPROTO; /* virtio-fs began with 7.31 */
+		return -EPROTO;             /* virtio-fs began with 7.31 */
 	if (in.major > FUSE_KERNEL_VERSION) /* it asks again, with ours */
 		return req_reply(r, &out, sizeof(out));
 	fs_forget_all(r->fs);
@@ -66,8 +67,13 @@ int op_statfs(struct fs_request *r)
 	node_unpin(r->fs, r->node);
 	if (ret)
 		return ret;
-	struct fuse_statfs_out out = {.st = {.blocks = v.f_blocks, .bfree = v.f_bfree, .bavail = v.f_bavail, .files = v.f_files,
-					     .ffree = v.f_ffree, .bsize = (u32)v.f_bsize, .namelen = FS_NAME_MAX,
+	struct fuse_statfs_out out = {.st = {.blocks = v.f_blocks,
+					     .bfree = v.f_bfree,
+					     .bavail = v.f_bavail,
+					     .files = v.f_files,
+					     .ffree = v.f_ffree,
+					     .bsize = (u32)v.f_bsize,
+					     .namelen = FS_NAME_MAX,
 					     .frsize = (u32)v.f_frsize}};
 
 	return req_reply(r, &out, sizeof(out));

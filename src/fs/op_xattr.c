@@ -1,4 +1,5 @@
-/* Extended attributes, by /proc/self/fd: the calls that take descriptors want them open for more than the path. */
+/* Extended attributes, by /proc/self/fd: the calls that take descriptors want them open for more than the
+ * path. */
 #include <linux/limits.h>
 #include <string.h>
 #include <sys/xattr.h>

@@ -1,6 +1,6 @@
 /*
- * A FUSE request out of a chain (fuse.h): header and arguments are copied once and checked; the operation is a row of the table.
- * Data of READ and WRITE go between file and guest memory directly.
+ * A FUSE request out of a chain (fuse.h): header and arguments are copied once and checked; the operation is
+ * a row of the table. Data of READ and WRITE go between file and guest memory directly.
  */
 #include <limits.h>
 #include <string.h>
@@ -8,11 +8,11 @@
 #include "fs/fs_int.h"
 
 enum {
-	WRITES = 1,     /* changes something: refused on a read-only share */
-	NO_REPLY = 2,   /* the guest does not wait */
-	NO_NODE = 4,    /* the header's node means nothing */
+	WRITES = 1,   /* changes something: refused on a read-only share */
+	NO_REPLY = 2, /* the guest does not wait */
+	NO_NODE = 4,  /* the header's node means nothing */
 	BEFORE_INIT = 8,
-	DATA = 16,      /* the arguments are followed by data, which stay where they are */
+	DATA = 16, /* the arguments are followed by data, which stay where they are */
 };
 #ifndef FUSE_STATX
 #define FUSE_STATX 52 /* protocol 7.39 */
@@ -23,50 +23,50 @@ static const struct row {
 	u16 min; /* bytes of arguments */
 	u8 flags;
 } rows[] = {
-	[FUSE_LOOKUP] = {op_lookup, 2, 0},
-	[FUSE_FORGET] = {op_forget, sizeof(struct fuse_forget_in), NO_REPLY | NO_NODE},
-	[FUSE_GETATTR] = {op_getattr, sizeof(struct fuse_getattr_in), 0},
-	[FUSE_SETATTR] = {op_setattr, sizeof(struct fuse_setattr_in), WRITES},
-	[FUSE_READLINK] = {op_readlink, 0, 0},
-	[FUSE_SYMLINK] = {op_symlink, 4, WRITES},
-	[FUSE_MKNOD] = {op_mknod, sizeof(struct fuse_mknod_in), WRITES},
-	[FUSE_MKDIR] = {op_mkdir, sizeof(struct fuse_mkdir_in), WRITES},
-	[FUSE_UNLINK] = {op_unlink, 2, WRITES},
-	[FUSE_RMDIR] = {op_rmdir, 2, WRITES},
-	[FUSE_RENAME] = {op_rename, sizeof(struct fuse_rename_in), WRITES},
-	[FUSE_LINK] = {op_link, sizeof(struct fuse_link_in), WRITES},
-	[FUSE_OPEN] = {op_open, sizeof(struct fuse_open_in), 0},
-	[FUSE_READ] = {op_read, sizeof(struct fuse_read_in), 0},
-	[FUSE_WRITE] = {op_write, sizeof(struct fuse_write_in), WRITES | DATA},
-	[FUSE_STATFS] = {op_statfs, 0, 0},
-	[FUSE_RELEASE] = {op_release, sizeof(struct fuse_release_in), 0},
-	[FUSE_FSYNC] = {op_fsync, sizeof(struct fuse_fsync_in), 0},
-	[FUSE_SETXATTR] = {op_setxattr, FUSE_COMPAT_SETXATTR_IN_SIZE, WRITES},
-	[FUSE_GETXATTR] = {op_getxattr, sizeof(struct fuse_getxattr_in), 0},
-	[FUSE_LISTXATTR] = {op_listxattr, sizeof(struct fuse_getxattr_in), 0},
-	[FUSE_REMOVEXATTR] = {op_removexattr, 2, WRITES},
-	[FUSE_FLUSH] = {op_flush, sizeof(struct fuse_flush_in), 0},
-	[FUSE_INIT] = {op_init, 16, NO_NODE | BEFORE_INIT},
-	[FUSE_OPENDIR] = {op_opendir, sizeof(struct fuse_open_in), 0},
-	[FUSE_READDIR] = {op_readdir, sizeof(struct fuse_read_in), 0},
-	[FUSE_RELEASEDIR] = {op_releasedir, sizeof(struct fuse_release_in), 0},
-	[FUSE_FSYNCDIR] = {op_fsyncdir, sizeof(struct fuse_fsync_in), 0},
-	[FUSE_GETLK] = {op_getlk, sizeof(struct fuse_lk_in), 0},
-	[FUSE_SETLK] = {op_setlk, sizeof(struct fuse_lk_in), 0},
-	[FUSE_SETLKW] = {op_setlkw, sizeof(struct fuse_lk_in), 0},
-	[FUSE_ACCESS] = {op_access, sizeof(struct fuse_access_in), 0},
-	[FUSE_CREATE] = {op_create, sizeof(struct fuse_create_in), WRITES},
-	[FUSE_DESTROY] = {op_destroy, 0, NO_NODE | BEFORE_INIT},
-	[FUSE_IOCTL] = {op_ioctl, sizeof(struct fuse_ioctl_in), 0},
-	[FUSE_BATCH_FORGET] = {op_batch_forget, sizeof(struct fuse_batch_forget_in), NO_REPLY | NO_NODE},
-	[FUSE_FALLOCATE] = {op_fallocate, sizeof(struct fuse_fallocate_in), WRITES},
-	[FUSE_READDIRPLUS] = {op_readdirplus, sizeof(struct fuse_read_in), 0},
-	[FUSE_RENAME2] = {op_rename2, sizeof(struct fuse_rename2_in), WRITES},
-	[FUSE_LSEEK] = {op_lseek, sizeof(struct fuse_lseek_in), 0},
-	[FUSE_COPY_FILE_RANGE] = {op_copy_file_range, sizeof(struct fuse_copy_file_range_in), WRITES},
-	[FUSE_SYNCFS] = {op_syncfs, sizeof(struct fuse_syncfs_in), 0},
-	[FUSE_TMPFILE] = {op_tmpfile, sizeof(struct fuse_create_in), WRITES},
-	[FUSE_STATX] = {op_statx, 40, 0},
+    [FUSE_LOOKUP] = {op_lookup, 2, 0},
+    [FUSE_FORGET] = {op_forget, sizeof(struct fuse_forget_in), NO_REPLY | NO_NODE},
+    [FUSE_GETATTR] = {op_getattr, sizeof(struct fuse_getattr_in), 0},
+    [FUSE_SETATTR] = {op_setattr, sizeof(struct fuse_setattr_in), WRITES},
+    [FUSE_READLINK] = {op_readlink, 0, 0},
+    [FUSE_SYMLINK] = {op_symlink, 4, WRITES},
+    [FUSE_MKNOD] = {op_mknod, sizeof(struct fuse_mknod_in), WRITES},
+    [FUSE_MKDIR] = {op_mkdir, sizeof(struct fuse_mkdir_in), WRITES},
+    [FUSE_UNLINK] = {op_unlink, 2, WRITES},
+    [FUSE_RMDIR] = {op_rmdir, 2, WRITES},
+    [FUSE_RENAME] = {op_rename, sizeof(struct fuse_rename_in), WRITES},
+    [FUSE_LINK] = {op_link, sizeof(struct fuse_link_in), WRITES},
+    [FUSE_OPEN] = {op_open, sizeof(struct fuse_open_in), 0},
+    [FUSE_READ] = {op_read, sizeof(struct fuse_read_in), 0},
+    [FUSE_WRITE] = {op_write, sizeof(struct fuse_write_in), WRITES | DATA},
+    [FUSE_STATFS] = {op_statfs, 0, 0},
+    [FUSE_RELEASE] = {op_release, sizeof(struct fuse_release_in), 0},
+    [FUSE_FSYNC] = {op_fsync, sizeof(struct fuse_fsync_in), 0},
+    [FUSE_SETXATTR] = {op_setxattr, FUSE_COMPAT_SETXATTR_IN_SIZE, WRITES},
+    [FUSE_GETXATTR] = {op_getxattr, sizeof(struct fuse_getxattr_in), 0},
+    [FUSE_LISTXATTR] = {op_listxattr, sizeof(struct fuse_getxattr_in), 0},
+    [FUSE_REMOVEXATTR] = {op_removexattr, 2, WRITES},
+    [FUSE_FLUSH] = {op_flush, sizeof(struct fuse_flush_in), 0},
+    [FUSE_INIT] = {op_init, 16, NO_NODE | BEFORE_INIT},
+    [FUSE_OPENDIR] = {op_opendir, sizeof(struct fuse_open_in), 0},
+    [FUSE_READDIR] = {op_readdir, sizeof(struct fuse_read_in), 0},
+    [FUSE_RELEASEDIR] = {op_releasedir, sizeof(struct fuse_release_in), 0},
+    [FUSE_FSYNCDIR] = {op_fsyncdir, sizeof(struct fuse_fsync_in), 0},
+    [FUSE_GETLK] = {op_getlk, sizeof(struct fuse_lk_in), 0},
+    [FUSE_SETLK] = {op_setlk, sizeof(struct fuse_lk_in), 0},
+    [FUSE_SETLKW] = {op_setlkw, sizeof(struct fuse_lk_in), 0},
+    [FUSE_ACCESS] = {op_access, sizeof(struct fuse_access_in), 0},
+    [FUSE_CREATE] = {op_create, sizeof(struct fuse_create_in), WRITES},
+    [FUSE_DESTROY] = {op_destroy, 0, NO_NODE | BEFORE_INIT},
+    [FUSE_IOCTL] = {op_ioctl, sizeof(struct fuse_ioctl_in), 0},
+    [FUSE_BATCH_FORGET] = {op_batch_forget, sizeof(struct fuse_batch_forget_in), NO_REPLY | NO_NODE},
+    [FUSE_FALLOCATE] = {op_fallocate, sizeof(struct fuse_fallocate_in), WRITES},
+    [FUSE_READDIRPLUS] = {op_readdirplus, sizeof(struct fuse_read_in), 0},
+    [FUSE_RENAME2] = {op_rename2, sizeof(struct fuse_rename2_in), WRITES},
+    [FUSE_LSEEK] = {op_lseek, sizeof(struct fuse_lseek_in), 0},
+    [FUSE_COPY_FILE_RANGE] = {op_copy_file_range, sizeof(struct fuse_copy_file_range_in), WRITES},
+    [FUSE_SYNCFS] = {op_syncfs, sizeof(struct fuse_syncfs_in), 0},
+    [FUSE_TMPFILE] = {op_tmpfile, sizeof(struct fuse_create_in), WRITES},
+    [FUSE_STATX] = {op_statx, 40, 0},
 };
 
 /* ---- arguments ---- */

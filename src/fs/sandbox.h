@@ -10,8 +10,8 @@ struct fs_confine {
 	bool readonly;
 	enum fs_sandbox kind;
 };
-/* The share becomes all that is there, as far as this process may do that. The root's O_PATH descriptor, or -errno. The working
- * directory is /proc/self/fd afterwards. */
+/* The share becomes all that is there, as far as this process may do that. The root's O_PATH descriptor, or
+ * -errno. The working directory is /proc/self/fd afterwards. */
 int sandbox_files(const struct fs_confine *c, struct err *e);
 /* System calls and capabilities; last, before the first message. */
 int sandbox_calls(struct err *e);

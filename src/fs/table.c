@@ -1,4 +1,5 @@
-/* Numbered objects: a number is slot + 1 below, and how often the slot was used before above, so that old numbers do not fit. */
+/* Numbered objects: a number is slot + 1 below, and how often the slot was used before above, so that old
+ * numbers do not fit. */
 #include <stdlib.h>
 
 #include "fs/fs_int.h"

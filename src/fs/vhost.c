@@ -1,9 +1,11 @@
 /*
- * The back-end of vhost-user (QEMU, docs/interop/vhost-user.rst). The main thread answers messages; a queue that has addresses, a
- * kick eventfd and is enabled has a thread, which sleeps on the eventfd, takes chains and serves them. Whoever changes a queue
- * or the memory stops its thread first, so that the thread needs no lock but that of the call eventfd.
+ * The back-end of vhost-user (QEMU, docs/interop/vhost-user.rst). The main thread answers messages; a queue
+ * that has addresses, a kick eventfd and is enabled has a thread, which sleeps on the eventfd, takes chains
+ * and serves them. Whoever changes a queue or the memory stops its thread first, so that the thread needs no
+ * lock but that of the call eventfd.
  *
- * The front-end is trusted with this process' life, not more: numbers are checked, but it may lie about memory.
+ * The front-end is trusted with this process' life, not more: numbers are checked, but it may lie about
+ * memory.
  */
 #include "fs/vhost.h"
 
@@ -22,8 +24,8 @@
 
 enum { QUEUES = 9 /* one for what may not wait, up to eight for requests */ };
 
-#define FEATURES                                                                                                \
-	(BIT64(VIRTIO_F_VERSION_1) | BIT64(VIRTIO_RING_F_INDIRECT_DESC) | BIT64(VIRTIO_RING_F_EVENT_IDX) |       \
+#define FEATURES                                                                                             \
+	(BIT64(VIRTIO_F_VERSION_1) | BIT64(VIRTIO_RING_F_INDIRECT_DESC) | BIT64(VIRTIO_RING_F_EVENT_IDX) |   \
 	 BIT64(VHOST_USER_F_PROTOCOL_FEATURES))
 #define PROTOCOL_FEATURES (BIT64(VU_PROTOCOL_MQ) | BIT64(VU_PROTOCOL_REPLY_ACK))
 
@@ -45,6 +47,7 @@ struct queue {
 	u16 base; /* next slot of the available ring, while stopped */
 	int kick, stop;
 	bool has_addr, enabled, running;
+	bool stopping; /* atomic: the thread takes no more */
 	pthread_t thread;
 	struct fs_thread *scratch;
 	pthread_mutex_t call_lock;
@@ -73,11 +76,13 @@ static void call(struct queue *q)
 
 	pthread_mutex_lock(&q->call_lock);
 	if (q->call >= 0 && write(q->call, &one, sizeof(one)) != sizeof(one))
-		log_msg(LOG_DEBUG, "vhost-user: a call was lost"); /* the counter is full: the front-end has not looked yet */
+		log_msg(LOG_DEBUG, "vhost-user: a call was lost"); /* the counter is full: the front-end has
+								      not looked yet */
 	pthread_mutex_unlock(&q->call_lock);
 }
 
-/* Everything that is there; false: the driver broke the queue. */
+/* Everything that is there, unless we are to stop: the guest may go on for ever. False: the driver broke the
+ * queue. */
 static bool drain(struct queue *q)
 {
 	struct virtq_chain *c = &q->scratch->chain;
@@ -85,13 +90,14 @@ static bool drain(struct queue *q)
 
 	do {
 		virtq_quiet(&q->ring);
-		while ((got = virtq_pop(&q->ring, c)) > 0) {
+		while (!__atomic_load_n(&q->stopping, __ATOMIC_RELAXED) &&
+		       (got = virtq_pop(&q->ring, c)) > 0) {
 			virtq_push(&q->ring, c, fs_handle(q->scratch, c));
 			if (virtq_wants_interrupt(&q->ring))
 				call(q);
 		}
-	} while (!got && virtq_listen(&q->ring));
-	return got == 0;
+	} while (!got && virtq_listen(&q->ring) && !__atomic_load_n(&q->stopping, __ATOMIC_RELAXED));
+	return got >= 0;
 }
 
 static void *queue_thread(void *arg)
@@ -102,12 +108,14 @@ static void *queue_thread(void *arg)
 
 	do {
 		if (!drain(q)) {
-			log_msg(LOG_WARN, "virtio-fs: bad descriptor chain (the queue is dead until the guest starts anew)");
+			log_msg(LOG_WARN, "virtio-fs: bad descriptor chain (the queue is dead until the "
+					  "guest starts anew)");
 			p[0].fd = -1;
 		}
 		while (poll(p, 2, -1) < 0 && errno == EINTR)
 			;
-		if (p[0].revents && read(q->kick, &count, sizeof(count)) < 0 && errno != EAGAIN && errno != EINTR)
+		if (p[0].revents && read(q->kick, &count, sizeof(count)) < 0 && errno != EAGAIN &&
+		    errno != EINTR)
 			p[0].fd = -1;
 	} while (!p[1].revents);
 	return NULL;
@@ -146,6 +154,7 @@ static int start_queue(struct queue *q)
 	if (!q->scratch)
 		return -ENOMEM;
 	q->scratch->fs = vh->fs;
+	q->stopping = false;
 	ret = -pthread_create(&q->thread, NULL, queue_thread, q);
 	q->running = !ret;
 	return ret;
@@ -157,6 +166,7 @@ static void stop_queue(struct queue *q)
 
 	if (!q->running)
 		return;
+	__atomic_store_n(&q->stopping, true, __ATOMIC_RELAXED);
 	if (write(q->stop, &n, sizeof(n)) == sizeof(n))
 		pthread_join(q->thread, NULL);
 	if (read(q->stop, &n, sizeof(n)) < 0)
@@ -196,7 +206,8 @@ static int map_region(struct vhost *vh, const struct vu_region *r, int fd)
 	if (!r->size || add_overflows(r->gpa, r->size) || add_overflows(r->user_addr, r->size) ||
 	    add_overflows(r->mmap_offset, r->size) || r->mmap_offset + r->size > INT64_MAX)
 		return -EINVAL;
-	*m = (struct mapping){.user_addr = r->user_addr, .gpa = r->gpa, .size = r->size, .length = r->mmap_offset + r->size};
+	*m = (struct mapping){
+	    .user_addr = r->user_addr, .gpa = r->gpa, .size = r->size, .length = r->mmap_offset + r->size};
 	m->base = mmap(NULL, m->length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
 	if (m->base == MAP_FAILED)
 		return -errno;
@@ -210,7 +221,9 @@ static int map_region(struct vhost *vh, const struct vu_region *r, int fd)
 static int set_mem_table(struct vhost *vh, struct vu_message *m)
 {
 	int ret = m->mem.n <= VU_REGIONS_MAX && m->mem.n == m->n_fds &&
-			  m->h.size >= 8 + m->mem.n * sizeof(struct vu_region) ? 0 : -EINVAL;
+			  m->h.size >= 8 + m->mem.n * sizeof(struct vu_region)
+		      ? 0
+		      : -EINVAL;
 
 	if (ret)
 		return ret;
@@ -380,22 +393,22 @@ static const struct vu_row {
 	u8 size;  /* of the payload, at least */
 	u8 reply; /* bytes of payload of the answer; 0: none but REPLY_ACK's */
 } vu_rows[] = {
-	[VU_GET_FEATURES] = {get_features, 0, PAYLOAD_U64},
-	[VU_SET_FEATURES] = {set_features, PAYLOAD_U64, 0},
-	[VU_SET_OWNER] = {nothing, 0, 0},
-	[VU_RESET_OWNER] = {reset_owner, 0, 0},
-	[VU_SET_MEM_TABLE] = {set_mem_table, 8, 0},
-	[VU_SET_VRING_NUM] = {set_vring_num, PAYLOAD_STATE, 0},
-	[VU_SET_VRING_ADDR] = {set_vring_addr, PAYLOAD_ADDR, 0},
-	[VU_SET_VRING_BASE] = {set_vring_base, PAYLOAD_STATE, 0},
-	[VU_GET_VRING_BASE] = {get_vring_base, PAYLOAD_STATE, PAYLOAD_STATE},
-	[VU_SET_VRING_KICK] = {set_vring_kick, PAYLOAD_U64, 0},
-	[VU_SET_VRING_CALL] = {set_vring_call, PAYLOAD_U64, 0},
-	[VU_SET_VRING_ERR] = {nothing, PAYLOAD_U64, 0},
-	[VU_GET_PROTOCOL_FEATURES] = {get_protocol_features, 0, PAYLOAD_U64},
-	[VU_SET_PROTOCOL_FEATURES] = {set_protocol_features, PAYLOAD_U64, 0},
-	[VU_GET_QUEUE_NUM] = {get_queue_num, 0, PAYLOAD_U64},
-	[VU_SET_VRING_ENABLE] = {set_vring_enable, PAYLOAD_STATE, 0},
+    [VU_GET_FEATURES] = {get_features, 0, PAYLOAD_U64},
+    [VU_SET_FEATURES] = {set_features, PAYLOAD_U64, 0},
+    [VU_SET_OWNER] = {nothing, 0, 0},
+    [VU_RESET_OWNER] = {reset_owner, 0, 0},
+    [VU_SET_MEM_TABLE] = {set_mem_table, 8, 0},
+    [VU_SET_VRING_NUM] = {set_vring_num, PAYLOAD_STATE, 0},
+    [VU_SET_VRING_ADDR] = {set_vring_addr, PAYLOAD_ADDR, 0},
+    [VU_SET_VRING_BASE] = {set_vring_base, PAYLOAD_STATE, 0},
+    [VU_GET_VRING_BASE] = {get_vring_base, PAYLOAD_STATE, PAYLOAD_STATE},
+    [VU_SET_VRING_KICK] = {set_vring_kick, PAYLOAD_U64, 0},
+    [VU_SET_VRING_CALL] = {set_vring_call, PAYLOAD_U64, 0},
+    [VU_SET_VRING_ERR] = {nothing, PAYLOAD_U64, 0},
+    [VU_GET_PROTOCOL_FEATURES] = {get_protocol_features, 0, PAYLOAD_U64},
+    [VU_SET_PROTOCOL_FEATURES] = {set_protocol_features, PAYLOAD_U64, 0},
+    [VU_GET_QUEUE_NUM] = {get_queue_num, 0, PAYLOAD_U64},
+    [VU_SET_VRING_ENABLE] = {set_vring_enable, PAYLOAD_STATE, 0},
 };
 
 /* An error can be told only to who asked to be told; from others it ends the session. */
@@ -408,7 +421,8 @@ static int serve_message(struct vhost *vh, struct vu_message *m, struct err *e)
 
 	vu_close_fds(m);
 	if (ret && !ack)
-		return err_set(e, -ret, "vhost-user: request %u: %s (the front-end is another version?)", request, strerror(-ret));
+		return err_set(e, -ret, "vhost-user: request %u: %s (the front-end is another version?)",
+			       request, strerror(-ret));
 	if (!reply && !ack)
 		return 0;
 	if (!reply) {
@@ -453,7 +467,8 @@ int vhost_serve(struct fs *fs, int sock, struct err *e)
 		struct queue *q = &vh->queue[i];
 
 		*q = (struct queue){.vh = vh, .kick = -1, .call = -1, .stop = eventfd(0, EFD_CLOEXEC)};
-		q->ring = (struct virtq){.machine = &vh->machine, .size = VIRTQ_SIZE_MAX, .size_max = VIRTQ_SIZE_MAX};
+		q->ring = (struct virtq){
+		    .machine = &vh->machine, .size = VIRTQ_SIZE_MAX, .size_max = VIRTQ_SIZE_MAX};
 		pthread_mutex_init(&q->call_lock, NULL);
 		if (q->stop < 0)
 			ret = err_set(e, errno, "vhost-user: %s", strerror(errno));

@@ -6,21 +6,19 @@
  *   temporary=1                            the layer need not be written out at the end
  *   hostname=NAME
  *   share=TAG:rw:PATH | share=TAG:ro:PATH
+ *   net=user                               the card is to be set up for doppel-net
  *   run-user=UID:GID                       /run/user/UID is to be there
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <net/if.h>
 #include <sched.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <termios.h>
 #include <unistd.h>
@@ -198,21 +196,6 @@ static void enter_root(struct agent *a)
 }
 
 /* ---- the rest ---- */
-static void loopback_up(void)
-{
-	struct ifreq r = {.ifr_name = "lo"};
-	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-
-	if (fd < 0)
-		return;
-	if (ioctl(fd, SIOCGIFFLAGS, &r) == 0) {
-		r.ifr_flags |= IFF_UP;
-		if (ioctl(fd, SIOCSIFFLAGS, &r) < 0)
-			printf("init: lo: %s\n", strerror(errno));
-	}
-	close(fd);
-}
-
 static void make_run_user(const char *ids)
 {
 	unsigned uid, gid;
@@ -269,7 +252,7 @@ void duplicate(void)
 		printf("init: hostname: %s\n", strerror(errno));
 	a.temporary = value(&c, "temporary") != NULL;
 	make_run_user(value(&c, "run-user"));
-	loopback_up();
+	network_up(value(&c, "net") != NULL);
 	agent_serve(&a);
 	give_up("agent: %s", strerror(errno));
 }

@@ -2,6 +2,8 @@
 #ifndef GUEST_INIT_H
 #define GUEST_INIT_H
 
+#include <stdbool.h>
+
 /* In the initramfs of a duplicate: records NAME=VALUE, each ended by a NUL (see duplicate.c). */
 #define DUPLICATE_CONFIG "/config"
 
@@ -15,6 +17,8 @@ void __attribute__((noreturn)) duplicate(void);
 void load_modules(const char *dir, const char *except);
 int open_module(const char *dir, const char *part); /* by a part of its name; -1: none */
 int load_module(int fd);           /* 0 (also when it is there already) or -errno */
+
+void network_up(bool user); /* the loopback, and the card if it is doppel-net's */
 
 int power_button_open(void);       /* -1: the kernel has none */
 int power_button_read(int fd);     /* 1: pressed; 0: something else; -errno */

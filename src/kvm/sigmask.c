@@ -1,7 +1,8 @@
 /*
- * KVM_SET_SIGNAL_MASK: the signal mask of the thread while it is in KVM_RUN (Documentation/virt/kvm/api.rst). A signal that is
- * blocked outside and not inside ends KVM_RUN and stays pending: its handler does not run. So the thread cannot just change its
- * mask and sleep; it watches those signals with a signalfd, which takes none, and the engine's answer comes by an eventfd.
+ * KVM_SET_SIGNAL_MASK: the signal mask of the thread while it is in KVM_RUN (Documentation/virt/kvm/api.rst).
+ * A signal that is blocked outside and not inside ends KVM_RUN and stays pending: its handler does not run.
+ * So the thread cannot just change its mask and sleep; it watches those signals with a signalfd, which takes
+ * none, and the engine's answer comes by an eventfd.
  */
 #include <errno.h>
 #include <poll.h>
@@ -79,7 +80,8 @@ int sigmask_enter(struct kvm_obj *o)
 		return -e;
 	}
 	o->sig.fd = fd;
-	if (readable(fd)) /* pending already: the engine completes what was answered, and comes back at once */
+	/* pending already: the engine completes what was answered, and comes back at once */
+	if (readable(fd))
 		channel_cancel(o->chan);
 	return 0;
 }
@@ -93,9 +95,9 @@ void sigmask_wait(struct kvm_obj *o)
 {
 	struct vcpu_chan *c = o->chan;
 	struct pollfd p[3] = {
-		{.fd = o->sig.bell, .events = POLLIN},
-		{.fd = engine_pidfd(o->engine), .events = POLLIN},
-		{.fd = o->sig.fd, .events = POLLIN},
+	    {.fd = o->sig.bell, .events = POLLIN},
+	    {.fd = engine_pidfd(o->engine), .events = POLLIN},
+	    {.fd = o->sig.fd, .events = POLLIN},
 	};
 
 	while (__atomic_load_n(&c->turn, __ATOMIC_SEQ_CST) == TURN_ENGINE) {

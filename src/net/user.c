@@ -17,11 +17,14 @@
 #include <unistd.h>
 
 #include "backends/net_offload.h"
+#include "net/closing.h"
 #include "net/filter.h"
 #include "net/net.h"
 #include "net/queue.h"
+#include "net/reassemble.h"
 
-enum { QUEUE_HIGH = 1 << 20, FILES_MAX = 65536, IDLE_MS = 1000, TIMERS = 8 };
+/* Each connection may take 256 KiB of buffers: FILES_MAX bounds what a guest can make this process take. */
+enum { QUEUE_HIGH = 1 << 20, FILES_MAX = 4096, FILES_SPARE = 32, FULL_MS = 10, IDLE_MS = 1000, TIMERS = 8 };
 
 struct timer {
 	bool used;
@@ -34,8 +37,10 @@ struct user {
 	int fd;
 	struct link_in in;
 	struct queue out;
+	struct reassembler *fragments;
+	struct closing *closing;
 	struct pollfd *fds;
-	unsigned n_fds, room;
+	unsigned n_fds, room, files;
 	struct timer timer[TIMERS];
 	bool gone;
 };
@@ -55,8 +60,10 @@ static ssize_t send_packet(const void *frame, size_t len, void *arg)
 	/* libslirp has made the checksum: the guest need not look at it */
 	const struct virtio_net_hdr_v1 h = {.flags = VIRTIO_NET_HDR_F_DATA_VALID};
 
-	if (len >= NET_FRAME_MIN && len <= NET_FRAME_MAX)
-		queue_add(&u->out, u->fd, &h, frame, (u32)len);
+	if (len < NET_FRAME_MIN || len > NET_FRAME_MAX)
+		return (ssize_t)len;
+	closing_from_net(u->closing, frame, (u32)len);
+	queue_add(&u->out, u->fd, &h, frame, (u32)len);
 	return (ssize_t)len;
 }
 
@@ -163,6 +170,24 @@ static void run_timers(struct user *u)
 }
 
 /* ---- serving ---- */
+static void take_frame(struct user *u, const struct virtio_net_hdr_v1 *h, u8 *frame, u32 len)
+{
+	const u8 *whole = frame;
+	u8 rst[CLOSING_FRAME];
+
+	if (offload_finish(h, frame, len) || !filter_allows(frame, len))
+		return;
+	if (reassemble_needed(frame))
+		whole = reassemble(u->fragments, frame, (u64)now_ns(NULL) / 1000000, &len);
+	if (!whole)
+		return;
+	closing_from_guest(u->closing, whole, len);
+	slirp_input(u->slirp, whole, (int)len);
+	len = closing_rst(u->closing, rst);
+	if (len)
+		slirp_input(u->slirp, rst, (int)len);
+}
+
 static void take_frames(struct user *u)
 {
 	int ret = link_receive(&u->in, u->fd);
@@ -176,8 +201,8 @@ static void take_frames(struct user *u)
 		if (u->in.len[i] < NET_HDR + NET_FRAME_MIN)
 			continue;
 		memcpy(&h, m, sizeof(h));
-		if (h.num_buffers == LINK_FRAME && !offload_finish(&h, frame, len) && filter_allows(frame, len))
-			slirp_input(u->slirp, frame, (int)len);
+		if (h.num_buffers == LINK_FRAME)
+			take_frame(u, &h, frame, len);
 	}
 }
 
@@ -195,6 +220,8 @@ static void serve(struct user *u)
 		n = poll(u->fds, u->n_fds, full ? IDLE_MS : wait_ms(u, ms));
 		if (n < 0 && errno != EINTR)
 			return;
+		if (u->n_fds + FILES_SPARE > u->files)
+			poll(NULL, 0, FULL_MS); /* a connection that cannot be accepted stays readable: do not spin */
 		if (u->fds[0].revents & (POLLIN | POLLHUP | POLLERR))
 			take_frames(u);
 		if (!full)
@@ -238,15 +265,16 @@ static int add_forward(struct user *u, const char *text, char *why, size_t n)
 	return -EADDRINUSE;
 }
 
-static void raise_limits(void)
+static unsigned set_limits(void)
 {
 	struct rlimit r, none = {0, 0};
 
 	setrlimit(RLIMIT_CORE, &none);
-	if (getrlimit(RLIMIT_NOFILE, &r) == 0) {
-		r.rlim_cur = MIN(r.rlim_max, FILES_MAX);
-		setrlimit(RLIMIT_NOFILE, &r);
-	}
+	if (getrlimit(RLIMIT_NOFILE, &r) < 0)
+		return 0;
+	r.rlim_cur = MIN(r.rlim_max, FILES_MAX);
+	setrlimit(RLIMIT_NOFILE, &r);
+	return (unsigned)r.rlim_cur;
 }
 
 /* MTU loopback|no-loopback FORWARD... */
@@ -259,10 +287,12 @@ int user_main(int argc, char **argv)
 	if (argc < 2)
 		return 2;
 	signal(SIGPIPE, SIG_IGN);
-	raise_limits();
+	u.files = set_limits();
 	setsockopt(u.fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
 	u.slirp = make_slirp(&u, (unsigned)atoi(argv[0]), !strcmp(argv[1], "loopback"));
-	if (!u.slirp || link_in_init(&u.in) || queue_init(&u.out)) {
+	u.fragments = reassembler_new();
+	u.closing = closing_new();
+	if (!u.slirp || !u.fragments || !u.closing || link_in_init(&u.in) || queue_init(&u.out)) {
 		link_say(u.fd, LINK_FAILED, "--net user: no memory");
 		return 1;
 	}

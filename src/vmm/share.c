@@ -1,6 +1,7 @@
 /*
- * Each share has a server process of its own, so that none reaches into another's folder. It is given a listening socket whose
- * name only we can reach, and that is gone once we are connected; the command line is one that virtiofsd understands too.
+ * Each share has a server process of its own, so that none reaches into another's folder. It is given a
+ * listening socket whose name only we can reach, and that is gone once we are connected; the command line is
+ * one that virtiofsd understands too.
  */
 #include "vmm/share.h"
 
@@ -40,7 +41,8 @@ static int server_path(const struct machine_share *s, char *path, size_t size, s
 			strcpy(slash + 1, "../libexec/doppel-fs");
 	}
 	if (access(path, X_OK) < 0)
-		return err_set(e, errno, "%s: %s (the program that serves shared folders)", path, strerror(errno));
+		return err_set(e, errno, "%s: %s (the program that serves shared folders)", path,
+			       strerror(errno));
 	return 0;
 }
 
@@ -52,8 +54,10 @@ static int make_listener(struct sockaddr_un *a, struct err *e)
 	if (ret)
 		return ret;
 	*a = (struct sockaddr_un){.sun_family = AF_UNIX};
-	if (snprintf(a->sun_path, sizeof(a->sun_path), "%s/.share-%d", dir, getpid()) >= (int)sizeof(a->sun_path))
-		return err_set(e, ENAMETOOLONG, "%s: too long for socket addresses (set a shorter XDG_RUNTIME_DIR)", dir);
+	if (snprintf(a->sun_path, sizeof(a->sun_path), "%s/.share-%d", dir, getpid()) >=
+	    (int)sizeof(a->sun_path))
+		return err_set(e, ENAMETOOLONG,
+			       "%s: too long for socket addresses (set a shorter XDG_RUNTIME_DIR)", dir);
 	unlink(a->sun_path); /* left by a process of that number that was killed */
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
@@ -65,7 +69,8 @@ static int make_listener(struct sockaddr_un *a, struct err *e)
 	return ret;
 }
 
-static void make_args(const struct machine_share *s, const char *dir, char *source, size_t size, const char *args[ARGS_MAX])
+static void make_args(const struct machine_share *s, const char *dir, char *source, size_t size,
+		      const char *args[ARGS_MAX])
 {
 	unsigned n = 0;
 
@@ -133,7 +138,8 @@ int share_start(const struct machine_share *s, int *sock, pid_t *pid, struct err
 		if (*pid == 0)
 			child(path, args, listener, self);
 		if (*pid < 0)
-			ret = err_set(e, errno, "--share %s: cannot start a process: %s", s->path, strerror(errno));
+			ret = err_set(e, errno, "--share %s: cannot start a process: %s", s->path,
+				      strerror(errno));
 	}
 	close(listener);
 	if (ret && *sock >= 0)

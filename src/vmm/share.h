@@ -7,8 +7,8 @@
 #include "base/base.h"
 
 /*
- * The guest knows a share by its tag: doppel0, doppel1, ... in the order of --share; doppel-root is the duplicate of this machine's
- * root file system.
+ * The guest knows a share by its tag: doppel0, doppel1, ... in the order of --share; doppel-root is the
+ * duplicate of this machine's root file system.
  */
 enum { SHARES_MAX = 16, SHARE_TAG_MAX = 36 };
 struct machine_share {

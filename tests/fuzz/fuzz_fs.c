@@ -1,6 +1,6 @@
 /*
- * Fuzzes the file server: requests that are nearly right (real nodes, handles and names with other operations, lengths and bits), on a
- * share beside which lies a file that must stay as it is and unread.
+ * Fuzzes the file server: requests that are nearly right (real nodes, handles and names with other
+ * operations, lengths and bits), on a share beside which lies a file that must stay as it is and unread.
  */
 #include <dirent.h>
 #include <fcntl.h>
@@ -45,7 +45,8 @@ static u64 some_node(struct fuzz *f)
 
 static u64 some_number(struct fuzz *f)
 {
-	static const u64 odd[] = {0, 1, 2, 7, 4095, 4096, 65536, 0x7fffffff, 0xffffffff, INT64_MAX, 1ull << 63, UINT64_MAX};
+	static const u64 odd[] = {0,     1,          2,          7,         4095,       4096,
+				  65536, 0x7fffffff, 0xffffffff, INT64_MAX, 1ull << 63, UINT64_MAX};
 
 	switch (below(6)) {
 	case 0:
@@ -64,8 +65,24 @@ static u64 some_number(struct fuzz *f)
 
 static void add_name(struct fuzz *f)
 {
-	static const char *const names[] = {"a", "b", "c", "d", "link", "out", "dir", "..", ".", "", "a/b", "../secret", "/etc/passwd",
-					    "user.x", "security.capability", "system.posix_acl_access", "new", "fifo"};
+	static const char *const names[] = {"a",
+					    "b",
+					    "c",
+					    "d",
+					    "link",
+					    "out",
+					    "dir",
+					    "..",
+					    ".",
+					    "",
+					    "a/b",
+					    "../secret",
+					    "/etc/passwd",
+					    "user.x",
+					    "security.capability",
+					    "system.posix_acl_access",
+					    "new",
+					    "fifo"};
 
 	client_add_name(&f->c, names[below(ARRAY_SIZE(names))]);
 }
@@ -91,20 +108,27 @@ static void remember(struct fuzz *f, u32 opcode, u64 node)
 		remember_handle(f, x[0], x[sizeof(struct fuse_entry_out) / 8]);
 }
 
-/* How a request of each kind looks: numbers of 8 bytes, names; whether the first number is a handle of the node. */
+/* How a request of each kind looks: numbers of 8 bytes, names; whether the first number is a handle of the
+ * node. */
 static const struct shape {
 	u8 numbers, names;
 	bool handle, data;
 } shapes[] = {
-	[FUSE_LOOKUP] = {0, 1, 0, 0}, [FUSE_FORGET] = {1, 0, 0, 0}, [FUSE_GETATTR] = {2, 0, 0, 0}, [FUSE_SETATTR] = {11, 0, 0, 0},
-	[FUSE_SYMLINK] = {0, 2, 0, 0}, [FUSE_MKNOD] = {2, 1, 0, 0}, [FUSE_MKDIR] = {1, 1, 0, 0}, [FUSE_UNLINK] = {0, 1, 0, 0},
-	[FUSE_RMDIR] = {0, 1, 0, 0}, [FUSE_RENAME] = {1, 2, 0, 0}, [FUSE_LINK] = {1, 1, 0, 0}, [FUSE_OPEN] = {1, 0, 0, 0},
-	[FUSE_READ] = {5, 0, 1, 0}, [FUSE_WRITE] = {5, 0, 1, 1}, [FUSE_RELEASE] = {3, 0, 1, 0}, [FUSE_SETXATTR] = {1, 1, 0, 1},
-	[FUSE_GETXATTR] = {1, 1, 0, 0}, [FUSE_LISTXATTR] = {1, 0, 0, 0}, [FUSE_REMOVEXATTR] = {0, 1, 0, 0},
-	[FUSE_OPENDIR] = {1, 0, 0, 0}, [FUSE_READDIR] = {5, 0, 1, 0}, [FUSE_RELEASEDIR] = {3, 0, 1, 0},
-	[FUSE_CREATE] = {2, 1, 0, 0}, [FUSE_FALLOCATE] = {4, 0, 1, 0}, [FUSE_READDIRPLUS] = {5, 0, 1, 0},
-	[FUSE_RENAME2] = {2, 2, 0, 0}, [FUSE_LSEEK] = {3, 0, 1, 0}, [FUSE_COPY_FILE_RANGE] = {7, 0, 1, 0},
-	[FUSE_TMPFILE] = {2, 1, 0, 0},
+    [FUSE_LOOKUP] = {0, 1, 0, 0},      [FUSE_FORGET] = {1, 0, 0, 0},
+    [FUSE_GETATTR] = {2, 0, 0, 0},     [FUSE_SETATTR] = {11, 0, 0, 0},
+    [FUSE_SYMLINK] = {0, 2, 0, 0},     [FUSE_MKNOD] = {2, 1, 0, 0},
+    [FUSE_MKDIR] = {1, 1, 0, 0},       [FUSE_UNLINK] = {0, 1, 0, 0},
+    [FUSE_RMDIR] = {0, 1, 0, 0},       [FUSE_RENAME] = {1, 2, 0, 0},
+    [FUSE_LINK] = {1, 1, 0, 0},        [FUSE_OPEN] = {1, 0, 0, 0},
+    [FUSE_READ] = {5, 0, 1, 0},        [FUSE_WRITE] = {5, 0, 1, 1},
+    [FUSE_RELEASE] = {3, 0, 1, 0},     [FUSE_SETXATTR] = {1, 1, 0, 1},
+    [FUSE_GETXATTR] = {1, 1, 0, 0},    [FUSE_LISTXATTR] = {1, 0, 0, 0},
+    [FUSE_REMOVEXATTR] = {0, 1, 0, 0}, [FUSE_OPENDIR] = {1, 0, 0, 0},
+    [FUSE_READDIR] = {5, 0, 1, 0},     [FUSE_RELEASEDIR] = {3, 0, 1, 0},
+    [FUSE_CREATE] = {2, 1, 0, 0},      [FUSE_FALLOCATE] = {4, 0, 1, 0},
+    [FUSE_READDIRPLUS] = {5, 0, 1, 0}, [FUSE_RENAME2] = {2, 2, 0, 0},
+    [FUSE_LSEEK] = {3, 0, 1, 0},       [FUSE_COPY_FILE_RANGE] = {7, 0, 1, 0},
+    [FUSE_TMPFILE] = {2, 1, 0, 0},
 };
 
 static void good_request(struct fuzz *f, u32 opcode)
@@ -154,7 +178,8 @@ static void one(struct fuzz *f)
 	struct fs_client *c = &f->c;
 	u32 opcode = below(30) ? below(54) : (u32)rng();
 
-	if (opcode == FUSE_INIT || opcode == FUSE_DESTROY || opcode == FUSE_SYNCFS || opcode == FUSE_FSYNC || opcode == FUSE_FSYNCDIR)
+	if (opcode == FUSE_INIT || opcode == FUSE_DESTROY || opcode == FUSE_SYNCFS || opcode == FUSE_FSYNC ||
+	    opcode == FUSE_FSYNCDIR)
 		opcode = below(200) ? FUSE_LOOKUP : FUSE_INIT;
 	c->split = below(4) ? 0 : 1 + below(100);
 	c->room = below(8) ? sizeof(c->out) : below(300);
@@ -237,13 +262,15 @@ int main(int argc, char **argv)
 		return 1;
 	close(fd);
 	for (unsigned round = 0; round < 4; round++, n++) {
-		const struct fs_options o = {.xattr = true, .readonly = round == 3, .cache = (enum fs_cache)(round % 3)};
+		const struct fs_options o = {
+		    .xattr = true, .readonly = round == 3, .cache = (enum fs_cache)(round % 3)};
 
 		client_open(&f->c, &o);
 		client_init(&f->c);
 		f->c.fs.max_fds = round == 1 ? 3 : 200;
 		f->c.fs.max_handles = 100;
-		if (symlink(f->outside, client_path(&f->c, "out")) < 0 || mkdir(client_path(&f->c, "dir"), 0755) < 0)
+		if (symlink(f->outside, client_path(&f->c, "out")) < 0 ||
+		    mkdir(client_path(&f->c, "dir"), 0755) < 0)
 			return 1;
 		for (unsigned i = 0; i < steps / 4; i++) {
 			one(f);

@@ -3,7 +3,7 @@ GUESTS := $(GUEST_SRC:tests/guest/%.guest.c=$(B)/tests/guest/%.bin)
 GUEST_CFLAGS := -std=gnu17 -O1 -m64 -ffreestanding -nostdlib -static -no-pie -fno-pie -mno-red-zone -mgeneral-regs-only \
 	-fno-stack-protector -fcf-protection=none -Wall -Wextra -Werror -Itests/guest/rt \
 	-Wl,-T,tests/guest/rt/guest.ld -Wl,--build-id=none -Wl,-z,noexecstack -Wl,--no-warn-rwx-segments
-$(B)/tests/guest/%.bin: tests/guest/%.guest.c tests/guest/rt/start.S tests/guest/rt/rt.c tests/guest/rt/rt.h tests/guest/rt/guest.ld
+$(B)/tests/guest/%.bin: tests/guest/%.guest.c tests/guest/rt/start.S tests/guest/rt/rt.c $(wildcard tests/guest/rt/*.h) tests/guest/rt/guest.ld
 	@mkdir -p $(@D)
 	@echo GUEST $< && $(CC) $(GUEST_CFLAGS) -o $@.elf tests/guest/rt/start.S tests/guest/rt/rt.c $< && objcopy -O binary $@.elf $@
 $(B)/tests/guest/guests: tests/guest/runner.c $(B)/libdoppel.a $(B)/doppel-engine $(GUESTS)

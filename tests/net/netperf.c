@@ -3,10 +3,12 @@
  *   netperf serve ADDRESS PORT            prints "serving" when it does; serves one connection after the other
  *   netperf send|recv ADDRESS PORT MIB    prints MiB/s; recv checks the bytes
  *   netperf http ADDRESS PORT COUNT       that many short HTTP requests, a connection each; prints how many were answered rightly
+ *   netperf udp ADDRESS PORT COUNT        datagrams of 1 to 9000 bytes, each to be echoed; prints how many were
  */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -117,20 +119,38 @@ static void serve_one(int fd)
 	}
 }
 
+static void echo(int u)
+{
+	static char buf[65536];
+	struct sockaddr_in from;
+	socklen_t n = sizeof(from);
+	ssize_t r = recvfrom(u, buf, sizeof(buf), 0, (struct sockaddr *)&from, &n);
+
+	if (r >= 0 && sendto(u, buf, (size_t)r, 0, (struct sockaddr *)&from, n) < 0)
+		perror("netperf: echo");
+}
+
 static int serve(const struct sockaddr_in *a)
 {
-	int on = 1, s = socket(AF_INET, SOCK_STREAM, 0);
+	int on = 1, s = socket(AF_INET, SOCK_STREAM, 0), u = socket(AF_INET, SOCK_DGRAM, 0);
 
 	setsockopt(s, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-	if (bind(s, (const struct sockaddr *)a, sizeof(*a)) || listen(s, 128)) {
+	if (bind(s, (const struct sockaddr *)a, sizeof(*a)) || listen(s, 128) ||
+	    bind(u, (const struct sockaddr *)a, sizeof(*a))) {
 		perror("netperf: bind");
 		return 1;
 	}
 	puts("serving");
 	fflush(stdout);
 	for (;;) {
-		int fd = accept(s, NULL, NULL);
+		struct pollfd p[2] = {{.fd = s, .events = POLLIN}, {.fd = u, .events = POLLIN}};
+		int fd = -1;
 
+		poll(p, 2, -1);
+		if (p[1].revents)
+			echo(u);
+		if (p[0].revents)
+			fd = accept(s, NULL, NULL);
 		if (fd < 0)
 			continue;
 		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
@@ -196,6 +216,30 @@ static int http(const struct sockaddr_in *a, unsigned long count)
 	return good != count;
 }
 
+static int udp(const struct sockaddr_in *a, unsigned long count)
+{
+	static unsigned char reply[65536];
+	struct timeval wait = {.tv_sec = 1};
+	int fd = socket(AF_INET, SOCK_DGRAM, 0);
+	unsigned long good = 0;
+
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof(wait));
+	if (connect(fd, (const struct sockaddr *)a, sizeof(*a)))
+		return 1;
+	for (unsigned long i = 0; i < count; i++) {
+		ssize_t n = 1 + (ssize_t)(i * 7919 % 9000), r = 0;
+
+		if (send(fd, chunk + i, (size_t)n, 0) != n)
+			continue;
+		do
+			r = recv(fd, reply, sizeof(reply), 0);
+		while (r >= 0 && (r != n || memcmp(reply, chunk + i, (size_t)n) != 0)); /* one that is late */
+		good += r == n;
+	}
+	printf("netperf udp %lu of %lu echoed\n", good, count);
+	return good != count;
+}
+
 int main(int argc, char **argv)
 {
 	struct sockaddr_in a;
@@ -212,5 +256,7 @@ int main(int argc, char **argv)
 		return 2;
 	if (!strcmp(argv[1], "http"))
 		return http(&a, strtoul(argv[4], NULL, 0));
+	if (!strcmp(argv[1], "udp"))
+		return udp(&a, strtoul(argv[4], NULL, 0));
 	return stream(&a, !strcmp(argv[1], "send"), strtoull(argv[4], NULL, 0));
 }

@@ -51,7 +51,8 @@ const char *client_path(struct fs_client *c, const char *name)
 
 void client_begin(struct fs_client *c, u32 opcode, u64 node)
 {
-	struct fuse_in_header h = {.opcode = opcode, .unique = ++c->unique, .nodeid = node, .uid = c->uid, .gid = c->gid};
+	struct fuse_in_header h = {
+	    .opcode = opcode, .unique = ++c->unique, .nodeid = node, .uid = c->uid, .gid = c->gid};
 
 	c->in_len = 0;
 	client_add(c, &h, sizeof(h));

@@ -10,8 +10,8 @@ struct fs_client {
 	struct fs_thread *t;
 	u8 in[FS_ARG_MAX + 4096], out[FS_OUT_MAX + 4096];
 	u32 in_len;
-	u32 room;     /* bytes for the answer; sizeof(out) unless a test wants less */
-	u32 split;    /* cut both parts into segments of so many bytes; 0: one each */
+	u32 room;  /* bytes for the answer; sizeof(out) unless a test wants less */
+	u32 split; /* cut both parts into segments of so many bytes; 0: one each */
 	u64 unique;
 	u32 uid, gid;
 	const u8 *reply; /* of the last call: behind the header */
@@ -22,7 +22,8 @@ struct fs_client {
 void client_open(struct fs_client *c, const struct fs_options *o);
 void client_close(struct fs_client *c); /* removes the directory */
 void client_init(struct fs_client *c);  /* FUSE_INIT */
-const char *client_path(struct fs_client *c, const char *name); /* of a file in the share, for the host's own calls */
+const char *client_path(struct fs_client *c,
+			const char *name); /* of a file in the share, for the host's own calls */
 
 /* Request: begin, add arguments, send: 0 or -errno of the answer. */
 void client_begin(struct fs_client *c, u32 opcode, u64 node);

@@ -1,4 +1,4 @@
 TESTS += $(B)/tests/unit/test_kvm_smoke
-$(B)/tests/unit/test_kvm_smoke: tests/unit/test_kvm_smoke.c $(B)/libdoppel.a $(B)/doppel-engine
+$(B)/tests/unit/test_kvm_smoke: tests/unit/test_kvm_smoke.c tests/unit/kvm_vm.h $(B)/libdoppel.a $(B)/doppel-engine
 	@mkdir -p $(@D)
-	@echo LD $@ && $(CC) $(V_CFLAGS) -o $@ $< $(B)/libdoppel.a $(V_LIBS) -lcmocka
+	@echo LD $@ && $(CC) $(V_CFLAGS) -Itests/unit -o $@ $< $(B)/libdoppel.a $(V_LIBS) -lcmocka

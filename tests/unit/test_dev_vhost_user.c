@@ -17,7 +17,8 @@
 #include "devices/virtio_fs.h"
 #include "virtio_driver.h"
 
-#define MODERN (BIT64(VIRTIO_F_VERSION_1) | BIT64(VIRTIO_RING_F_INDIRECT_DESC) | BIT64(VIRTIO_RING_F_EVENT_IDX))
+#define MODERN                                                                                               \
+	(BIT64(VIRTIO_F_VERSION_1) | BIT64(VIRTIO_RING_F_INDIRECT_DESC) | BIT64(VIRTIO_RING_F_EVENT_IDX))
 enum { QUEUES = 2, REQUESTS = 1 };
 
 enum mode { GOOD, CLOSES, WRONG_VERSION, WRONG_REQUEST, NO_FEATURES, TOO_LONG, REFUSES, FEW_QUEUES };
@@ -59,8 +60,8 @@ static void map(struct server *s, struct vu_message *m)
 {
 	s->mem = m->mem;
 	for (unsigned i = 0; i < s->mem.n; i++)
-		s->base[i] = mmap(NULL, s->mem.region[i].mmap_offset + s->mem.region[i].size, PROT_READ | PROT_WRITE, MAP_SHARED,
-				  m->fds[i], 0);
+		s->base[i] = mmap(NULL, s->mem.region[i].mmap_offset + s->mem.region[i].size,
+				  PROT_READ | PROT_WRITE, MAP_SHARED, m->fds[i], 0);
 }
 
 static int take(struct vu_message *m, int old)
@@ -133,7 +134,8 @@ static void *serve(void *arg)
 			continue;
 		if (!reply)
 			m.u64 = s->mode == REFUSES && request == VU_SET_MEM_TABLE;
-		m.h = (struct vu_header){.request = request + (s->mode == WRONG_REQUEST), .size = 8,
+		m.h = (struct vu_header){.request = request + (s->mode == WRONG_REQUEST),
+					 .size = 8,
 					 .flags = (s->mode == WRONG_VERSION ? 2 : VU_VERSION) | VU_REPLY};
 		if (s->mode == TOO_LONG) {
 			const struct vu_header h = {request, VU_VERSION | VU_REPLY, 0x7fffffff};
@@ -153,7 +155,8 @@ static void *at_user(struct server *s, u64 user)
 {
 	for (unsigned i = 0; i < s->mem.n; i++)
 		if (user - s->mem.region[i].user_addr < s->mem.region[i].size)
-			return (u8 *)s->base[i] + s->mem.region[i].mmap_offset + (user - s->mem.region[i].user_addr);
+			return (u8 *)s->base[i] + s->mem.region[i].mmap_offset +
+			       (user - s->mem.region[i].user_addr);
 	return NULL;
 }
 
@@ -475,9 +478,13 @@ static void driver_gives_a_buffer_twice(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		GOOD_TEST(config), GOOD_TEST(there_and_back), GOOD_TEST(out_of_order), GOOD_TEST(server_misbehaves),
-		GOOD_TEST(reset_in_flight), GOOD_TEST(driver_gives_a_buffer_twice),
-		cmocka_unit_test_setup_teardown(no_server_at_all, setup, teardown),
+	    GOOD_TEST(config),
+	    GOOD_TEST(there_and_back),
+	    GOOD_TEST(out_of_order),
+	    GOOD_TEST(server_misbehaves),
+	    GOOD_TEST(reset_in_flight),
+	    GOOD_TEST(driver_gives_a_buffer_twice),
+	    cmocka_unit_test_setup_teardown(no_server_at_all, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -113,7 +113,8 @@ static void broken_headers(void **state)
 		assert_int_equal(client_send(c), 1);
 	}
 	for (u32 op = 0; op < 70; op++) { /* a header and nothing else */
-		if (op == FUSE_DESTROY || op == FUSE_INTERRUPT || op == FUSE_FORGET || op == FUSE_BATCH_FORGET)
+		if (op == FUSE_DESTROY || op == FUSE_INTERRUPT || op == FUSE_FORGET ||
+		    op == FUSE_BATCH_FORGET)
 			continue;
 		client_begin(c, op, ROOT);
 		int ret = client_send(c);
@@ -157,7 +158,8 @@ static void bad_names(void **state)
 	link_in.oldnodeid = client_find(c, ROOT, "f");
 	for (u32 i = 0; i < ARRAY_SIZE(bad); i++) {
 		assert_int_equal(client_lookup(c, ROOT, bad[i], &e), -EINVAL);
-		assert_int_equal(client_call(c, FUSE_MKDIR, ROOT, &mkdir_in, sizeof(mkdir_in), bad[i]), -EINVAL);
+		assert_int_equal(client_call(c, FUSE_MKDIR, ROOT, &mkdir_in, sizeof(mkdir_in), bad[i]),
+				 -EINVAL);
 		assert_int_equal(client_call(c, FUSE_UNLINK, ROOT, NULL, 0, bad[i]), -EINVAL);
 		assert_int_equal(client_call(c, FUSE_RMDIR, ROOT, NULL, 0, bad[i]), -EINVAL);
 		assert_int_equal(client_call(c, FUSE_LINK, ROOT, &link_in, sizeof(link_in), bad[i]), -EINVAL);
@@ -288,7 +290,8 @@ static void data(void **state)
 	assert_int_equal(client_call(c, FUSE_WRITE, node, &in, sizeof(in), "abc"), -EINVAL);
 	assert_file(c, "f", "hello");
 	assert_int_equal(client_create(c, ROOT, "f", O_RDWR | O_EXCL, 0640, &node, &fh), -EEXIST);
-	assert_int_equal(client_create(c, ROOT, "f", O_RDWR, 0640, &node, &fh), 0); /* the host made it first */
+	assert_int_equal(client_create(c, ROOT, "f", O_RDWR, 0640, &node, &fh),
+			 0); /* the host made it first */
 	assert_int_equal(client_openat(c, FUSE_OPEN, node, O_WRONLY | O_TRUNC, &fh), 0);
 	assert_file(c, "f", "");
 	assert_int_equal(client_read(c, node, fh, 0, 10), -EBADF); /* write-only */
@@ -303,8 +306,10 @@ static void special_files_are_not_opened(void **state)
 	assert_int_equal(mkfifo(client_path(c, "fifo"), 0600), 0);
 	assert_int_equal(symlink("/etc/passwd", client_path(c, "link")), 0);
 	for (u32 flags = O_RDONLY; flags <= O_RDWR; flags++) {
-		assert_int_equal(client_openat(c, FUSE_OPEN, client_find(c, ROOT, "fifo"), flags, &fh), -ENXIO);
-		assert_int_equal(client_openat(c, FUSE_OPEN, client_find(c, ROOT, "link"), flags, &fh), -ENXIO);
+		assert_int_equal(client_openat(c, FUSE_OPEN, client_find(c, ROOT, "fifo"), flags, &fh),
+				 -ENXIO);
+		assert_int_equal(client_openat(c, FUSE_OPEN, client_find(c, ROOT, "link"), flags, &fh),
+				 -ENXIO);
 	}
 	assert_int_equal(client_openat(c, FUSE_OPENDIR, client_find(c, ROOT, "link"), 0, &fh), -ENOTDIR);
 	assert_int_equal(client_openat(c, FUSE_OPEN, ROOT, 0, &fh), -EISDIR);
@@ -331,7 +336,10 @@ static int setattr(struct fs_client *c, u64 node, const struct fuse_setattr_in *
 static void attributes(void **state)
 {
 	struct fs_client *c = *state;
-	struct fuse_setattr_in in = {.valid = FATTR_MODE | FATTR_MTIME | FATTR_SIZE, .mode = 0751, .mtime = 1000, .mtimensec = 7,
+	struct fuse_setattr_in in = {.valid = FATTR_MODE | FATTR_MTIME | FATTR_SIZE,
+				     .mode = 0751,
+				     .mtime = 1000,
+				     .mtimensec = 7,
 				     .size = 3};
 	struct stat st;
 
@@ -445,7 +453,7 @@ static void renames(void **state)
 	u64 d = client_find(c, ROOT, "d");
 
 	assert_int_equal(rename2(c, ROOT, "a", ROOT, "b", 1), -EEXIST); /* NOREPLACE */
-	assert_int_equal(rename2(c, ROOT, "a", ROOT, "b", 2), 0);	/* EXCHANGE */
+	assert_int_equal(rename2(c, ROOT, "a", ROOT, "b", 2), 0);       /* EXCHANGE */
 	assert_int_equal(client_find(c, ROOT, "a"), b);
 	assert_int_equal(client_find(c, ROOT, "b"), a);
 	assert_file(c, "a", "B");
@@ -713,9 +721,10 @@ static void the_kernels_own_is_closed(void **state)
 static void readonly_refuses(void **state)
 {
 	struct fs_client *c = *state;
-	static const u32 writing[] = {FUSE_SETATTR, FUSE_SYMLINK, FUSE_MKNOD, FUSE_MKDIR, FUSE_UNLINK, FUSE_RMDIR, FUSE_RENAME,
-				      FUSE_LINK, FUSE_WRITE, FUSE_SETXATTR, FUSE_REMOVEXATTR, FUSE_CREATE, FUSE_FALLOCATE,
-				      FUSE_RENAME2, FUSE_COPY_FILE_RANGE, FUSE_TMPFILE};
+	static const u32 writing[] = {FUSE_SETATTR,   FUSE_SYMLINK,  FUSE_MKNOD,           FUSE_MKDIR,
+				      FUSE_UNLINK,    FUSE_RMDIR,    FUSE_RENAME,          FUSE_LINK,
+				      FUSE_WRITE,     FUSE_SETXATTR, FUSE_REMOVEXATTR,     FUSE_CREATE,
+				      FUSE_FALLOCATE, FUSE_RENAME2,  FUSE_COPY_FILE_RANGE, FUSE_TMPFILE};
 	static const u32 open_flags[] = {O_WRONLY, O_RDWR, O_RDONLY | O_TRUNC, 3};
 	u8 arg[200] = {0};
 	u64 fh = 0;
@@ -784,17 +793,37 @@ static void tables(void **state)
 	table_free(&t);
 }
 
-#define TEST(f)	   cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define TEST(f)    cmocka_unit_test_setup_teardown(f, setup, teardown)
 #define TEST_RO(f) cmocka_unit_test_setup_teardown(f, setup_readonly, teardown)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(nothing_before_init), TEST(init_forgets), TEST(broken_headers), TEST(arguments_too_long), TEST(bad_names),
-		TEST(bad_numbers), TEST(no_room_no_leak), TEST(segments_of_any_size), TEST(forgets_in_a_batch), TEST(data),
-		TEST(special_files_are_not_opened), TEST(attributes), TEST(setuid_is_killed), TEST(holes_and_copies), TEST(renames),
-		TEST(removed_but_used), TEST(tmpfile_and_links), TEST(directories), TEST(xattrs), TEST(host_moves_a_directory),
-		TEST(few_descriptors), TEST(the_kernels_own_is_closed), TEST_RO(readonly_refuses), TEST(files_belong_to_the_guests_user), cmocka_unit_test(tables),
+	    TEST(nothing_before_init),
+	    TEST(init_forgets),
+	    TEST(broken_headers),
+	    TEST(arguments_too_long),
+	    TEST(bad_names),
+	    TEST(bad_numbers),
+	    TEST(no_room_no_leak),
+	    TEST(segments_of_any_size),
+	    TEST(forgets_in_a_batch),
+	    TEST(data),
+	    TEST(special_files_are_not_opened),
+	    TEST(attributes),
+	    TEST(setuid_is_killed),
+	    TEST(holes_and_copies),
+	    TEST(renames),
+	    TEST(removed_but_used),
+	    TEST(tmpfile_and_links),
+	    TEST(directories),
+	    TEST(xattrs),
+	    TEST(host_moves_a_directory),
+	    TEST(few_descriptors),
+	    TEST(the_kernels_own_is_closed),
+	    TEST_RO(readonly_refuses),
+	    TEST(files_belong_to_the_guests_user),
+	    cmocka_unit_test(tables),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

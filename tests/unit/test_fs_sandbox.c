@@ -137,7 +137,8 @@ static int allowed_calls(void)
 
 	if (sandbox_calls(&e))
 		return 1;
-	if (syscall(SYS_capget, &h, d) || (d[0].permitted & (CAP_TO_MASK(CAP_SYS_ADMIN) | CAP_TO_MASK(CAP_MKNOD))) || d[1].permitted)
+	if (syscall(SYS_capget, &h, d) ||
+	    (d[0].permitted & (CAP_TO_MASK(CAP_SYS_ADMIN) | CAP_TO_MASK(CAP_MKNOD))) || d[1].permitted)
 		return 2;
 	if (pthread_create(&t, NULL, thread, NULL) || pthread_join(t, NULL))
 		return 3;
@@ -190,7 +191,8 @@ static void system_calls(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(confined_to_the_share), cmocka_unit_test(confined_by_landlock),
+	const struct CMUnitTest tests[] = {cmocka_unit_test(confined_to_the_share),
+					   cmocka_unit_test(confined_by_landlock),
 					   cmocka_unit_test(system_calls)};
 
 	return cmocka_run_group_tests(tests, group_setup, group_teardown);

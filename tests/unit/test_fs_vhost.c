@@ -125,7 +125,8 @@ static long long set_mem(struct fixture *f, u64 gpa, u64 size, u64 user, u64 off
 static void start(struct fixture *f, unsigned q)
 {
 	const u64 features = BIT64(VIRTIO_F_VERSION_1) | BIT64(VHOST_USER_F_PROTOCOL_FEATURES);
-	const struct vu_vring_addr a = {.index = q, .desc = USER + DESC, .avail = USER + AVAIL, .used = USER + USED};
+	const struct vu_vring_addr a = {
+	    .index = q, .desc = USER + DESC, .avail = USER + AVAIL, .used = USER + USED};
 
 	assert_int_equal(tell(f, VU_SET_FEATURES, &features, 8, -1, true), 0);
 	assert_int_equal(set_mem(f, GPA, RAM, USER, 0), 0);
@@ -140,7 +141,8 @@ static void start(struct fixture *f, unsigned q)
 /* Puts a chain of one readable and one writable buffer, kicks */
 static void submit(struct fixture *f, const void *out, u32 n_out, u32 n_in)
 {
-	const struct vring_desc d[2] = {{GPA + BUF, n_out, VRING_DESC_F_NEXT, 1}, {GPA + BUF + 0x8000, n_in, VRING_DESC_F_WRITE, 0}};
+	const struct vring_desc d[2] = {{GPA + BUF, n_out, VRING_DESC_F_NEXT, 1},
+					{GPA + BUF + 0x8000, n_in, VRING_DESC_F_WRITE, 0}};
 	const u64 one = 1;
 	u16 *avail = (u16 *)(f->ram + AVAIL);
 
@@ -194,8 +196,12 @@ static void a_request(void **state)
 static void a_bad_chain(void **state)
 {
 	struct fixture *f = *state;
-	const struct vring_desc bad[] = {{GPA + RAM - 4, 8, 0, 0}, {0, 64, 0, 0}, {UINT64_MAX, 64, 0, 0}, {GPA + BUF, 0, 0, 0},
-					 {GPA + BUF, 16, VRING_DESC_F_NEXT, 0}, {GPA + BUF, 15, VRING_DESC_F_INDIRECT, 0}};
+	const struct vring_desc bad[] = {{GPA + RAM - 4, 8, 0, 0},
+					 {0, 64, 0, 0},
+					 {UINT64_MAX, 64, 0, 0},
+					 {GPA + BUF, 0, 0, 0},
+					 {GPA + BUF, 16, VRING_DESC_F_NEXT, 0},
+					 {GPA + BUF, 15, VRING_DESC_F_INDIRECT, 0}};
 	const u64 one = 1;
 
 	start(f, 1);
@@ -286,7 +292,8 @@ static void noise(void **state)
 		for (unsigned k = 0; k < sizeof(bytes); k++)
 			bytes[k] = (u8)(random() % 4 ? random() % 3 : random());
 		/* a kick that is a memory file would keep the queue's thread awake: eventfds only */
-		if (tell(f, (u32)random() % 30, bytes, (u32)random() % 64, random() & 1 ? f->call : -1, true) < 0)
+		if (tell(f, (u32)random() % 30, bytes, (u32)random() % 64, random() & 1 ? f->call : -1,
+			 true) < 0)
 			fail();
 	}
 }
@@ -295,8 +302,8 @@ static void noise(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {TEST(a_request), TEST(a_bad_chain), TEST(refused), TEST(ends_the_session),
-					   TEST(error_without_reply), TEST(noise)};
+	const struct CMUnitTest tests[] = {TEST(a_request),        TEST(a_bad_chain),         TEST(refused),
+					   TEST(ends_the_session), TEST(error_without_reply), TEST(noise)};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -10,45 +10,11 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "kvm/kvm.h"
-
-struct vm {
-	struct kvm_obj *sys, *vm, *vcpu;
-	struct kvm_run *run;
-	u8 *ram;
-};
-#define RAM_SIZE (1 << 20)
+#include "kvm_vm.h"
 
 static void start(struct vm *v, const u8 *code, size_t n)
 {
-	struct kvm_open_result res;
-	struct kvm_userspace_memory_region r = {.memory_size = RAM_SIZE};
-	struct kvm_sregs s;
-	struct kvm_regs regs = {.rflags = 2, .rip = 0x1000, .rsp = 0x8000};
-
-	if (kvm_open(KVM_CHOICE_INTERP, &v->sys, &res) < 0)
-		fail_msg("%s", res.why);
-	assert_int_equal(kvm_create_vm(v->sys, 0, &v->vm), 0);
-	v->ram = kvm_ram_alloc(RAM_SIZE, NULL);
-	assert_non_null(v->ram);
-	r.userspace_addr = (u64)v->ram;
-	assert_int_equal(kvm_ioctl(v->vm, KVM_SET_USER_MEMORY_REGION, &r), 0);
-	assert_int_equal(kvm_create_vcpu(v->vm, 0, &v->vcpu), 0);
-	v->run = kvm_vcpu_run_area(v->vcpu);
-	memcpy(v->ram + 0x1000, code, n);
-	assert_int_equal(kvm_ioctl(v->vcpu, KVM_GET_SREGS, &s), 0);
-	s.cs.base = 0;
-	s.cs.selector = 0;
-	assert_int_equal(kvm_ioctl(v->vcpu, KVM_SET_SREGS, &s), 0);
-	assert_int_equal(kvm_ioctl(v->vcpu, KVM_SET_REGS, &regs), 0);
-}
-
-static void stop(struct vm *v)
-{
-	kvm_close(v->vcpu);
-	kvm_close(v->vm);
-	kvm_close(v->sys);
-	kvm_ram_free(v->ram, RAM_SIZE);
+	start_with(v, code, n, false);
 }
 
 static void out_and_hlt(void **state)

@@ -91,8 +91,8 @@ static void both_ways(void **state)
 	assert_memory_equal(p.data, "world", 5);
 	assert_int_equal(p.h.fwd_cnt, 5);
 	assert_true(p.h.buf_alloc > 0);
-	close(fd);
 	nothing(t);
+	close(fd);
 }
 
 /* A client that is earlier than the driver, whose first act is a reset. */
@@ -137,6 +137,7 @@ static void guests_credit(void **state)
 	assert_int_equal(p.h.len, 90);
 	/* a guest that says it took more than it was sent gets nothing */
 	say(t, fd, text);
+	assert_true(vt_take(t, &p) && p.h.len == 10); /* 90 fly */
 	h.fwd_cnt = 5000;
 	vt_send(t, h, NULL, 0);
 	struct packet q;

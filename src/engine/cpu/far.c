@@ -221,53 +221,43 @@ static void far_system(struct vcpu *cpu, u16 sel, u64 d, bool jump, u64 next)
 	}
 }
 
-void cpu_far_jump(struct vcpu *cpu, u16 sel, u64 off, unsigned size, u64 next)
-{
-	u64 d = 0;
-
-	off = truncate(off, size);
-	if (!cpu->mode.pe || cpu->mode.vm86) {
-		far_real(cpu, sel, off, size, false, next);
-		return;
-	}
-	d = read_target(cpu, sel);
-	if (!DESC_S(d)) {
-		far_system(cpu, sel, d, true, next);
-		return;
-	}
-	if (!DESC_CODE(d))
-		cpu_raise_gp(cpu, SEL_ERR(sel));
-	check_direct(cpu, sel, d);
-	code_check_target(cpu, d, off);
-	d = desc_set_type_bits(cpu, sel, d, 1);
-	commit_code(cpu, sel, d, off, cpu_cpl(cpu));
-}
-
-void cpu_far_call(struct vcpu *cpu, u16 sel, u64 off, unsigned size, u64 next)
+static void far_transfer(struct vcpu *cpu, u16 sel, u64 off, unsigned size, bool call, u64 next)
 {
 	struct stack st;
 	u64 d = 0;
 
 	off = truncate(off, size);
 	if (!cpu->mode.pe || cpu->mode.vm86) {
-		far_real(cpu, sel, off, size, true, next);
+		far_real(cpu, sel, off, size, call, next);
 		return;
 	}
 	d = read_target(cpu, sel);
 	if (!DESC_S(d)) {
-		far_system(cpu, sel, d, false, next);
+		far_system(cpu, sel, d, !call, next);
 		return;
 	}
 	if (!DESC_CODE(d))
 		cpu_raise_gp(cpu, SEL_ERR(sel));
 	check_direct(cpu, sel, d);
 	stack_current(cpu, &st);
-	stack_push(cpu, &st, cpu->seg[SEG_CS].sel, size);
-	stack_push(cpu, &st, next, size);
+	if (call) {
+		stack_push(cpu, &st, cpu->seg[SEG_CS].sel, size);
+		stack_push(cpu, &st, next, size);
+	}
 	code_check_target(cpu, d, off);
 	d = desc_set_type_bits(cpu, sel, d, 1);
 	stack_commit(cpu, &st);
 	commit_code(cpu, sel, d, off, cpu_cpl(cpu));
+}
+
+void cpu_far_jump(struct vcpu *cpu, u16 sel, u64 off, unsigned size, u64 next)
+{
+	far_transfer(cpu, sel, off, size, false, next);
+}
+
+void cpu_far_call(struct vcpu *cpu, u16 sel, u64 off, unsigned size, u64 next)
+{
+	far_transfer(cpu, sel, off, size, true, next);
 }
 
 static void ret_real(struct vcpu *cpu, unsigned size, unsigned pop_bytes)

@@ -1,10 +1,12 @@
 /*
- * Steal time: how long the vCPU could have run and did not. The sandbox lets nothing be read from /proc, so it is measured: of the
- * time in which the vCPU's thread wants to run (not asleep in HLT, not outside KVM_RUN), what its processor time does not account
- * for. Work that the kernel does in the thread's name counts as processor time; the way from a wake-up to the processor is missed.
+ * Steal time: how long the vCPU could have run and did not. The sandbox lets nothing be read from /proc, so
+ * it is measured: of the time in which the vCPU's thread wants to run (not asleep in HLT, not outside
+ * KVM_RUN), what its processor time does not account for. Work that the kernel does in the thread's name
+ * counts as processor time; the way from a wake-up to the processor is missed.
  *
- * The preempted flag is set while the vCPU sleeps or is outside KVM_RUN. A guest that wants its TLB flushed then sets a bit beside
- * it and sends no interrupt (KVM_FEATURE_PV_TLB_FLUSH); the exchange on the way in finds it.
+ * The preempted flag is set while the vCPU sleeps or is outside KVM_RUN. A guest that wants its TLB flushed
+ * then sets a bit beside it and sends no interrupt (KVM_FEATURE_PV_TLB_FLUSH); the exchange on the way in
+ * finds it.
  */
 #include <errno.h>
 #include <linux/kvm_para.h>
@@ -16,10 +18,10 @@
 #include "engine/lib/lib.h"
 #include "engine/vm.h"
 
-#define STEAL_RESERVED   0x3eu
-#define STEAL_AREA(cpu)  ((cpu)->msr_kvm_steal_time & ~63ull)
-#define PREEMPTED        BIT(0)
-#define PREEMPTED_FLUSH  BIT(1)
+#define STEAL_RESERVED  0x3eu
+#define STEAL_AREA(cpu) ((cpu)->msr_kvm_steal_time & ~63ull)
+#define PREEMPTED       BIT(0)
+#define PREEMPTED_FLUSH BIT(1)
 
 struct steal_record { /* the guest's layout: <asm/kvm_para.h>, struct kvm_steal_time */
 	u64 steal;
@@ -72,7 +74,8 @@ static void set_preempted(struct vcpu *cpu, u8 value)
 {
 	u8 old = 0;
 
-	if (phys_exchange8(STEAL_AREA(cpu) + offsetof(struct steal_record, preempted), value, &old) && old & PREEMPTED_FLUSH)
+	if (phys_exchange8(STEAL_AREA(cpu) + offsetof(struct steal_record, preempted), value, &old) &&
+	    old & PREEMPTED_FLUSH)
 		mmu_flush_all(cpu);
 }
 
@@ -169,16 +172,17 @@ static s64 hc_nothing(struct vcpu *cpu, const u64 *a)
 }
 
 static s64 (*const hypercalls[])(struct vcpu *cpu, const u64 *a) = {
-	[KVM_HC_VAPIC_POLL_IRQ] = hc_nothing,
-	[KVM_HC_KICK_CPU] = hc_kick,
-	[KVM_HC_SEND_IPI] = hc_send_ipi,
-	[KVM_HC_SCHED_YIELD] = hc_yield,
+    [KVM_HC_VAPIC_POLL_IRQ] = hc_nothing,
+    [KVM_HC_KICK_CPU] = hc_kick,
+    [KVM_HC_SEND_IPI] = hc_send_ipi,
+    [KVM_HC_SCHED_YIELD] = hc_yield,
 };
 
 void cpu_hypercall(struct vcpu *cpu)
 {
 	u64 mask = cpu->mode.long64 ? ~0ull : 0xffffffffull, nr = cpu->gpr[R_AX] & mask;
-	const u64 a[4] = {cpu->gpr[R_BX] & mask, cpu->gpr[R_CX] & mask, cpu->gpr[R_DX] & mask, cpu->gpr[R_SI] & mask};
+	const u64 a[4] = {cpu->gpr[R_BX] & mask, cpu->gpr[R_CX] & mask, cpu->gpr[R_DX] & mask,
+			  cpu->gpr[R_SI] & mask};
 	s64 ret = -KVM_ENOSYS;
 
 	if (cpu_cpl(cpu) != 0)

@@ -1,13 +1,15 @@
 /*
- * What a paravirtual guest is told about the scheduling of its vCPUs, and asks of it: steal time, the preempted flag, kicks.
- * Documentation/virt/kvm/x86/msr.rst, cpuid.rst, hypercalls.rst. Owning vCPU thread, except where said.
+ * What a paravirtual guest is told about the scheduling of its vCPUs, and asks of it: steal time, the
+ * preempted flag, kicks. Documentation/virt/kvm/x86/msr.rst, cpuid.rst, hypercalls.rst. Owning vCPU thread,
+ * except where said.
  */
 #ifndef ENGINE_CPU_PVSCHED_H
 #define ENGINE_CPU_PVSCHED_H
 
 #include "engine/vcpu.h"
 
-/* The vCPU begins, ends to be runnable on its host thread: around KVM_RUN, and around the sleep of HLT. Between safe points. */
+/* The vCPU begins, ends to be runnable on its host thread: around KVM_RUN, and around the sleep of HLT.
+ * Between safe points. */
 void steal_begin(struct vcpu *cpu);
 void steal_end(struct vcpu *cpu);
 /* Brings the guest's record up to date while the vCPU runs. */

@@ -130,13 +130,15 @@ static void emit_insn(struct build *b)
 {
 	const struct insn *in = &b->in;
 	bool last = insn_ends_block(in);
+	bool repeatable = !tr_checking() || check_repeatable(in); /* else its handler does it, once */
 
 	if (in->desc->attr & IA_BRANCH)
 		gen_x87_flush(b);
 	b->emulated = false;
-	if ((!tr_checking() || check_repeatable(in)) &&
-	    (gen_special(b) || (mode_allows(b, in) &&
-				(gen_soft(b) || gen_branch(b) || gen_stack(b) || gen_lea(b) || gen_data(b)))))
+	if (repeatable && gen_special(b))
+		return;
+	if (repeatable && mode_allows(b, in) &&
+	    (gen_soft(b) || gen_branch(b) || gen_stack(b) || gen_lea(b) || gen_data(b)))
 		return;
 	gen_emulate(b);
 	if (last)

@@ -60,15 +60,6 @@ static u8 *heat_of(struct vcpu *cpu, gpa_t gpa)
 	return &cpu->tr.heat[(gpa ^ gpa >> 14) & (sizeof(cpu->tr.heat) - 1)];
 }
 
-/* An instruction that crosses into the next page is found once and remembered. Others at the end of a page that share its
- * place stay interpreted too. */
-#define HEAT_NEVER 0xff
-
-static bool at_page_end(gpa_t gpa)
-{
-	return (gpa & ~PAGE_MASK) > PAGE_SIZE - INSN_MAX_LEN;
-}
-
 /* Executions before code there is translated. Checked pages cannot be interpreted in blocks. */
 static u32 hot_enough(gpa_t gpa)
 {
@@ -80,6 +71,15 @@ static u32 hot_enough(gpa_t gpa)
 	default:
 		return 1;
 	}
+}
+
+/* An instruction that crosses into the next page is found once and remembered. Others at the end of a page that share its
+ * place stay interpreted too. */
+#define HEAT_NEVER 0xff
+
+static bool at_page_end(gpa_t gpa)
+{
+	return (gpa & ~PAGE_MASK) > PAGE_SIZE - INSN_MAX_LEN;
 }
 
 /* The block at RIP; NULL: cold, or not translatable. Faults as a fetch does. */
