@@ -87,7 +87,7 @@ usable()
 	for p in ${need[$1]}; do
 		command -v "$p" >/dev/null || return 1
 	done
-	[ "$1" != i386 ] || [ -x "$tmp/threads32" -a -x "$tmp/signals32" ]
+	[ "$1" != i386 ] || { [ -x "$tmp/threads32" ] && [ -x "$tmp/signals32" ]; }
 }
 
 one() # name, vCPUs

@@ -22,8 +22,8 @@ static __attribute__((noinline)) void mask_load(struct vcpu *cpu, const struct i
 	gva_t a = 0;
 	void *p = NULL;
 
-	if (likely(!(op->flags & IOP_SEGCHECK))) {
-		a = iop_ea(cpu, op, n, false);
+	if (likely(!(op->flags & IOP_SEGCHECK))) { /* a whole operand in one page crosses no limit; else each element is looked at */
+		a = iop_ea(cpu, op, 1, false);
 		p = vec_tlb_hit(cpu, a, n, false);
 	}
 	if (!p) {
@@ -71,7 +71,7 @@ static __attribute__((noinline)) void mask_store(struct vcpu *cpu, const struct 
 	void *p = NULL;
 
 	if (likely(!(op->flags & IOP_SEGCHECK)))
-		p = vec_tlb_hit(cpu, iop_ea(cpu, op, n, true), n, true);
+		p = vec_tlb_hit(cpu, iop_ea(cpu, op, 1, true), n, true);
 	if (likely(p != NULL)) {
 		stub_run(op->ptr, p);
 	} else {
