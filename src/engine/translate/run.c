@@ -224,6 +224,10 @@ static u64 on_memory(struct vcpu *cpu, struct tr_site *s, const struct stop *st,
 	enum tt_fill r = tt_fill(cpu, a, s->size, s->write, cpu->mode.mmu_idx);
 
 	cpu->stats.tr_misses++;
+	if (tr_checking() && fault && r == TT_FILLED) { /* the turn had it, and the instruction faulted nevertheless */
+		look_again(cpu, s, a);
+		r = TT_SAME;
+	}
 	if (r == TT_FILLED || (r == TT_SAME && !fault))
 		return look_again(cpu, s, a);
 	if (group_fails(cpu, s, a))
