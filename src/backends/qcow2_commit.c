@@ -38,13 +38,17 @@ int qcow2_commit(struct qcow2_image *q)
 		r = qcow2_cache_write(q, &q->l2);
 	if (!r)
 		r = write_l1(q);
+	if (!r && q->h.version < 3 && q->n_freed)
+		r = disk_file_sync(&q->file);
+	if (!r && q->n_freed && q->quiesce)
+		q->quiesce(q->arg); /* transfers may still be under way in what will be used again */
+	if (!r && q->n_freed)
+		r = qcow2_drop_references(q);
 	if (!r)
 		r = disk_file_sync(&q->file);
-	if (r || !q->n_freed)
-		return r;
-	if (q->quiesce)
-		q->quiesce(q->arg); /* transfers may still be under way in what is freed now */
-	return qcow2_free_now(q);
+	if (!r)
+		qcow2_give_back(q);
+	return r;
 }
 
 /* The three feature words are next to each other; no one else's autoclear bits survive a change (spec). */

@@ -9,8 +9,9 @@
  * what a flush has acknowledged is there:
  *   1. guest data goes into a cluster before an L2 entry in memory names it;
  *   2. new L2 tables, refcount blocks and refcount tables are on stable storage before anything names them;
- *   3. qcow2_commit: sync; refcounts that rose, L2 tables, L1 entries, one right after the other; sync;
- *   4. refcounts fall only after that: a freed cluster is not used again before nothing on the disk names it.
+ *   3. qcow2_commit: sync; refcounts that rose, L2 tables, L1 entries, refcounts that fell, one right after the
+ *      other; sync;
+ *   4. only then a freed cluster is used again, or its space given back: nothing on the disk names it.
  * The dirty bit (version 3) is stable before the first change and cleared by a clean end. It says that refcounts
  * may be wrong: leaks after a sudden death of the process, in the moment between two writes of 3.; anything after
  * one of the host. Version 2 has no such bit: there a sync more keeps refcounts ahead of the L2 tables.
@@ -84,7 +85,7 @@ struct qcow2_image {
 	u32 reftable_entries;
 	u64 free_hint; /* no cluster below is free */
 	u64 *freed; /* clusters whose refcount falls at the next commit */
-	u32 n_freed;
+	u32 n_freed, n_gone; /* gone: at the beginning of freed, within a commit: no one refers to them now */
 	u64 *metadata; /* clusters that hold tables, ascending (qcow2_layout.c) */
 	u32 n_metadata, metadata_room;
 	bool marked_dirty, broken;
@@ -162,7 +163,8 @@ int qcow2_ref_set(struct qcow2_image *q, u64 cluster, u64 v);
 int qcow2_alloc(struct qcow2_image *q, u64 want, u64 *host, u64 *got);
 int qcow2_unalloc(struct qcow2_image *q, u64 host, u64 n); /* at once: nothing has ever named them */
 int qcow2_free_later(struct qcow2_image *q, u64 host, u64 n);
-int qcow2_free_now(struct qcow2_image *q); /* what qcow2_free_later took; after a commit */
+int qcow2_drop_references(struct qcow2_image *q); /* of what qcow2_free_later took; of a commit */
+void qcow2_give_back(struct qcow2_image *q);      /* the space of what nothing names any more, on the disk neither */
 int qcow2_add_refblock(struct qcow2_image *q, u64 cluster); /* for this cluster and its neighbours */
 
 /* ---- qcow2_map.c ---- */

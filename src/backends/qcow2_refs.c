@@ -167,9 +167,9 @@ static void punch(struct qcow2_image *q, u64 first, u64 n)
 		return;
 }
 
-int qcow2_free_now(struct qcow2_image *q)
+int qcow2_drop_references(struct qcow2_image *q)
 {
-	u64 first = 0, n = 0;
+	u32 n = 0;
 	int r = 0;
 	for (u32 i = 0; i < q->n_freed && !r; i++) {
 		u64 c = q->freed[i];
@@ -180,15 +180,26 @@ int qcow2_free_now(struct qcow2_image *q)
 		qcow2_cache_drop(&q->l2, c << q->h.cluster_bits);
 		qcow2_metadata_del(q, c << q->h.cluster_bits);
 		q->free_hint = MIN(q->free_hint, c);
+		q->freed[n++] = c;
+	}
+	q->n_freed = 0;
+	q->n_gone = n;
+	return r ? r : qcow2_cache_write(q, &q->refs);
+}
+
+void qcow2_give_back(struct qcow2_image *q)
+{
+	u64 first = 0, n = 0;
+	for (u32 i = 0; i < q->n_gone; i++) {
+		u64 c = q->freed[i];
 		if (n && c == first + n) {
 			n++;
-		} else {
-			punch(q, first, n);
-			first = c;
-			n = 1;
+			continue;
 		}
+		punch(q, first, n);
+		first = c;
+		n = 1;
 	}
 	punch(q, first, n);
-	q->n_freed = 0;
-	return r;
+	q->n_gone = 0;
 }

@@ -108,6 +108,19 @@ static bool tree_changed(const struct apply *a, int parent, const char *name, un
 	return changed;
 }
 
+/* It has been applied before: to the nanosecond the same, which this machine's own programs do not make. */
+static bool applied_before(const struct apply *a, int parent, const struct stat *st)
+{
+	char link[CHANGE_PATH_MAX];
+
+	if (st->st_mode != a->c.mode || st->st_uid != a->c.uid || st->st_gid != a->c.gid ||
+	    (u64)st->st_mtim.tv_sec != a->c.mtime_s || (u32)st->st_mtim.tv_nsec != a->c.mtime_ns)
+		return false;
+	if (S_ISLNK(st->st_mode))
+		return readlinkat(parent, a->name, link, sizeof(link)) == (ssize_t)a->c.n_link && !memcmp(link, a->link, a->c.n_link);
+	return S_ISREG(st->st_mode) && (u64)st->st_size == a->c.size;
+}
+
 /* NULL: none. A directory's own time says that something in it changed, which is no conflict with its attributes. */
 static const char *conflict(const struct apply *a, int parent)
 {
@@ -117,7 +130,7 @@ static const char *conflict(const struct apply *a, int parent)
 	if (fstatat(parent, a->name, &st, AT_SYMLINK_NOFOLLOW) < 0)
 		return a->c.kind == 'A' || errno != ENOENT ? NULL : a->c.kind == 'D' ? NULL : "deleted on this machine meanwhile";
 	is_dir = S_ISDIR(st.st_mode);
-	if (is_dir && S_ISDIR(a->c.mode))
+	if ((is_dir && S_ISDIR(a->c.mode)) || applied_before(a, parent, &st))
 		return NULL;
 	if (changed_ns(&st) > a->since_ns)
 		return a->c.kind == 'A' ? "made on this machine meanwhile" : "changed on this machine meanwhile";

@@ -139,7 +139,7 @@ int duplicate_machine(struct duplicate *d, const struct instance *in, struct mac
 	if (cfg->nshares == SHARES_MAX)
 		return err_set(e, E2BIG, "--share: more than %d with a duplicate", SHARES_MAX - 1);
 	if (!root)
-		cfg->share[cfg->nshares++] = (struct machine_share){.path = "/", .tag = "doppel-root"};
+		cfg->share[cfg->nshares++] = (struct machine_share){.path = "/", .tag = "doppel-root", .cache = "always"};
 	cfg->no_reboot = true;
 	snprintf(path, sizeof(path), "%s/vsock.sock", in->dir);
 	cfg->vsock = (struct virtio_vsock_options){.cid = GUEST_CID, .listen_fd = d->listen_fd};

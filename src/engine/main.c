@@ -79,7 +79,7 @@ int main(int argc, char **argv)
 		tr_check_start();
 	options.translate = argc < 2 || strcmp(argv[1], "interp") != 0;
 	if (!tr_stress_parse(getenv("DOPPEL_TR_STRESS")))
-		eng_panic("doppel-engine: DOPPEL_TR_STRESS: not a list of hot, one, tiny, miss, flush");
+		eng_panic("doppel-engine: DOPPEL_TR_STRESS: not a list of hot, one, tiny, miss, flush, check");
 	if (argc > 2)
 		tr_code_size(MAX(1ul << 20, MIN(strtoul(argv[2], NULL, 10), 96ul << 20)));
 	if (fcntl(3, F_GETFD) < 0) {

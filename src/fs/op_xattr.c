@@ -41,6 +41,9 @@ int op_getxattr(struct fs_request *r)
 	char proc[16];
 	int ret = xattr_name(r, &name);
 
+	/* We have no right to these. overlayfs asks for one of every file it looks up: quickly, then. */
+	if (!ret && r->fs->o.xattr && !strncmp(name, "trusted.", 8))
+		return -ENODATA;
 	if (!ret)
 		ret = pin_proc(r, proc);
 	if (ret)

@@ -81,6 +81,7 @@ static void __attribute__((noreturn)) tell(const struct setup *s, const char *wh
 
 static void __attribute__((noreturn)) child(const struct request *r, const struct setup *s)
 {
+	char text[128];
 	sigset_t none;
 
 	setpgid(0, 0);
@@ -97,8 +98,13 @@ static void __attribute__((noreturn)) child(const struct request *r, const struc
 	prctl(PR_SET_PDEATHSIG, 0);
 	if (become(r) < 0)
 		tell(s, "cannot become the user");
-	if (chdir(r->cwd ? r->cwd : "/") < 0)
-		tell(s, r->cwd ? r->cwd : "/");
+	if (chdir(r->cwd ? r->cwd : "/") < 0) {
+		int e = errno;
+
+		snprintf(text, sizeof(text), "working directory %s", r->cwd ? r->cwd : "/");
+		errno = e;
+		tell(s, text);
+	}
 	environ = r->env.v;
 	execvp(r->argv.v[0], r->argv.v);
 	tell(s, r->argv.v[0]);

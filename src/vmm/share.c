@@ -81,6 +81,8 @@ static void make_args(const struct machine_share *s, const char *dir, char *sour
 	args[n++] = source;
 	if (!s->writable)
 		args[n++] = "--readonly";
+	if (s->no_xattr && !s->server)
+		args[n++] = "--no-xattr";
 	if (s->cache && s->server)
 		args[n++] = "-o";
 	else if (s->cache)

@@ -15,6 +15,7 @@ struct machine_share {
 	const char *path;
 	char tag[SHARE_TAG_MAX];
 	bool writable;
+	bool no_xattr; /* the guest asks once, then never again: overlayfs asks for each file it looks up */
 	const char *cache;  /* auto, always, never; NULL: auto */
 	const char *server; /* a virtiofsd; NULL: doppel-fs */
 };

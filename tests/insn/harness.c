@@ -125,6 +125,7 @@ void harness_run_host(const struct insn_case *c, struct insn_result *r)
 /* The guest, the program, linked at 4 MiB, and its heap, which the kernel places at random. */
 static bool in_own(u64 a)
 {
+	extern u8 _end[];
 	u64 heap = (u64)sbrk(0), margin = 0x200000;
 
 	if ((a >= T_CODE_VA && a < T_CODE_VA + T_CODE_SIZE) || (a >= T_DATA_VA && a < T_DATA_VA + T_DATA_SIZE))
@@ -133,7 +134,8 @@ static bool in_own(u64 a)
 		return a < ENG_TOP;
 	if ((a >= ENG_VM_BASE && a < ENG_ATTR_BASE + ENG_ATTR_SIZE) || (a >= ENG_RAM_BASE && a < ENG_RAM_BASE + BIT64(30)))
 		return true;
-	return (a >= 0x3ff000 && a < 0x400000 + margin) || (a >= heap - margin && a < heap + margin);
+	/* this program's image, and its heap */
+	return (a >= 0x3ff000 && a < (u64)_end + 2 * PAGE_SIZE) || (a >= heap - margin && a < heap + margin);
 }
 
 bool harness_unsafe(const struct insn_result *g)

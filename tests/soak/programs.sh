@@ -78,7 +78,7 @@ make_sources()
 		}
 	END
 	gcc -m32 -O2 -o "$tmp/signals32" "$tmp/signals.c" -lm 2>/dev/null
-	gcc -m32 -O2 -pthread -o "$tmp/threads32" "$tmp/threads.c" -latomic 2>/dev/null
+	gcc -m32 -march=i686 -O2 -pthread -o "$tmp/threads32" "$tmp/threads.c" 2>/dev/null
 }
 
 usable()
@@ -87,7 +87,7 @@ usable()
 	for p in ${need[$1]}; do
 		command -v "$p" >/dev/null || return 1
 	done
-	[ "$1" != i386 ] || [ -x "$tmp/threads32" ]
+	[ "$1" != i386 ] || [ -x "$tmp/threads32" -a -x "$tmp/signals32" ]
 }
 
 one() # name, vCPUs

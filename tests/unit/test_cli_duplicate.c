@@ -242,6 +242,13 @@ static void conflicts(void **state)
 	apply(p, 'A', 0100644, "/fresh", NULL, "theirs"); /* nothing is in its way */
 	apply(p, 'D', 0, "/gone-already", NULL, NULL);
 	assert_int_equal(p->a.done, 2);
+	apply(p, 'A', 0100644, "/fresh", NULL, "theirs"); /* once more: it is what was applied */
+	assert_int_equal(p->a.done, 3);
+	apply(p, 'A', 0100644, "/fresh", NULL, "others");
+	put_file("fresh", "mine");
+	apply(p, 'A', 0100644, "/fresh", NULL, "others");
+	assert_int_equal(p->a.conflicts, 6);
+	has("fresh", "mine");
 	p->a.force = true;
 	apply(p, 'C', 0100644, "/changed", NULL, "theirs");
 	apply(p, 'D', 0, "/tree", NULL, NULL);

@@ -617,6 +617,10 @@ static void xattrs(void **state)
 	assert_int_equal(c->reply_len, 7);
 	assert_int_equal(client_call(c, FUSE_REMOVEXATTR, node, NULL, 0, "user.x"), 0);
 	assert_int_equal(client_call(c, FUSE_GETXATTR, node, &get, sizeof(get), "user.x"), -ENODATA);
+	assert_int_equal(client_call(c, FUSE_GETXATTR, 999, &get, sizeof(get), "trusted.overlay.metacopy"),
+			 -ESTALE);
+	assert_int_equal(client_call(c, FUSE_GETXATTR, node, &get, sizeof(get), "trusted.overlay.metacopy"),
+			 -ENODATA);
 	set.size = 100; /* more than there is */
 	client_begin(c, FUSE_SETXATTR, node);
 	client_add(c, &set, FUSE_COMPAT_SETXATTR_IN_SIZE);

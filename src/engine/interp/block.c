@@ -12,6 +12,7 @@
 #include <sys/syscall.h>
 
 #include "engine/interp/interp_int.h"
+#include "engine/translate/stress.h"
 
 #define HASH_BITS  16
 #define HASH_SIZE  (1u << HASH_BITS)
@@ -51,6 +52,7 @@ struct icache_page {
 
 /* So many stores to a page with code within the window, and its code is checked rather than protected from then on. */
 #define MIX_STORES 64
+#define MIX_STORE  64 /* bytes, at most */
 #define MIX_WINDOW BIT64(28) /* ticks of the host's TSC: about 0.1 s */
 #define MIX_TIME   BIT64(31) /* first time; doubled each time it happens to the page again */
 #define MIX_TRIES  6
@@ -199,7 +201,8 @@ static void invalidate_page_locked(gpa_t first, gpa_t last)
 
 	if (n) {
 		__atomic_fetch_add(&pg->seq, 1, __ATOMIC_RELEASE);
-		count_store_locked(pg);
+		if (last - first < MIX_STORE) /* a device's block, or a test's program, comes once */
+			count_store_locked(pg);
 	}
 	if (n && pg->granules & granule_mask(first, last)) {
 		pg->hits++;
@@ -285,6 +288,7 @@ static struct icache_page *page_get_locked(gpa_t page)
 		if (c->npages == MAX_PAGES)
 			return NULL;
 		page_entry(c->npages)->gpa = page;
+		page_entry(c->npages)->mode = tr_stress()->check ? PAGE_CHECKED : PAGE_PROTECTED;
 		*index = c->npages++;
 	}
 	return page_entry(*index);

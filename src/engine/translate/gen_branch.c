@@ -91,12 +91,18 @@ static u32 own_insn(const struct build *b, s32 target)
 	return i >= 0 && (unsigned)i <= b->n && !b->insn_waits[i] && b->insn_key[i] == b->key ? b->insn_host[i] : 0;
 }
 
+/* For a jump back: a checked block compares its code each time around, and has no gen_loop_head() to look at attention. */
+static u32 own_behind(const struct build *b, s32 target)
+{
+	return b->checked ? 0 : own_insn(b, target);
+}
+
 static void backward_jump(struct build *b, s32 target)
 {
 	struct hostmem att = mem_gs(ATTENTION);
 	struct tr_site *s = NULL;
 	u8 *go = NULL;
-	u32 own = b->checked ? 0 : own_insn(b, target); /* once around, and the code is compared again */
+	u32 own = own_behind(b, target);
 
 	if (own) { /* it looks at attention itself: gen_loop_head() */
 		emit_jmp(&b->e, own);
@@ -193,8 +199,8 @@ static bool gen_jcc(struct build *b)
 
 	if (!direct_target(b, &target) || b->nexits == ARRAY_SIZE(b->exits))
 		return false;
-	if (target <= (s32)b->page_off && own_insn(b, target)) {
-		emit_jcc(&b->e, b->in.cond, own_insn(b, target));
+	if (target <= (s32)b->page_off && own_behind(b, target)) {
+		emit_jcc(&b->e, b->in.cond, own_behind(b, target));
 		build_islands(b); /* here they do not lengthen the loop */
 		return true;
 	}

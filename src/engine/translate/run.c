@@ -60,6 +60,15 @@ static u8 *heat_of(struct vcpu *cpu, gpa_t gpa)
 	return &cpu->tr.heat[(gpa ^ gpa >> 14) & (sizeof(cpu->tr.heat) - 1)];
 }
 
+/* An instruction that crosses into the next page is found once and remembered. Others at the end of a page that share its
+ * place stay interpreted too. */
+#define HEAT_NEVER 0xff
+
+static bool at_page_end(gpa_t gpa)
+{
+	return (gpa & ~PAGE_MASK) > PAGE_SIZE - INSN_MAX_LEN;
+}
+
 /* Executions before code there is translated. Checked pages cannot be interpreted in blocks. */
 static u32 hot_enough(gpa_t gpa)
 {
@@ -71,15 +80,6 @@ static u32 hot_enough(gpa_t gpa)
 	default:
 		return 1;
 	}
-}
-
-/* An instruction that crosses into the next page is found once and remembered. Others at the end of a page that share its
- * place stay interpreted too. */
-#define HEAT_NEVER 0xff
-
-static bool at_page_end(gpa_t gpa)
-{
-	return (gpa & ~PAGE_MASK) > PAGE_SIZE - INSN_MAX_LEN;
 }
 
 /* The block at RIP; NULL: cold, or not translatable. Faults as a fetch does. */
@@ -232,7 +232,7 @@ static u64 on_memory(struct vcpu *cpu, struct tr_site *s, const struct stop *st,
 		return look_again(cpu, s, a);
 	if (group_fails(cpu, s, a))
 		return leave_group(cpu, s, st);
-	if (r == TT_NONE && walk(cpu, s, a) && tt_fill(cpu, a, s->size, s->write, cpu->mode.mmu_idx) == TT_FILLED)
+	if (r == TT_NONE && !tr_checking() && walk(cpu, s, a) && tt_fill(cpu, a, s->size, s->write, cpu->mode.mmu_idx) == TT_FILLED)
 		return look_again(cpu, s, a);
 	cpu->stats.tr_interpreted++;
 	return interpret_and_resume(cpu, s, st);

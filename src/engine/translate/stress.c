@@ -16,7 +16,7 @@ const struct tr_stress *tr_stress(void)
 
 static bool take_word(const char *w, unsigned n)
 {
-	static const char *const words[] = {"hot", "one", "tiny", "miss", "flush"};
+	static const char *const words[] = {"hot", "one", "tiny", "miss", "flush", "check"};
 	unsigned i = 0;
 
 	while (i < ARRAY_SIZE(words) && (strlen(words[i]) != n || memcmp(words[i], w, n) != 0))
@@ -27,6 +27,7 @@ static bool take_word(const char *w, unsigned n)
 	case 2: stress.code_size = TINY_CODE; return true;
 	case 3: stress.miss = true; return true;
 	case 4: stress.flush = true; return true;
+	case 5: stress.check = true; return true;
 	default: return false;
 	}
 }

@@ -271,7 +271,8 @@ void tr_forget_page(struct vcpu *cpu, u64 a)
 	if (!cpu->tr.on || !(cpu->tr.jc_pages[n >> 6] >> (n & 63) & 1))
 		return;
 	for (unsigned i = 0; i < JC_COUNT; i++)
-		jc_forget_page(cpu, i, a & PAGE_MASK);
+		if (a >> 63 || (i != JC_KERNEL64 && i != JC_KERNEL64_AC)) /* they hold no low addresses: jc_install() */
+			jc_forget_page(cpu, i, a & PAGE_MASK);
 }
 
 void jc_install(struct vcpu *cpu, unsigned cls, u64 rip, u64 host)

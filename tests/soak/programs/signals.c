@@ -13,6 +13,12 @@
 #include <ucontext.h>
 #include <unistd.h>
 
+#ifdef __x86_64__
+#define SET_TF(how) __asm__ volatile("pushfq; pop %%rax; " how ", %%eax; push %%rax; popfq" : : : "rax", "memory", "cc")
+#else
+#define SET_TF(how) __asm__ volatile("pushf; pop %%eax; " how ", %%eax; push %%eax; popf" : : : "eax", "memory", "cc")
+#endif
+
 static sigjmp_buf back;
 static volatile long count[65];
 static char *page;
@@ -72,10 +78,10 @@ static void step_self(void)
 {
 	long sum = 0;
 
-	__asm__ volatile("pushfq; orl $0x100, (%%rsp); popfq" : : : "memory", "cc");
+	SET_TF("or $0x100");
 	for (int i = 0; i < 5000; i++)
 		sum += i * 3;
-	__asm__ volatile("pushfq; andl $~0x100, (%%rsp); popfq" : : : "memory", "cc");
+	SET_TF("and $~0x100");
 	printf("stepped, sum %ld\n", sum);
 }
 
