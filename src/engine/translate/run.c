@@ -197,7 +197,9 @@ static u64 leave_group(struct vcpu *cpu, struct tr_site *s, const struct stop *s
 
 	if (!alone)
 		alone = tb_make(cpu, gpa, TR_KEY_ALONE);
-	if (!alone || !code_still_good(cpu, st))
+	if (!alone) /* not even that can be made: the loop would only come here again */
+		return interpret_and_resume(cpu, s, st);
+	if (!code_still_good(cpu, st))
 		return 0;
 	if (!s->x87_op) /* else what it carries must come by here */
 		tb_divert(s, alone);
@@ -224,6 +226,10 @@ static u64 on_memory(struct vcpu *cpu, struct tr_site *s, const struct stop *st,
 	enum tt_fill r = tt_fill(cpu, a, s->size, s->write, cpu->mode.mmu_idx);
 
 	cpu->stats.tr_misses++;
+	if (tr_checking() && fault && r == TT_FILLED) { /* the turn had it, and the instruction faulted nevertheless */
+		look_again(cpu, s, a);
+		r = TT_SAME;
+	}
 	if (r == TT_FILLED || (r == TT_SAME && !fault))
 		return look_again(cpu, s, a);
 	if (group_fails(cpu, s, a))
