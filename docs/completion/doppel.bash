@@ -21,6 +21,7 @@ _doppel() {
 	case $prev in
 	--engine|-e) COMPREPLY=($(compgen -W "auto kvm translate interp check" -- "$cur")); return ;;
 	--console) COMPREPLY=($(compgen -W "serial virtio" -- "$cur")); return ;;
+	--dump) COMPREPLY=($(compgen -W "translate=" -- "$cur")); return ;;
 	--on-enospc) COMPREPLY=($(compgen -W "report stop" -- "$cur")); return ;;
 	--spool) COMPREPLY=($(compgen -W "printer=" -- "$cur")); return ;;
 	--disk|-d)

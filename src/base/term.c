@@ -40,11 +40,8 @@ void term_restore(void)
  */
 static void __attribute__((noreturn)) guard(int tty, int pipe)
 {
-	sigset_t all;
 	char c = 0;
 
-	sigfillset(&all);
-	sigprocmask(SIG_SETMASK, &all, NULL);
 	tty = dup(tty); /* neither may be the other's number */
 	pipe = dup(pipe);
 	if (tty < 0 || pipe < 0)
@@ -64,14 +61,19 @@ static void start_guard(int tty)
 {
 	int fds[2];
 	pid_t pid = 0;
+	sigset_t all, before;
 
 	if (pipe2(fds, O_CLOEXEC) < 0)
 		return;
+	/* before it is born: our end may bring it a SIGHUP at once */
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, &before);
 	pid = fork();
 	if (pid == 0) {
 		close(fds[1]);
 		guard(tty, fds[0]);
 	}
+	sigprocmask(SIG_SETMASK, &before, NULL);
 	close(fds[0]);
 	if (pid < 0) {
 		close(fds[1]);
