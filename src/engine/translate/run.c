@@ -295,6 +295,14 @@ static u64 on_jump(struct vcpu *cpu, const struct tr_site *s)
 	return 0;
 }
 
+/* Who asks sets attention, then clears calm: if the first was taken in between, the second says so for nothing. */
+static void calm_down(struct vcpu *cpu)
+{
+	if (!__atomic_load_n(&cpu->chan->attention, __ATOMIC_SEQ_CST))
+		__atomic_store_n(&cpu->chan->calm, 1, __ATOMIC_SEQ_CST);
+	/* attention set since then: interp_must_stop() sees it, the run loop looks at both */
+}
+
 static u64 came_back(struct vcpu *cpu, u32 number, const struct stop *st)
 {
 	bool fault = number & SITE_FAULT_BIT;
@@ -314,6 +322,7 @@ static u64 came_back(struct vcpu *cpu, u32 number, const struct stop *st)
 		return on_exit(cpu, s, st);
 	case SITE_STOP:
 		cpu->rip = next_rip(cpu, cpu->tr.page_va + (u64)(s64)s->target);
+		calm_down(cpu);
 		return 0;
 	case SITE_STALE:
 		cpu->stats.tr_stale++;

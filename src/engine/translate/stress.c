@@ -84,6 +84,8 @@ void tr_stress_flush(struct vcpu *cpu, bool between)
 		tr_forget_targets(cpu);
 	if (r % 16 == 1)
 		tr_tlb_drop_range(cpu);
+	if (r % 32 == 4) /* as one who asked for attention that was taken before */
+		__atomic_store_n(&cpu->chan->calm, 0, __ATOMIC_SEQ_CST);
 	if (between && r % 64 == 2)
 		kill_here(cpu);
 	if (between && r % 4096 == 3)
