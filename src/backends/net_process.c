@@ -23,7 +23,7 @@ int net_process_start(char **argv, int fd, struct err *e)
 	posix_spawn_file_actions_t fa;
 	posix_spawnattr_t attr;
 	pid_t pid = 0;
-	int ret = path_part("doppel-net", "DOPPEL_NET", path, sizeof(path), e);
+	int ret = path_part("doppel-net", "DOPPEL_NET", X_OK, path, sizeof(path), e);
 
 	if (ret)
 		return ret;

@@ -73,10 +73,10 @@ int path_state(char *buf, size_t n, struct err *e)
 	return in_home("XDG_STATE_HOME", ".local/state", buf, n, e);
 }
 
-int path_part(const char *part, const char *variable, char *buf, size_t n, struct err *e)
+int path_part(const char *part, const char *variable, int mode, char *buf, size_t n, struct err *e)
 {
 	static const char *const places[] = {"", "../libexec/"};
-	const char *env = getenv(variable);
+	const char *env = variable ? getenv(variable) : NULL;
 	char self[PATH_MAX];
 	ssize_t len = readlink("/proc/self/exe", self, sizeof(self) - 1);
 	char *slash = NULL;
@@ -90,7 +90,7 @@ int path_part(const char *part, const char *variable, char *buf, size_t n, struc
 	for (u32 i = 0; slash && i < ARRAY_SIZE(places); i++) {
 		int need = snprintf(buf, n, "%.*s/%s%s", (int)(slash - self), self, places[i], part);
 
-		if (need < (int)n && access(buf, X_OK) == 0)
+		if (need < (int)n && access(buf, mode) == 0)
 			return 0;
 	}
 	return err_set(e, ENOENT, "%s: not found beside doppel (build or install it)", part);

@@ -19,27 +19,10 @@ extern char **environ;
 
 #define PROGRAM_MAX (64ull << 20)
 
-/* A part of doppel: where the environment says, beside this executable (build tree) or in ../libexec (installed). */
 static int find_part(const char *part, const char *variable, char *buf, size_t n, struct err *e)
 {
-	static const char *const places[] = {"", "../libexec/"};
-	const char *env = variable ? getenv(variable) : NULL;
-	char self[PATH_MAX];
-	ssize_t len = readlink("/proc/self/exe", self, sizeof(self) - 1);
-	char *slash = NULL;
-
-	if (env && *env) {
-		snprintf(buf, n, "%s", env);
+	if (path_part(part, variable, R_OK, buf, n, e) == 0)
 		return 0;
-	}
-	self[len > 0 ? len : 0] = 0;
-	slash = strrchr(self, '/');
-	for (u32 i = 0; slash && i < ARRAY_SIZE(places); i++) {
-		int need = snprintf(buf, n, "%.*s/%s%s", (int)(slash - self), self, places[i], part);
-
-		if (need < (int)n && access(buf, R_OK) == 0)
-			return 0;
-	}
 	return err_set(e, ENOENT, "%s: not found beside doppel (build or install it, or give --kernel and --initrd)", part);
 }
 

@@ -57,6 +57,8 @@ struct fs_handle *handle_get(struct fs *fs, u64 id,
 			     const struct fs_node *n); /* of that node; NULL: no such */
 void handle_put(struct fs *fs, struct fs_handle *h);
 void handle_close(struct fs *fs, u64 id, const struct fs_node *n);
+/* Answers an open request with a new handle of fd, which is the handle's or closed from here on. */
+int op_opened(struct fs_request *r, int fd, bool write, struct fuse_open_out *out);
 
 /* ---- shared by operations (attr.c, cred.c) ---- */
 #define FS_STATX_MASK (STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID)

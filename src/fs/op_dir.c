@@ -28,16 +28,7 @@ int op_opendir(struct fs_request *r)
 
 	if (fd < 0)
 		return fd;
-	int ret = handle_new(r->fs, r->node, fd, false, &out.fh);
-
-	if (ret) {
-		close(fd);
-		return ret;
-	}
-	ret = req_reply(r, &out, sizeof(out));
-	if (ret)
-		handle_close(r->fs, out.fh, NULL);
-	return ret;
+	return op_opened(r, fd, false, &out);
 }
 
 int op_releasedir(struct fs_request *r)

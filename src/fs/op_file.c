@@ -32,6 +32,20 @@ static bool wants_write(u32 flags)
 	return (flags & O_ACCMODE) != O_RDONLY || (flags & O_TRUNC);
 }
 
+int op_opened(struct fs_request *r, int fd, bool write, struct fuse_open_out *out)
+{
+	int ret = handle_new(r->fs, r->node, fd, write, &out->fh);
+
+	if (ret) {
+		close(fd);
+		return ret;
+	}
+	ret = req_reply(r, out, sizeof(*out));
+	if (ret)
+		handle_close(r->fs, out->fh, NULL);
+	return ret;
+}
+
 int op_open(struct fs_request *r)
 {
 	const struct fuse_open_in *in = req_take(r, sizeof(*in));
@@ -50,16 +64,7 @@ int op_open(struct fs_request *r)
 		cred_raise_fsetid(r->fs);
 	if (fd < 0)
 		return fd;
-	int ret = handle_new(r->fs, r->node, fd, write, &out.fh);
-
-	if (ret) {
-		close(fd);
-		return ret;
-	}
-	ret = req_reply(r, &out, sizeof(out));
-	if (ret)
-		handle_close(r->fs, out.fh, NULL);
-	return ret;
+	return op_opened(r, fd, write, &out);
 }
 
 int op_release(struct fs_request *r)

@@ -143,17 +143,12 @@ static void look_up(struct build *b, unsigned size, bool write, struct tr_site *
 	build_pending(b, s);
 }
 
-static bool same_address_base(const struct ea *a, const struct ea *b)
-{
-	return a->base == b->base && a->index == b->index && (a->index == INSN_NO_REG || a->shift == b->shift);
-}
-
 /* The last look-up serves this access too. */
 static bool is_held(struct build *b, const struct ea *ea, unsigned size, bool write)
 {
 	const struct held *h = &b->held;
 
-	if (!h->valid || !same_address_base(&h->ea, ea) || ea->disp < h->lo || ea->disp + (s64)size > h->hi ||
+	if (!h->valid || !ea_same_base(&h->ea, ea) || ea->disp < h->lo || ea->disp + (s64)size > h->hi ||
 	    (write && !h->write))
 		return false;
 	for (unsigned i = h->from + 1; i <= b->n; i++)

@@ -138,19 +138,19 @@ static bool code_still_good(const struct vcpu *cpu, const struct stop *st)
 	return st->kills == tr_kill_count() && st->key == tr_key(cpu) && !interp_must_stop(cpu);
 }
 
-static u64 resume(struct vcpu *cpu, const struct tr_site *s, const struct stop *st, u64 expected)
+/* host: read from the site before guest code ran, which may have had its memory used anew. */
+static u64 resume(struct vcpu *cpu, u32 host, const struct stop *st, u64 expected)
 {
-	return s->resume && cpu->rip == expected && code_still_good(cpu, st) ? s->resume : 0;
+	return host && cpu->rip == expected && code_still_good(cpu, st) ? host : 0;
 }
 
 static u64 interpret_and_resume(struct vcpu *cpu, const struct tr_site *s, const struct stop *st)
 {
 	u32 host = s->resume;
-	struct tr_site copy = {.resume = host};
 	u64 before = cpu->rip;
 	unsigned len = interp_alone(cpu);
 
-	return resume(cpu, &copy, st, next_rip(cpu, before + len));
+	return resume(cpu, host, st, next_rip(cpu, before + len));
 }
 
 gva_t tr_site_address(const struct vcpu *cpu, const struct tr_site *s)
@@ -244,11 +244,10 @@ static u64 on_emulated(struct vcpu *cpu, const struct tr_site *s, const struct s
 {
 	u64 expected = next_rip(cpu, cpu->rip + s->emu->bytes);
 	u32 host = s->resume;
-	struct tr_site copy = {.resume = host};
 
 	cpu->stats.tr_emulated++;
 	run_emulated(cpu, s->emu);
-	return resume(cpu, &copy, st, expected);
+	return resume(cpu, host, st, expected);
 }
 
 /* A direct jump within the page. */

@@ -178,7 +178,7 @@ static unsigned accesses(const struct insn *in, unsigned off, struct access *a)
 	return 1;
 }
 
-static bool same_base(const struct ea *a, const struct ea *b)
+bool ea_same_base(const struct ea *a, const struct ea *b)
 {
 	return a->base == b->base && a->index == b->index && (a->index == INSN_NO_REG || a->shift == b->shift);
 }
@@ -218,7 +218,7 @@ void scan_group(const struct build *b, const struct ea *ea, bool *write, s64 *lo
 			return;
 		if (n == 0)
 			continue;
-		if (!same_base(ea, &a.ea) || (a.write && !mix))
+		if (!ea_same_base(ea, &a.ea) || (a.write && !mix))
 			return;
 		l = MIN(*lo, a.ea.disp + moved);
 		h = MAX(*hi, a.ea.disp + moved + (s64)a.size);

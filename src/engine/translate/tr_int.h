@@ -138,6 +138,8 @@ struct ea {
 	s64 disp;
 };
 
+bool ea_same_base(const struct ea *a, const struct ea *b); /* they differ by a constant */
+
 /* The last look-up, as long as S0 still holds what it found: good for [lo, hi) from the same base and index. */
 struct held {
 	bool valid, write;
