@@ -256,7 +256,10 @@ static int assemble(struct machine *m, struct err *e)
 		ret = machine_add_nets(m, pci, e);
 	if (!ret)
 		ret = add_shares(m, pci, e);
-	return ret ? ret : power_on_save(m, e);
+	if (ret)
+		return ret;
+	ports_follow(m);
+	return power_on_save(m, e);
 }
 
 int machine_create(const struct machine_config *cfg, struct loop *loop, struct machine **out, struct err *e)
@@ -270,6 +273,7 @@ int machine_create(const struct machine_config *cfg, struct loop *loop, struct m
 	m->loop = loop;
 	m->devices_tail = &m->devices;
 	pthread_mutex_init(&m->irq_lock, NULL);
+	pthread_mutex_init(&m->ports_lock, NULL);
 	pthread_mutex_init(&m->run_lock, NULL);
 	pthread_cond_init(&m->run_cond, NULL);
 	m->hold = true;
@@ -296,6 +300,8 @@ void machine_destroy(struct machine *m)
 	if (!m)
 		return;
 	vcpus_quit(m);
+	if (m->pio)
+		bus_watch(m->pio, NULL, NULL);
 	destroy_devices(m->devices);
 	for (u32 i = 0; i < m->cfg.nshares; i++)
 		if (m->share_pid[i] > 0)
@@ -312,6 +318,7 @@ void machine_destroy(struct machine *m)
 	bus_free(m->mmio);
 	pthread_cond_destroy(&m->run_cond);
 	pthread_mutex_destroy(&m->run_lock);
+	pthread_mutex_destroy(&m->ports_lock);
 	pthread_mutex_destroy(&m->irq_lock);
 	free(m);
 }
