@@ -37,6 +37,9 @@ struct doppel_ports {
 	u8 open[DOPPEL_PORTS / 8];
 };
 
+/* A page's attribute byte, in the memfd of DOPPEL_GET_ATTR_FD: it holds decoded code. */
+#define KVMW_ATTR_CODE 0x04
+
 struct doppel_range {
 	u64 gpa, size;
 };

@@ -137,6 +137,11 @@ void kvm_dma_written(struct kvm_obj *vm, gpa_t gpa, u64 size)
 		engine_dma_written(vm, gpa, size);
 }
 
+int kvm_attr_fd(const struct kvm_obj *vm)
+{
+	return vm->kind == KVM_KIND_ENGINE ? engine_attr_fd(vm) : -1;
+}
+
 void kvm_vcpu_kick(struct kvm_obj *vcpu)
 {
 	if (vcpu->kind == KVM_KIND_ENGINE) {

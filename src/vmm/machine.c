@@ -2,7 +2,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include "backends/disk.h"
 #include "base/file.h"
 #include "devices/bus.h"
 #include "devices/cmos.h"
@@ -11,8 +10,8 @@
 #include "devices/pci.h"
 #include "devices/pvpanic.h"
 #include "devices/uart.h"
-#include "devices/virtio_blk.h"
 #include "devices/virtio_console.h"
+#include "devices/virtio_disk.h"
 #include "devices/virtio_fs.h"
 #include "devices/virtio_rng.h"
 #include "devices/virtio_vsock.h"
@@ -177,17 +176,14 @@ static int add_virtio_console(struct machine *m, struct pci_host *pci)
 
 static int add_disk(struct machine *m, struct pci_host *pci, const struct machine_disk *d, struct err *e)
 {
-	struct virtio_blk_options o = {.serial = d->serial, .queues = m->ncpus, .stop_on_enospc = m->cfg.stop_on_enospc};
-	struct virtio_blk *blk = NULL;
-	int ret = disk_open(m->loop, &d->disk, &o.disk, e);
+	struct virtio_disk_options o = {.config = &d->disk, .serial = d->serial, .queues = m->ncpus,
+					.stop_on_enospc = m->cfg.stop_on_enospc, .attr_fd = kvm_attr_fd(m->vm)};
+	int ret = virtio_disk_create(m, pci, &o, &m->disk[m->ndisks], e);
 
-	if (ret)
-		return ret;
-	ret = virtio_blk_create(m, pci, &o, &blk);
-	if (!ret)
-		return 0;
-	disk_destroy(o.disk);
-	return err_set(e, -ret, "--disk %s: %s", d->disk.path, strerror(-ret));
+	if (o.attr_fd >= 0)
+		close(o.attr_fd);
+	m->ndisks += !ret;
+	return ret;
 }
 
 static int add_vsock(struct machine *m, struct pci_host *pci)

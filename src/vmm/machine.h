@@ -80,6 +80,7 @@ struct vcpu_thread {
 	struct power_on *power_on;
 };
 
+struct virtio_disk;
 struct msi_table; /* vmm/irq.c */
 struct acpi_pm;
 struct machine {
@@ -95,6 +96,8 @@ struct machine {
 	struct vcpu_thread cpu[MACHINE_CPUS_MAX];
 	u32 ncpus;
 	struct device *devices, **devices_tail;
+	struct virtio_disk *disk[MACHINE_DISKS_MAX]; /* in the list too */
+	u32 ndisks;
 	pid_t share_pid[SHARES_MAX]; /* 0: none */
 	struct acpi_pm *pm;
 	struct power_on *power_on; /* interrupt controllers and PIT */

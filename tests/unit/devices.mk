@@ -1,5 +1,5 @@
 DEV_OBJ := $(patsubst %.c,$(B)/%.o,$(wildcard src/devices/*.c src/backends/*.c) src/base/loop.c src/base/err.c src/base/paths.c src/base/vhost_user.c)
-DEV_FAKES := $(B)/tests/unit/fake_machine.o $(B)/tests/unit/virtio_driver.o
+DEV_FAKES := $(B)/tests/unit/fake_machine.o $(B)/tests/unit/virtio_driver.o $(B)/tests/unit/blk_local.o
 DEV_TESTS := $(patsubst %.c,$(B)/%,$(wildcard tests/unit/test_dev_*.c tests/unit/test_virtio_*.c tests/unit/test_backend_*.c))
 TESTS += $(DEV_TESTS)
 
