@@ -19,6 +19,14 @@ struct blk_shape {
 u64 blk_features(const struct blk_shape *s, unsigned queues);
 void blk_config(struct virtio_blk_config *c, const struct blk_shape *s, unsigned queues);
 
+/* The KVM's notes on the guest's pages, a byte each, for who writes guest memory without the VMM: where one has the bits of code,
+ * the VMM must be told. */
+struct page_attr {
+	int fd; /* -1: the KVM has none */
+	u8 code;
+	u64 bytes;
+};
+
 #define BLK_COUNTERS(X)                                                                                          \
 	X(reads) X(writes) X(flushes) X(discards) X(errors) X(read_bytes) X(written_bytes)
 struct blk_counters {

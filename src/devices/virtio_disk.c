@@ -274,7 +274,7 @@ static int start_process(struct virtio_disk *d, const struct virtio_disk_options
 	snprintf(m->open.serial, sizeof(m->open.serial), "%s", o->serial ? o->serial : "");
 	m->open.queues = d->v.n_queues;
 	m->open.stop_on_enospc = o->stop_on_enospc;
-	m->open.has_attr = o->attr_fd >= 0;
+	m->open.attr = o->attr;
 	m->open.nslots = g->nslots;
 	fds[n++] = d->shared_fd;
 	for (u32 i = 0; i < g->nslots; i++) {
@@ -283,8 +283,8 @@ static int start_process(struct virtio_disk *d, const struct virtio_disk_options
 		m->open.slot[i].offset = g->slot[i].offset;
 		fds[n++] = g->slot[i].fd;
 	}
-	if (m->open.has_attr)
-		fds[n++] = o->attr_fd;
+	if (o->attr.fd >= 0)
+		fds[n++] = o->attr.fd;
 	m->open.has_file = sscanf(d->name, "/proc/self/fd/%d", &fds[n]) == 1;
 	n += m->open.has_file;
 	for (unsigned i = 0; i < d->v.n_queues; i++, n += 2)

@@ -11,7 +11,7 @@ struct virtio_disk_options {
 	const char *serial; /* up to 20 bytes; NULL: none */
 	unsigned queues;    /* as many as the guest has CPUs; bounded, 0 is 1 */
 	bool stop_on_enospc;
-	int attr_fd; /* the engine's page attributes; -1: the KVM has none */
+	struct page_attr attr;
 };
 /* Starts the process, which opens the image. On failure e says what to do. */
 int virtio_disk_create(struct machine *m, struct pci_host *h, const struct virtio_disk_options *o, struct virtio_disk **out,

@@ -2,7 +2,7 @@
 #ifndef DEVICES_VIRTIO_DISK_INT_H
 #define DEVICES_VIRTIO_DISK_INT_H
 
-#include "backends/disk_proto.h"
+#include "devices/disk_proto.h"
 #include "devices/virtio_disk.h"
 
 struct virtio_disk {

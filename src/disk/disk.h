@@ -2,7 +2,7 @@
 #ifndef DISK_DISK_H
 #define DISK_DISK_H
 
-#include "backends/disk_proto.h"
+#include "devices/disk_proto.h"
 
 /* What the ring code and the device know of the machine. */
 struct machine {
@@ -11,6 +11,8 @@ struct machine {
 	int sock, file; /* file: an image that has no name; -1: none */
 	bool gone; /* the VM is: nobody listens */
 	const u8 *attr; /* page attributes; NULL: the KVM has none */
+	u64 attr_pages;
+	u8 attr_code;
 	struct blk_shared *shared;
 	struct virtio_blk *blk;
 	struct virtio *v;

@@ -8,7 +8,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "engine/layout.h" /* only the size of the attribute table */
 
 struct fds {
 	int fd[DISK_FDS_MAX];
@@ -62,8 +61,10 @@ static int map_memory(struct machine *m, const struct disk_open *o, struct fds *
 			return -ENOMEM;
 		m->ram.nslots++;
 	}
-	if (o->has_attr) {
-		m->attr = map(take(f), ENG_ATTR_SIZE, 0, PROT_READ);
+	if (o->attr.fd >= 0) {
+		m->attr_pages = o->attr.bytes;
+		m->attr_code = o->attr.code;
+		m->attr = map(take(f), o->attr.bytes, 0, PROT_READ);
 		if (!m->attr)
 			return -ENOMEM;
 	}

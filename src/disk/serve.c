@@ -13,8 +13,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "engine/layout.h"
-#include "kvm/chan.h"
 
 struct guestmem *machine_guestmem(struct machine *m)
 {
@@ -71,8 +69,8 @@ static void on_written(void *arg, gpa_t gpa, u64 n)
 
 	/* pairs with the engine: it sets the attribute, then reads the code; we write the data, then read the attribute */
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	for (gpa_t p = gpa & PAGE_MASK; p < gpa + n && p < ENG_GPA_LIMIT; p += PAGE_SIZE) {
-		if (!(__atomic_load_n(&m->attr[p >> PAGE_SHIFT], __ATOMIC_RELAXED) & KVMW_ATTR_CODE))
+	for (u64 p = gpa >> PAGE_SHIFT; p <= (gpa + n - 1) >> PAGE_SHIFT && p < m->attr_pages; p++) {
+		if (!(__atomic_load_n(&m->attr[p], __ATOMIC_RELAXED) & m->attr_code))
 			continue;
 		if (!machine_send(m, &msg))
 			await_noted(m);

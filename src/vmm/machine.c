@@ -177,11 +177,13 @@ static int add_virtio_console(struct machine *m, struct pci_host *pci)
 static int add_disk(struct machine *m, struct pci_host *pci, const struct machine_disk *d, struct err *e)
 {
 	struct virtio_disk_options o = {.config = &d->disk, .serial = d->serial, .queues = m->ncpus,
-					.stop_on_enospc = m->cfg.stop_on_enospc, .attr_fd = kvm_attr_fd(m->vm)};
-	int ret = virtio_disk_create(m, pci, &o, &m->disk[m->ndisks], e);
+					.stop_on_enospc = m->cfg.stop_on_enospc};
+	int ret = 0;
 
-	if (o.attr_fd >= 0)
-		close(o.attr_fd);
+	o.attr.fd = kvm_page_attr(m->vm, &o.attr.bytes, &o.attr.code);
+	ret = virtio_disk_create(m, pci, &o, &m->disk[m->ndisks], e);
+	if (o.attr.fd >= 0)
+		close(o.attr.fd);
 	m->ndisks += !ret;
 	return ret;
 }

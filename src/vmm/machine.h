@@ -81,6 +81,7 @@ struct vcpu_thread {
 };
 
 struct virtio_disk;
+struct virtio_net;
 struct msi_table; /* vmm/irq.c */
 struct acpi_pm;
 struct machine {
@@ -98,6 +99,7 @@ struct machine {
 	struct device *devices, **devices_tail;
 	struct virtio_disk *disk[MACHINE_DISKS_MAX]; /* in the list too */
 	u32 ndisks;
+	struct virtio_net *net[MACHINE_NETS_MAX]; /* NULL: of another kind */
 	pid_t share_pid[SHARES_MAX]; /* 0: none */
 	struct acpi_pm *pm;
 	struct power_on *power_on; /* interrupt controllers and PIT */

@@ -7,6 +7,7 @@ $(DEV_FAKES): $(B)/%.o: %.c
 	@mkdir -p $(@D)
 	@echo CC $< && $(CC) $(V_CFLAGS) -c -o $@ $<
 $(B)/tests/unit/test_backend_net: $(B)/doppel-net
+$(B)/tests/unit/test_virtio_disk: $(B)/doppel-disk
 $(DEV_TESTS): $(B)/%: %.c $(DEV_FAKES) $(DEV_OBJ)
 	@mkdir -p $(@D)
 	@echo LD $@ && $(CC) $(V_CFLAGS) -Itests/unit -o $@ $< $(DEV_FAKES) $(DEV_OBJ) $(V_LIBS) -lcmocka

@@ -30,8 +30,12 @@ struct machine *fake_machine_new(void)
 	m->pio = bus_new();
 	m->mmio = bus_new();
 	m->loop = loop_new();
-	m->ram = mmap(NULL, FAKE_RAM, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	m->high = mmap(NULL, FAKE_HIGH_RAM, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	m->mem.slot[0].fd = m->mem.slot[1].fd = memfd_create("fake-ram", MFD_CLOEXEC);
+	m->mem.slot[1].offset = FAKE_RAM;
+	if (ftruncate(m->mem.slot[0].fd, FAKE_RAM + FAKE_HIGH_RAM))
+		abort();
+	m->ram = mmap(NULL, FAKE_RAM, PROT_READ | PROT_WRITE, MAP_SHARED, m->mem.slot[0].fd, 0);
+	m->high = mmap(NULL, FAKE_HIGH_RAM, PROT_READ | PROT_WRITE, MAP_SHARED, m->mem.slot[0].fd, FAKE_RAM);
 	m->mem.nslots = 2;
 	m->mem.slot[0].gpa = 0;
 	m->mem.slot[0].size = FAKE_RAM;
@@ -61,6 +65,7 @@ void fake_machine_free(struct machine *m)
 	bus_free(m->pio);
 	bus_free(m->mmio);
 	loop_free(m->loop);
+	close(m->mem.slot[0].fd);
 	munmap(m->ram, FAKE_RAM);
 	munmap(m->high, FAKE_HIGH_RAM);
 	free(m);

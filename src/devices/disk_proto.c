@@ -1,4 +1,4 @@
-#include "backends/disk_proto.h"
+#include "devices/disk_proto.h"
 
 u32 disk_msg_size(enum disk_msg_type t)
 {

@@ -6,8 +6,8 @@
  * Requests and data take other ways: the rings and the guest's memory are mapped by the process, kicks come by eventfd from the
  * KVM, and interrupts go by eventfd to the KVM.
  */
-#ifndef BACKENDS_DISK_PROTO_H
-#define BACKENDS_DISK_PROTO_H
+#ifndef DEVICES_DISK_PROTO_H
+#define DEVICES_DISK_PROTO_H
 
 #include "backends/disk.h"
 #include "devices/guestmem.h"
@@ -31,7 +31,7 @@ enum disk_msg_type {
 	DISK_WRITTEN,
 };
 
-/* Descriptors, in this order: struct blk_shared, one for each slot of memory, page attributes if has_attr, the
+/* Descriptors, in this order: struct blk_shared, one for each slot of memory, page attributes if there are, the
  * file if has_file, then kick and call of
  * each queue. */
 struct disk_open {
@@ -39,7 +39,8 @@ struct disk_open {
 		u64 gpa, size, offset;
 	} slot[GUESTMEM_SLOTS];
 	u32 nslots, queues;
-	bool has_attr, stop_on_enospc;
+	struct page_attr attr; /* fd: >= 0 if there are any */
+	bool stop_on_enospc;
 	bool has_file; /* the path was one of the VM's own descriptors, /proc/self/fd/N: it comes along */
 	struct disk_config config; /* path is behind */
 	char serial[21], path[DISK_PATH_MAX];

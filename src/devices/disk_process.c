@@ -1,5 +1,5 @@
 /* Starting doppel-disk: the process that has a disk's files, so that the VMM has none. */
-#include "backends/disk_proto.h"
+#include "devices/disk_proto.h"
 
 #include <fcntl.h>
 #include <limits.h>
