@@ -21,7 +21,7 @@ V_CFLAGS += $(SAN) $(shell pkg-config --cflags $(PKGS) 2>/dev/null) -fPIE
 V_LIBS := $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lpthread
 
 ENGINE_SRC := $(shell find src/engine -name '*.c')
-V_SRC := $(shell find src/base src/kvm src/vmm src/devices src/backends src/cli -name '*.c') src/guest/proto.c src/guest/change.c
+V_SRC := $(shell find src/base src/kvm src/debug src/vmm src/devices src/backends src/cli -name '*.c') src/guest/proto.c src/guest/change.c
 # doppel-fs, the server of shared folders, uses the VMM's ring code.
 FS_SRC := $(wildcard src/fs/*.c)
 FS_MAIN := src/fs/main.c

@@ -7,8 +7,10 @@
 #include "vmm/qmp.h"
 
 struct qmp_answer {
+	const cJSON *args;  /* the request's "arguments"; NULL: none */
 	cJSON *result;      /* NULL: {} */
-	const char *error;  /* GenericError */
+	const char *error;  /* GenericError: a constant, or error_text */
+	char error_text[200];
 	bool to_console;    /* the connection becomes a console */
 	bool log_only;      /* and ends when what was there to replay is out */
 	void (*then)(struct machine *m); /* once the answer is on its way */
