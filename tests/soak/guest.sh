@@ -1,20 +1,14 @@
-# Sourced: SOAK_KERNEL and SOAK_INITRD, if not given, become a Debian kernel and an initramfs with tests/soak/init in $tmp. Ends the
-# script, as skipped, where there are none.
-soak_guest()
-{
-	local from
-	from=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-	[ -n "${SOAK_KERNEL:-}" ] || SOAK_KERNEL=$("$from/../../tools/get-kernel" 2>/dev/null)
-	if [ -z "${SOAK_INITRD:-}" ] && command -v busybox cpio >/dev/null; then
-		mkdir -p "$tmp/root/bin" "$tmp/root/dev" "$tmp/root/proc"
-		cp "$(command -v busybox)" "$tmp/root/bin/busybox"
-		cp "$from/init" "$tmp/root/init"
-		(cd "$tmp/root" && find . | cpio -o -H newc --quiet) >"$tmp/initrd"
-		SOAK_INITRD=$tmp/initrd
-	fi
-	kernel=$SOAK_KERNEL initrd=${SOAK_INITRD:-}
-	[ -r "$kernel" ] && [ -r "$initrd" ] && return
-	echo "no kernel, or no busybox and cpio for an initramfs"
-	echo "0 passed, 0 failed, 1 skipped"
-	exit 0
-}
+#!/bin/bash
+# guest.sh DIRECTORY: prints what boots in a soak, the kernel's file and the initramfs': SOAK_KERNEL and SOAK_INITRD, if given, else a
+# Debian kernel and an initramfs with tests/soak/init, made in the directory. Fails where there are none.
+set -u
+dir=$1 here=$(cd "$(dirname "$0")" && pwd)
+kernel=${SOAK_KERNEL:-$("$here/../../tools/get-kernel" 2>/dev/null)} initrd=${SOAK_INITRD:-}
+if [ -z "$initrd" ] && command -v busybox >/dev/null && command -v cpio >/dev/null; then
+	mkdir -p "$dir/root/bin" "$dir/root/dev" "$dir/root/proc"
+	cp "$(command -v busybox)" "$dir/root/bin/busybox"
+	cp "$here/init" "$dir/root/init"
+	initrd=$dir/initrd
+	(cd "$dir/root" && find . | cpio -o -H newc --quiet) >"$initrd"
+fi
+[ -r "$kernel" ] && [ -r "$initrd" ] && echo "$kernel $initrd"

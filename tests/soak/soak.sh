@@ -17,8 +17,12 @@ export XDG_RUNTIME_DIR=$tmp/run
 mkdir -m 700 "$XDG_RUNTIME_DIR"
 trap 'rm -rf "$tmp"' EXIT
 
-. "$(dirname "$0")/guest.sh"
-soak_guest
+read -r kernel initrd < <("$(dirname "$0")/guest.sh" "$tmp")
+if [ -z "$initrd" ]; then
+	echo "no kernel, or no busybox and cpio for an initramfs"
+	echo "0 passed, 0 failed, 1 skipped"
+	exit 0
+fi
 
 ok() { passed=$((passed + 1)); }
 bad()
