@@ -87,17 +87,17 @@ resident() { cat "/proc/$1/smaps" "/proc/$2/smaps" | awk '/^[0-9a-f]+-/ {ram = /
 
 idle() # engine, KiB it may hold: the translator's caches, which --code-cache bounds, come on top
 {
-	local p e='' t0 t1 kib i
+	local timed p e='' t0 t1 kib i
 	timeout 60 $(vm 2) "$(line 'bench=none idle=16')" --engine "$1" >"$tmp/log" 2>&1 </dev/null &
-	p=$!
+	timed=$! p=$!
 	for i in $(seq 100); do
 		grep -aq GUEST-IDLE "$tmp/log" && break
 		sleep 0.2
 	done
 	p=$(pgrep -P $p -x doppel) && e=$(pgrep -P "$p" doppel-engine)
 	if [ -z "$e" ]; then
-		bad "idle guest: it is not there" "$tmp/log"
-		wait
+		wait "$timed"
+		bad "idle guest, $1: it is not there, status $?" "$tmp/log"
 		return
 	fi
 	sleep 3
