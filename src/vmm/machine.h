@@ -2,7 +2,8 @@
  * The machine: assembled by machine_create(), run by machine_run(). Nothing here ends the process.
  *
  * Threads: the main thread runs the event loop and all of the lifecycle; each vCPU has a thread that sits in KVM_RUN and calls
- * device handlers. Lock order: run_lock, then irq_lock, then a device's lock.
+ * device handlers. Lock order: run_lock, then irq_lock, then a device's lock, then
+ * ports_lock.
  */
 #ifndef VMM_MACHINE_H
 #define VMM_MACHINE_H
@@ -79,6 +80,8 @@ struct vcpu_thread {
 	struct power_on *power_on;
 };
 
+struct virtio_disk;
+struct virtio_net;
 struct msi_table; /* vmm/irq.c */
 struct acpi_pm;
 struct machine {
@@ -94,10 +97,14 @@ struct machine {
 	struct vcpu_thread cpu[MACHINE_CPUS_MAX];
 	u32 ncpus;
 	struct device *devices, **devices_tail;
+	struct virtio_disk *disk[MACHINE_DISKS_MAX]; /* in the list too */
+	u32 ndisks;
+	struct virtio_net *net[MACHINE_NETS_MAX]; /* NULL: of another kind */
 	pid_t share_pid[SHARES_MAX]; /* 0: none */
 	struct acpi_pm *pm;
 	struct power_on *power_on; /* interrupt controllers and PIT */
 
+	pthread_mutex_t ports_lock;
 	pthread_mutex_t irq_lock;
 	struct msi_table *msi;
 
@@ -141,6 +148,7 @@ struct pci_host;
 int machine_add_nets(struct machine *m, struct pci_host *pci, struct err *e);
 int irq_init(struct machine *m, struct err *e);
 void irq_free(struct machine *m);
+void ports_follow(struct machine *m); /* ports.c: from here on the engine knows which ports nobody decodes */
 int cpuid_set(struct machine *m, struct vcpu_thread *v, struct err *e);
 int vcpu_create(struct machine *m, u32 index, struct err *e);
 void vcpu_destroy(struct vcpu_thread *v);

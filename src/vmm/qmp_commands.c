@@ -166,6 +166,7 @@ static void stats(const struct qmp_options *o, struct qmp_answer *a)
 		cJSON_AddItemToArray(cpus, vcpu_stats(&m->cpu[i]));
 	if (m->state == MACHINE_RUNNING && !m->event_pending)
 		vcpus_release(m);
+	qmp_add_device_stats(m, a->result);
 }
 
 static void query_commands(const struct qmp_options *o, struct qmp_answer *a);

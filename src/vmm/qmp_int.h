@@ -22,4 +22,8 @@ struct qmp_command {
 const struct qmp_command *qmp_command_find(const char *name);
 cJSON *qmp_version_json(const char *version);
 
+
+struct machine;
+void qmp_add_device_stats(struct machine *m, cJSON *result); /* qmp_devices.c */
+
 #endif
