@@ -45,7 +45,7 @@ void scan_block(struct build *b, gpa_t page)
 {
 	unsigned off = b->page_off;
 
-	while (b->total < tr_stress()->max_insns && decode(b, page, off, &b->code[b->total])) {
+	while (b->total < b->limit && decode(b, page, off, &b->code[b->total])) {
 		const struct insn *in = &b->code[b->total];
 
 		b->insn_off[b->total++] = (u16)off;
