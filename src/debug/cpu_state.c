@@ -1,5 +1,8 @@
 /* A vCPU's registers as words and text. */
+#include <errno.h>
 #include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
 #include "debug/cpu_state.h"
 #include "debug/inspect.h"
 
@@ -45,6 +48,57 @@ const char *cpu_state_activity(const struct cpu_state *c)
 	}
 }
 
+#define REG(name) {#name, offsetof(struct cpu_state, r.name)}
+#define SREG(name) {#name, offsetof(struct cpu_state, s.name)}
+static const struct {
+	const char *name;
+	u32 at;
+} registers[] = {
+	REG(rax), REG(rbx), REG(rcx), REG(rdx), REG(rsi), REG(rdi), REG(rbp), REG(rsp), REG(r8), REG(r9), REG(r10), REG(r11),
+	REG(r12), REG(r13), REG(r14), REG(r15), REG(rip), REG(rflags), SREG(cr0), SREG(cr2), SREG(cr3), SREG(cr4), SREG(cr8),
+	SREG(efer), SREG(apic_base), {"kernel_gs_base", offsetof(struct cpu_state, kernel_gs_base)},
+}, segments[] = {SREG(cs), SREG(ss), SREG(ds), SREG(es), SREG(fs), SREG(gs), SREG(tr), SREG(ldt)};
+
+enum { GPRS = 16 };
+
+bool cpu_state_register(const struct cpu_state *c, u32 n, const char **name, u64 *v)
+{
+	if (n >= ARRAY_SIZE(registers))
+		return false;
+	*name = registers[n].name;
+	memcpy(v, (const u8 *)c + registers[n].at, sizeof(*v));
+	return true;
+}
+
+bool cpu_state_segment(const struct cpu_state *c, u32 n, const char **name, const struct kvm_segment **s)
+{
+	if (n >= ARRAY_SIZE(segments))
+		return false;
+	*name = segments[n].name;
+	*s = (const void *)((const u8 *)c + segments[n].at);
+	return true;
+}
+
+int cpu_state_address(const struct cpu_state *c, const char *text, u64 *v)
+{
+	const char *name = NULL;
+	char *end = NULL;
+
+	text += *text == '$';
+	if (!strcmp(text, "pc")) {
+		*v = cpu_state_pc(c);
+		return 0;
+	}
+	for (u32 i = 0; cpu_state_register(c, i, &name, v); i++)
+		if (!strcmp(text, name))
+			return 0;
+	if (*text < '0' || *text > '9')
+		return -EINVAL;
+	errno = 0;
+	*v = strtoull(text, &end, 0);
+	return *end || errno ? -EINVAL : 0;
+}
+
 static void segment(FILE *out, const char *name, const struct kvm_segment *s)
 {
 	fprintf(out, "%-4s %04x base %016" PRIx64 " limit %08x type %2u dpl %u%s%s%s%s%s\n", name, s->selector, (u64)s->base, s->limit,
@@ -54,33 +108,23 @@ static void segment(FILE *out, const char *name, const struct kvm_segment *s)
 
 void cpu_state_print(const struct cpu_state *c, FILE *out)
 {
-	const struct kvm_regs *r = &c->r;
-	const struct kvm_sregs *s = &c->s;
-	static const char names[] = "CF PF AF ZF SF TF IF DF OF ";
+	static const char flags[] = "CF PF AF ZF SF TF IF DF OF ";
 	static const u8 bits[] = {0, 2, 4, 6, 7, 8, 9, 10, 11};
-	const struct {
-		const char *name;
-		u64 v;
-	} gpr[] = {{"rax", r->rax}, {"rbx", r->rbx}, {"rcx", r->rcx}, {"rdx", r->rdx}, {"rsi", r->rsi}, {"rdi", r->rdi},
-		   {"rbp", r->rbp}, {"rsp", r->rsp}, {"r8", r->r8}, {"r9", r->r9}, {"r10", r->r10}, {"r11", r->r11},
-		   {"r12", r->r12}, {"r13", r->r13}, {"r14", r->r14}, {"r15", r->r15}};
+	const struct kvm_sregs *s = &c->s;
+	const struct kvm_segment *seg = NULL;
+	const char *name = NULL;
+	u64 v = 0;
 
 	fprintf(out, "%s, %s, ring %u\n", cpu_state_activity(c), cpu_state_mode(c), s->ss.dpl);
-	for (u32 i = 0; i < ARRAY_SIZE(gpr); i++)
-		fprintf(out, "%-3s %016" PRIx64 "%s", gpr[i].name, gpr[i].v, i % 4 == 3 ? "\n" : "  ");
-	fprintf(out, "rip %016" PRIx64 "  rflags %08" PRIx64, (u64)r->rip, (u64)r->rflags);
+	for (u32 i = 0; i < GPRS && cpu_state_register(c, i, &name, &v); i++)
+		fprintf(out, "%-3s %016" PRIx64 "%s", name, v, i % 4 == 3 ? "\n" : "  ");
+	fprintf(out, "rip %016" PRIx64 "  rflags %08" PRIx64, (u64)c->r.rip, (u64)c->r.rflags);
 	for (u32 i = 0; i < ARRAY_SIZE(bits); i++)
-		if (r->rflags >> bits[i] & 1)
-			fprintf(out, " %.2s", names + 3 * i);
+		if (c->r.rflags >> bits[i] & 1)
+			fprintf(out, " %.2s", flags + 3 * i);
 	fprintf(out, "\n");
-	segment(out, "cs", &s->cs);
-	segment(out, "ss", &s->ss);
-	segment(out, "ds", &s->ds);
-	segment(out, "es", &s->es);
-	segment(out, "fs", &s->fs);
-	segment(out, "gs", &s->gs);
-	segment(out, "tr", &s->tr);
-	segment(out, "ldt", &s->ldt);
+	for (u32 i = 0; cpu_state_segment(c, i, &name, &seg); i++)
+		segment(out, name, seg);
 	fprintf(out, "gdt  base %016" PRIx64 " limit %04x  idt base %016" PRIx64 " limit %04x  kernel_gs %016" PRIx64 "\n",
 		(u64)s->gdt.base, s->gdt.limit, (u64)s->idt.base, s->idt.limit, c->kernel_gs_base);
 	fprintf(out, "cr0 %016" PRIx64 "  cr2 %016" PRIx64 "  cr3 %016" PRIx64 "  cr4 %016" PRIx64 "\n", (u64)s->cr0, (u64)s->cr2,

@@ -25,4 +25,10 @@ const char *cpu_state_activity(const struct cpu_state *c); /* "running", "halted
 /* All of it but vectors as text, several lines. */
 void cpu_state_print(const struct cpu_state *c, FILE *out);
 
+/* An address as people write it: a number, or a register: "pc" (CS:RIP, linear), "rsp", "cr2" ...; 0 or -EINVAL. */
+int cpu_state_address(const struct cpu_state *c, const char *text, u64 *v);
+/* General registers, RIP, RFLAGS and control registers by name; false: there is no nth. */
+bool cpu_state_register(const struct cpu_state *c, u32 n, const char **name, u64 *v);
+bool cpu_state_segment(const struct cpu_state *c, u32 n, const char **name, const struct kvm_segment **s);
+
 #endif

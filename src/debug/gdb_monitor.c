@@ -7,7 +7,7 @@
 
 static const char help[] =
 	"info registers    all registers of the current vCPU, control and segment registers too\n"
-	"page ADDRESS      page-table walk of a linear address, each entry decoded\n"
+	"page [ADDRESS]    page-table walk of a linear address (a number or a register; default pc), each entry decoded\n"
 	"irqs              local APIC of the current vCPU, I/O APIC\n"
 	"exits             exits and counters of the current vCPU\n"
 	"physical on|off   memory commands take physical addresses\n"
@@ -20,12 +20,12 @@ static void page(struct gdb *g, const struct cpu_state *c, const char *arg, FILE
 {
 	struct inspect in = {.ram = g->t.ram, .s = c->s};
 	struct inspect_walk w;
-	char *end = NULL, bits[64];
+	char bits[64];
 	static const char *const level[] = {"", "PTE", "PDE", "PDPTE", "PML4E"};
-	u64 addr = strtoull(arg, &end, 0);
+	u64 addr = 0;
 
-	if (end == arg || *end) {
-		fprintf(out, "page ADDRESS: a number, such as 0xffffffff81000000\n");
+	if (cpu_state_address(c, *arg ? arg : "pc", &addr)) {
+		fprintf(out, "page ADDRESS: a number, such as 0xffffffff81000000, or a register, such as rsp\n");
 		return;
 	}
 	inspect_walk(&in, addr, &w);

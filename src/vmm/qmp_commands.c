@@ -187,6 +187,8 @@ static const struct qmp_command commands[] = {
 	{"x-doppel-stats", stats},
 	{"x-doppel-console", to_console},
 	{"x-doppel-log", to_log},
+	{"x-doppel-registers", qmp_registers},
+	{"x-doppel-memory", qmp_memory},
 };
 
 static void query_commands(const struct qmp_options *o, struct qmp_answer *a)
