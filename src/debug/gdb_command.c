@@ -227,7 +227,8 @@ void gdb_free(struct gdb *g)
 void gdb_attach(struct gdb *g)
 {
 	g->connected = true;
-	g->running = g->no_ack = g->close_wanted = g->swbreak = g->hwbreak = g->physical = g->narrow = false;
+	g->running = g->no_ack = g->close_wanted = g->swbreak = g->hwbreak = g->physical = false;
+	g->description = DESC_X86_64;
 	g->state = IN_IDLE;
 	g->nout = g->last_len = 0;
 	g->cpu = 0;

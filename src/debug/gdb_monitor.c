@@ -11,9 +11,8 @@ static const char help[] =
 	"irqs              local APIC of the current vCPU, I/O APIC\n"
 	"exits             exits and counters of the current vCPU\n"
 	"physical on|off   memory commands take physical addresses\n"
-	"description x86-64|i386\n"
-	"                  which registers gdb is told of; then `unset tdesc filename`, and for 16-bit code\n"
-	"                  `set architecture i8086`\n"
+	"description x86-64|i386|i8086\n"
+	"                  how gdb is to see the processor: for 32-bit and 16-bit code; then `unset tdesc filename`\n"
 	"help              this\n";
 
 static void page(struct gdb *g, const struct cpu_state *c, const char *arg, FILE *out)
@@ -42,15 +41,16 @@ static void page(struct gdb *g, const struct cpu_state *c, const char *arg, FILE
 
 static void description(struct gdb *g, const char *arg, FILE *out)
 {
-	bool i386 = !strcmp(arg, "i386");
+	static const char *const names[DESC_COUNT] = {[DESC_X86_64] = "x86-64", [DESC_I386] = "i386", [DESC_I8086] = "i8086"};
 
-	if (!i386 && strcmp(arg, "x86-64") != 0) {
-		fprintf(out, "description x86-64|i386\n");
+	for (u32 i = 0; i < DESC_COUNT; i++) {
+		if (strcmp(arg, names[i]) != 0)
+			continue;
+		g->description = i;
+		fprintf(out, "Now `unset tdesc filename`, so that gdb asks for it.\n");
 		return;
 	}
-	g->narrow = i386;
-	fprintf(out, "Now `unset tdesc filename`, so that gdb asks for it%s.\n",
-		i386 ? ", and `set architecture i8086` for 16-bit code" : "");
+	fprintf(out, "description x86-64|i386|i8086\n");
 }
 
 static const char *after(const char *text, const char *word)

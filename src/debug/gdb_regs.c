@@ -2,7 +2,7 @@
  * Registers for gdb: one table gives the target description, the order in g packets and where each lies in KVM's structs.
  *
  * The description is the same in all modes of the processor: the 64-bit one, so that a mode switch never changes the size of a g
- * packet; or, if gdb was told so (`monitor description i386`), the 32-bit one. $rip is CS:RIP as a linear address, also where CS has a
+ * packet; or the 32-bit one, if the user says so (`monitor description i386`, i8086), as gdb disassembles by the description. $rip is CS:RIP as a linear address, also where CS has a
  * base: breakpoints, x/i and backtraces of real-mode code work by linear addresses.
  */
 #include <stdlib.h>
@@ -98,8 +98,8 @@ static const struct feature narrow[] = {
 
 static const struct feature *features(const struct gdb *g, u32 *n)
 {
-	*n = g->narrow ? ARRAY_SIZE(narrow) : ARRAY_SIZE(wide);
-	return g->narrow ? narrow : wide;
+	*n = g->description == DESC_X86_64 ? ARRAY_SIZE(wide) : ARRAY_SIZE(narrow);
+	return g->description == DESC_X86_64 ? wide : narrow;
 }
 
 /* The register of that number; NULL: none. */
@@ -116,6 +116,9 @@ static const struct reg *reg_at(const struct gdb *g, u64 n)
 	return NULL;
 }
 
+static const char *const architectures[DESC_COUNT] = {
+	[DESC_X86_64] = "i386:x86-64", [DESC_I386] = "i386", [DESC_I8086] = "i8086"};
+
 char *gdb_description(const struct gdb *g, size_t *n)
 {
 	u32 count = 0;
@@ -126,7 +129,7 @@ char *gdb_description(const struct gdb *g, size_t *n)
 	if (!out)
 		return NULL;
 	fprintf(out, "<?xml version=\"1.0\"?><!DOCTYPE target SYSTEM \"gdb-target.dtd\"><target version=\"1.0\">"
-		     "<architecture>%s</architecture>\n", g->narrow ? "i386" : "i386:x86-64");
+		     "<architecture>%s</architecture>\n", architectures[g->description]);
 	for (u32 i = 0; i < count; i++) {
 		fprintf(out, "<feature name=\"%s\">%s\n", f[i].name, f[i].types);
 		for (u32 k = 0; k < f[i].n; k++) {
