@@ -19,7 +19,8 @@ ET_CFLAGS := $(V_CFLAGS) -fno-pie
 E_CFLAGS += $(if $(SAN),-fsanitize=undefined -fno-sanitize=alignment -fno-sanitize=null -fsanitize-undefined-trap-on-error)
 PKGS := libarchive liburing libseccomp libcjson zlib libzstd
 V_CFLAGS += $(SAN) $(shell pkg-config --cflags $(PKGS) 2>/dev/null) -fPIE
-V_LIBS := $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lpthread
+# libzydis has no .pc file in Debian 12
+V_LIBS := $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lZydis -lpthread
 
 ENGINE_SRC := $(shell find src/engine -name '*.c')
 V_SRC := $(shell find src/base src/kvm src/debug src/vmm src/devices src/backends src/cli -name '*.c') src/guest/proto.c src/guest/change.c

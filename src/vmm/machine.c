@@ -275,6 +275,7 @@ int machine_create(const struct machine_config *cfg, struct loop *loop, struct m
 	pthread_mutex_init(&m->run_lock, NULL);
 	pthread_cond_init(&m->run_cond, NULL);
 	m->hold = true;
+	m->may_run = ~0ull;
 	ret = assemble(m, e);
 	if (ret) {
 		machine_destroy(m);
@@ -300,6 +301,7 @@ void machine_destroy(struct machine *m)
 	vcpus_quit(m);
 	if (m->pio)
 		bus_watch(m->pio, NULL, NULL);
+	debugger_free(m);
 	destroy_devices(m->devices);
 	for (u32 i = 0; i < m->cfg.nshares; i++)
 		if (m->share_pid[i] > 0)

@@ -20,6 +20,10 @@ struct qmp_command {
 	void (*run)(const struct qmp_options *o, struct qmp_answer *a);
 };
 const struct qmp_command *qmp_command_find(const char *name);
+/* qmp_inspect.c */
+void qmp_registers(const struct qmp_options *o, struct qmp_answer *a);
+void qmp_memory(const struct qmp_options *o, struct qmp_answer *a);
+
 cJSON *qmp_version_json(const char *version);
 
 
