@@ -10,6 +10,7 @@
 #include <time.h>
 #include "devices/machine_if.h"
 #include "vmm/acpi.h"
+#include "vmm/insight.h"
 #include "vmm/machine.h"
 
 /* ---- any thread ---- */
@@ -118,6 +119,7 @@ static int do_reset(struct machine *m, struct err *e)
 {
 	int ret = 0;
 
+	insight_forget(m);
 	for (struct device *d = m->devices; d; d = d->next)
 		if (d->cls->reset)
 			d->cls->reset(d);

@@ -17,6 +17,7 @@
 #include "devices/virtio_rng.h"
 #include "devices/virtio_vsock.h"
 #include "vmm/acpi.h"
+#include "vmm/insight.h"
 #include "vmm/machine.h"
 
 #define KERNEL_MAX (1ull << 30)
@@ -273,7 +274,8 @@ int machine_create(const struct machine_config *cfg, struct loop *loop, struct m
 	pthread_mutex_init(&m->run_lock, NULL);
 	pthread_cond_init(&m->run_cond, NULL);
 	m->hold = true;
-	ret = assemble(m, e);
+	ret = insight_create(m);
+	ret = ret ? err_set(e, -ret, "machine: no memory") : assemble(m, e);
 	if (ret) {
 		machine_destroy(m);
 		return ret;
@@ -301,6 +303,7 @@ void machine_destroy(struct machine *m)
 		if (m->share_pid[i] > 0)
 			share_reap(m->share_pid[i]);
 	power_on_free(m);
+	insight_free(m);
 	for (u32 i = 0; i < m->ncpus; i++)
 		vcpu_destroy(&m->cpu[i]);
 	irq_free(m);

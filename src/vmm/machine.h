@@ -30,6 +30,7 @@
 enum { STATUS_PANIC = 120, STATUS_TRIPLE_FAULT = 121, STATUS_FAILED = 125 };
 
 struct chardev;
+struct symbols; /* debug/symbols.h */
 struct machine_disk {
 	struct disk_config disk;
 	char serial[21];
@@ -59,6 +60,7 @@ struct machine_config {
 	struct machine_port port[MACHINE_PORTS_MAX];
 	u32 nports;
 	struct chardev *serial, *virtio_console; /* NULL: no one listens; no such device */
+	const struct symbols *symbols; /* of the kernel's file; NULL: none given. Not owned */
 	struct virtio_vsock_options vsock;       /* cid 0: none; owned by the machine once it is created */
 };
 
@@ -79,6 +81,7 @@ struct vcpu_thread {
 	struct power_on *power_on;
 };
 
+struct insight;  /* vmm/insight.h */
 struct msi_table; /* vmm/irq.c */
 struct acpi_pm;
 struct machine {
@@ -118,6 +121,7 @@ struct machine {
 	u64 start_ns;
 	void (*notify)(void *arg, enum machine_notice n, const char *reason);
 	void *notify_arg;
+	struct insight *insight;
 };
 
 /* ---- main thread ---- */

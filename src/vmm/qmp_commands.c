@@ -4,6 +4,7 @@
 #include <time.h>
 #include "kvm/stats.h"
 #include "kvm/chan.h"
+#include "vmm/qmp_insight.h"
 #include "vmm/qmp_int.h"
 
 cJSON *qmp_version_json(const char *version)
@@ -184,6 +185,7 @@ static const struct qmp_command commands[] = {
 	{"x-doppel-stats", stats},
 	{"x-doppel-console", to_console},
 	{"x-doppel-log", to_log},
+	{"x-doppel-symbols", qmp_symbols},
 };
 
 static void query_commands(const struct qmp_options *o, struct qmp_answer *a)
