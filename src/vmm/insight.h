@@ -5,6 +5,7 @@
 #ifndef VMM_INSIGHT_H
 #define VMM_INSIGHT_H
 
+#include <cjson/cJSON.h>
 #include "debug/linux.h"
 #include "debug/symbols.h"
 #include "debug/unwind.h"
@@ -41,5 +42,12 @@ int insight_vcpu(struct vcpu_thread *v, struct insight_vcpu *out);
 /* NULL: none; why tells. Looks for them if need be, through that vCPU. */
 const struct symbols *insight_symbols(struct machine *m, const struct insight_vcpu *v);
 u32 insight_stack(struct machine *m, const struct insight_vcpu *v, struct unwind_frame *out, u32 max);
+
+/* ---- autopsy.c ---- */
+/* cpu: the one to be told of in full; -1: all. */
+cJSON *machine_autopsy(struct machine *m, const char *reason, int cpu);
+void machine_autopsy_report(struct machine *m, const char *reason); /* of the vCPU that crashed: to stderr and the file */
+bool machine_panicking(struct machine *m); /* the vCPU that asked for a reset did so from Linux' panic() */
+int machine_record(struct machine *m, u32 what); /* DOPPEL_RECORD_*, on all vCPUs, which are held */
 
 #endif

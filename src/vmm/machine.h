@@ -60,6 +60,8 @@ struct machine_config {
 	struct machine_port port[MACHINE_PORTS_MAX];
 	u32 nports;
 	struct chardev *serial, *virtio_console; /* NULL: no one listens; no such device */
+	int autopsy_fd;        /* where the report on a crash goes as JSON; 0: nowhere */
+	bool autopsy_on_panic; /* a report then too */
 	const struct symbols *symbols; /* of the kernel's file; NULL: none given. Not owned */
 	struct virtio_vsock_options vsock;       /* cid 0: none; owned by the machine once it is created */
 };
@@ -112,6 +114,7 @@ struct machine {
 	bool event_pending;
 	enum machine_event event;
 	int event_code;
+	int event_cpu;       /* whose thread asked; -1: none */
 	char failure[300];   /* why the machine cannot go on; first cause */
 
 	/* main thread */

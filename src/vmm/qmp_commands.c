@@ -185,6 +185,7 @@ static const struct qmp_command commands[] = {
 	{"x-doppel-stats", stats},
 	{"x-doppel-console", to_console},
 	{"x-doppel-log", to_log},
+	{"x-doppel-autopsy", qmp_autopsy},
 	{"x-doppel-symbols", qmp_symbols},
 };
 

@@ -55,3 +55,18 @@ void qmp_symbols(const struct qmp_options *o, struct qmp_answer *a)
 	cJSON_AddStringToObject(a->result, "text", text);
 	free(text);
 }
+
+void qmp_autopsy(const struct qmp_options *o, struct qmp_answer *a)
+{
+	struct machine *m = o->machine;
+	u64 cpu = argument(a, "cpu", UINT32_MAX, UINT32_MAX);
+	bool held = false;
+
+	if (cpu != UINT32_MAX && cpu >= m->ncpus) {
+		a->error = "no such vCPU";
+		return;
+	}
+	held = insight_hold(m);
+	a->result = machine_autopsy(m, "on demand", cpu == UINT32_MAX ? -1 : (int)cpu);
+	insight_release(m, held);
+}
