@@ -16,6 +16,7 @@
 #include "devices/virtio_rng.h"
 #include "devices/virtio_vsock.h"
 #include "vmm/acpi.h"
+#include "vmm/insight.h"
 #include "vmm/machine.h"
 
 #define KERNEL_MAX (1ull << 30)
@@ -276,7 +277,8 @@ int machine_create(const struct machine_config *cfg, struct loop *loop, struct m
 	pthread_cond_init(&m->run_cond, NULL);
 	m->hold = true;
 	m->may_run = ~0ull;
-	ret = assemble(m, e);
+	ret = insight_create(m);
+	ret = ret ? err_set(e, -ret, "machine: no memory") : assemble(m, e);
 	if (ret) {
 		machine_destroy(m);
 		return ret;
@@ -307,6 +309,7 @@ void machine_destroy(struct machine *m)
 		if (m->share_pid[i] > 0)
 			share_reap(m->share_pid[i]);
 	power_on_free(m);
+	insight_free(m);
 	for (u32 i = 0; i < m->ncpus; i++)
 		vcpu_destroy(&m->cpu[i]);
 	irq_free(m);

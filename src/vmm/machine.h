@@ -31,6 +31,7 @@
 enum { STATUS_PANIC = 120, STATUS_TRIPLE_FAULT = 121, STATUS_FAILED = 125 };
 
 struct chardev;
+struct symbols; /* debug/symbols.h */
 struct machine_disk {
 	struct disk_config disk;
 	char serial[21];
@@ -60,6 +61,9 @@ struct machine_config {
 	struct machine_port port[MACHINE_PORTS_MAX];
 	u32 nports;
 	struct chardev *serial, *virtio_console; /* NULL: no one listens; no such device */
+	int autopsy_fd;        /* where the report on a crash goes as JSON; 0: nowhere */
+	bool autopsy_on_panic; /* a report then too */
+	const struct symbols *symbols; /* of the kernel's file; NULL: none given. Not owned */
 	struct virtio_vsock_options vsock;       /* cid 0: none; owned by the machine once it is created */
 };
 
@@ -85,6 +89,7 @@ struct vcpu_thread {
 struct virtio_disk;
 struct virtio_net;
 struct debugger;  /* vmm/debugger.c */
+struct insight;  /* vmm/insight.h */
 struct msi_table; /* vmm/irq.c */
 struct acpi_pm;
 struct machine {
@@ -122,6 +127,7 @@ struct machine {
 	bool event_pending;
 	enum machine_event event;
 	int event_code;
+	int event_cpu;       /* whose thread asked; -1: none */
 	char failure[300];   /* why the machine cannot go on; first cause */
 
 	/* main thread */
@@ -132,6 +138,7 @@ struct machine {
 	u64 start_ns;
 	void (*notify)(void *arg, enum machine_notice n, const char *reason);
 	void *notify_arg;
+	struct insight *insight;
 };
 
 /* ---- main thread ---- */

@@ -4,6 +4,7 @@
 #include <time.h>
 #include "kvm/stats.h"
 #include "kvm/chan.h"
+#include "vmm/qmp_insight.h"
 #include "vmm/qmp_int.h"
 
 cJSON *qmp_version_json(const char *version)
@@ -190,6 +191,8 @@ static const struct qmp_command commands[] = {
 	{"x-doppel-log", to_log},
 	{"x-doppel-registers", qmp_registers},
 	{"x-doppel-memory", qmp_memory},
+	{"x-doppel-autopsy", qmp_autopsy},
+	{"x-doppel-symbols", qmp_symbols},
 };
 
 static void query_commands(const struct qmp_options *o, struct qmp_answer *a)
