@@ -158,7 +158,7 @@ struct build {
 	u32 page_off;       /* of the current instruction */
 	struct insn in;
 	struct insn code[TR_MAX_INSNS]; /* the block, decoded ahead */
-	unsigned total;
+	unsigned total, limit;          /* instructions: here, and at most */
 	u8 label[TR_MAX_INSNS + 1];     /* enum label_bits */
 	bool no_resume[TR_MAX_INSNS + 1]; /* code that relies on an earlier look-up */
 	struct held held;
