@@ -46,6 +46,7 @@ struct run_options {
 	u32 ndisks;
 	struct net_options net[MACHINE_NETS_MAX];
 	u32 nnets;
+	bool net_said; /* --net was given, be it none */
 	struct share_option share[SHARES_MAX];
 	u32 nshares;
 	const char *share_server;
@@ -158,6 +159,7 @@ static int parse_net(void *target, const char *value, struct err *e)
 	if (o->nnets == MACHINE_NETS_MAX)
 		return err_set(e, E2BIG, "more than %d networks", MACHINE_NETS_MAX);
 	ret = net_options_parse(value, &n, e);
+	o->net_said = true;
 	if (!ret && n.kind != NET_NONE)
 		o->net[o->nnets++] = n;
 	return ret;
@@ -200,7 +202,7 @@ static const struct opt run_opts[] = {
 	{"on-enospc", 0, OPT_CALL, 0, "WHAT", "the host's disk is full: stop the VM, or report an I/O error to the guest (default)",
 	 0, 0, parse_enospc},
 	{"spool", 0, OPT_CALL, 0, "printer=DIR", "a printer: each job of the guest becomes a file in DIR", 0, 0, parse_spool},
-	{"net", 0, OPT_CALL, 0, "NETWORK", "none, user[,hostfwd=tcp:HOSTPORT:GUESTPORT], and others; see doppel(1)", 0, 0,
+	{"net", 0, OPT_CALL, 0, "NETWORK", "none, user[,hostfwd=tcp:HOSTPORT:GUESTPORT], and others; see doppel(1) (default none; of a duplicate user)", 0, 0,
 	 parse_net},
 	{"share", 0, OPT_CALL, 0, "HOST[:GUEST][:rw]", "folder of this machine for the guest, read-only unless rw; may be repeated",
 	 0, 0, parse_share},
@@ -614,6 +616,8 @@ static int run_a_duplicate(struct run *r, char **command)
 				  .vm = duplicate_vm, .arg = r};
 	int ret = 0;
 
+	if (!r->o.net_said && net_options_default(&r->o.net[0]))
+		r->o.nnets = 1;
 	r->o.dup.share = r->o.share;
 	r->o.dup.n_shares = r->o.nshares;
 	r->o.dup.net = r->o.nnets > 0;
