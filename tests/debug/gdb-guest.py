@@ -3,7 +3,8 @@ import gdb
 import os
 
 passed = failed = 0
-kernel_kvm = os.environ.get("ENGINE") == "kvm"
+# A /dev/kvm without vmx or svm emulates some instructions and lacks others: INT3, returns to ring 3.
+soft_kvm = os.environ.get("ENGINE") == "soft-kvm"
 
 
 last_stop = None
@@ -104,8 +105,6 @@ def second_processor():
     run("continue")
     same("the other processor's first instruction", (gdb.selected_thread().num, pc()), (2, 0x8000))
     same("real mode", value("$cr0") & 1, 0)
-    if kernel_kvm:
-        return run("delete")
     run("stepi")
     same("a step in real mode", pc(), 0x8001)
     run("delete")
@@ -258,9 +257,8 @@ def end():
 
 
 try:
-    for part in (start, second_processor, calls, both, watching, stepping, hot, memory, end):
-        if kernel_kvm and part in ():
-            continue
+    for part in (start, second_processor, memory) if soft_kvm else (
+        start, second_processor, calls, both, watching, stepping, hot, memory, end):
         part()
 except (gdb.error, KeyboardInterrupt) as e:
     check(part.__name__, False, e)
