@@ -22,6 +22,7 @@
 #include "cli/disk_opt.h"
 #include "cli/duplicate.h"
 #include "cli/guest.h"
+#include "cli/insight_opts.h"
 #include "cli/net_opts.h"
 #include "cli/share.h"
 #include "debug/gdb_address.h"
@@ -50,6 +51,7 @@ struct run_options {
 	const char *share_server;
 	bool virtio_console, stop_on_enospc;
 	bool detach, verbose, quiet, no_reboot, gdb_wait;
+	struct insight_options insight;
 	struct duplicate_options dup;
 };
 
@@ -173,6 +175,11 @@ static int parse_share(void *target, const char *value, struct err *e)
 	return ret;
 }
 
+static int parse_panic_opt(void *target, const char *value, struct err *e)
+{
+	return parse_panic(&((struct run_options *)target)->insight, value, e);
+}
+
 static int parse_env(void *target, const char *value, struct err *e)
 {
 	return duplicate_parse_env(&((struct run_options *)target)->dup, value, e);
@@ -206,6 +213,10 @@ static const struct opt run_opts[] = {
 	{"diff", 0, OPT_FLAG, AT(dup.diff), NULL, "print what the command changed, when it ends", 0, 0, NULL},
 	{"bare", 0, OPT_FLAG, AT(dup.bare), NULL, "no duplicate: a small root of busybox in memory", 0, 0, NULL},
 	{"dump", 0, OPT_CALL, 0, "translate=PC", "when the VM ends, print the translated code of a guest address", 0, 0, parse_dump},
+	{"symbols", 0, OPT_STRING, AT(insight.symbols), "FILE", "the kernel's symbols: ELF file or System.map", 0, 0, NULL},
+	{"panic", 0, OPT_CALL, 0, "WHAT", "a guest panic: exit (default), or autopsy, which reports first", 0, 0, parse_panic_opt},
+	{"autopsy", 0, OPT_STRING, AT(insight.autopsy), "FILE", "the report on a crash as JSON too", 0, 0, NULL},
+	{"branches", 0, OPT_FLAG, AT(insight.branches), NULL, "record jumps for doppel autopsy (--panic=autopsy does)", 0, 0, NULL},
 	{"console", 0, OPT_CALL, 0, "DEVICE", "serial (ttyS0) or virtio (hvc0; needs its driver) (default serial)", 0, 0,
 	 parse_console},
 	{"name", 'n', OPT_STRING, AT(name), "NAME", "name for the other commands (default vm-PID)", 0, 0, NULL},
@@ -404,6 +415,8 @@ static int acquire(struct run *r, struct err *e)
 {
 	int ret = open_files(r, e);
 
+	if (!ret)
+		ret = insight_options_open(&r->o.insight, &r->cfg, e);
 	if (ret)
 		return ret;
 	r->loop = loop_new();
@@ -424,6 +437,9 @@ static int acquire(struct run *r, struct err *e)
 		r->machine->cfg.append = default_append(r);
 	r->machine->notify = on_notice;
 	r->machine->notify_arg = r;
+	ret = insight_options_start(&r->o.insight, r->machine, e);
+	if (ret)
+		return ret;
 	if (r->life_fd >= 0)
 		ret = loop_add(r->loop, r->life_fd, EPOLLIN, on_life_end, r);
 	if (!ret)
@@ -503,6 +519,7 @@ static void release(struct run *r)
 	if (r->signal_fd >= 0)
 		close(r->signal_fd);
 	loop_free(r->loop);
+	insight_options_free(&r->o.insight);
 	free_options(&r->o);
 }
 

@@ -2,7 +2,8 @@
  * The machine: assembled by machine_create(), run by machine_run(). Nothing here ends the process.
  *
  * Threads: the main thread runs the event loop and all of the lifecycle; each vCPU has a thread that sits in KVM_RUN and calls
- * device handlers. Lock order: run_lock, then irq_lock, then a device's lock.
+ * device handlers. Lock order: run_lock, then irq_lock, then a device's lock, then
+ * ports_lock.
  */
 #ifndef VMM_MACHINE_H
 #define VMM_MACHINE_H
@@ -30,6 +31,7 @@
 enum { STATUS_PANIC = 120, STATUS_TRIPLE_FAULT = 121, STATUS_FAILED = 125 };
 
 struct chardev;
+struct symbols; /* debug/symbols.h */
 struct machine_disk {
 	struct disk_config disk;
 	char serial[21];
@@ -59,6 +61,9 @@ struct machine_config {
 	struct machine_port port[MACHINE_PORTS_MAX];
 	u32 nports;
 	struct chardev *serial, *virtio_console; /* NULL: no one listens; no such device */
+	int autopsy_fd;        /* where the report on a crash goes as JSON; 0: nowhere */
+	bool autopsy_on_panic; /* a report then too */
+	const struct symbols *symbols; /* of the kernel's file; NULL: none given. Not owned */
 	struct virtio_vsock_options vsock;       /* cid 0: none; owned by the machine once it is created */
 };
 
@@ -81,7 +86,10 @@ struct vcpu_thread {
 	struct power_on *power_on;
 };
 
+struct virtio_disk;
+struct virtio_net;
 struct debugger;  /* vmm/debugger.c */
+struct insight;  /* vmm/insight.h */
 struct msi_table; /* vmm/irq.c */
 struct acpi_pm;
 struct machine {
@@ -97,10 +105,14 @@ struct machine {
 	struct vcpu_thread cpu[MACHINE_CPUS_MAX];
 	u32 ncpus;
 	struct device *devices, **devices_tail;
+	struct virtio_disk *disk[MACHINE_DISKS_MAX]; /* in the list too */
+	u32 ndisks;
+	struct virtio_net *net[MACHINE_NETS_MAX]; /* NULL: of another kind */
 	pid_t share_pid[SHARES_MAX]; /* 0: none */
 	struct acpi_pm *pm;
 	struct power_on *power_on; /* interrupt controllers and PIT */
 
+	pthread_mutex_t ports_lock;
 	pthread_mutex_t irq_lock;
 	struct msi_table *msi;
 
@@ -115,6 +127,7 @@ struct machine {
 	bool event_pending;
 	enum machine_event event;
 	int event_code;
+	int event_cpu;       /* whose thread asked; -1: none */
 	char failure[300];   /* why the machine cannot go on; first cause */
 
 	/* main thread */
@@ -125,6 +138,7 @@ struct machine {
 	u64 start_ns;
 	void (*notify)(void *arg, enum machine_notice n, const char *reason);
 	void *notify_arg;
+	struct insight *insight;
 };
 
 /* ---- main thread ---- */
@@ -148,6 +162,7 @@ struct pci_host;
 int machine_add_nets(struct machine *m, struct pci_host *pci, struct err *e);
 int irq_init(struct machine *m, struct err *e);
 void irq_free(struct machine *m);
+void ports_follow(struct machine *m); /* ports.c: from here on the engine knows which ports nobody decodes */
 int cpuid_set(struct machine *m, struct vcpu_thread *v, struct err *e);
 int vcpu_create(struct machine *m, u32 index, struct err *e);
 void vcpu_destroy(struct vcpu_thread *v);

@@ -4,6 +4,7 @@
 #include <time.h>
 #include "kvm/stats.h"
 #include "kvm/chan.h"
+#include "vmm/qmp_insight.h"
 #include "vmm/qmp_int.h"
 
 cJSON *qmp_version_json(const char *version)
@@ -169,6 +170,7 @@ static void stats(const struct qmp_options *o, struct qmp_answer *a)
 		cJSON_AddItemToArray(cpus, vcpu_stats(&m->cpu[i]));
 	if (m->state == MACHINE_RUNNING && !m->event_pending)
 		vcpus_release(m);
+	qmp_add_device_stats(m, a->result);
 }
 
 static void query_commands(const struct qmp_options *o, struct qmp_answer *a);
@@ -189,6 +191,8 @@ static const struct qmp_command commands[] = {
 	{"x-doppel-log", to_log},
 	{"x-doppel-registers", qmp_registers},
 	{"x-doppel-memory", qmp_memory},
+	{"x-doppel-autopsy", qmp_autopsy},
+	{"x-doppel-symbols", qmp_symbols},
 };
 
 static void query_commands(const struct qmp_options *o, struct qmp_answer *a)

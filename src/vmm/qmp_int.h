@@ -26,4 +26,8 @@ void qmp_memory(const struct qmp_options *o, struct qmp_answer *a);
 
 cJSON *qmp_version_json(const char *version);
 
+
+struct machine;
+void qmp_add_device_stats(struct machine *m, cJSON *result); /* qmp_devices.c */
+
 #endif

@@ -3,6 +3,7 @@
 
 #include "engine/api/api.h"
 #include "engine/cpu/cpu.h"
+#include "engine/cpu/record.h"
 #include "engine/irqchip/irqchip.h"
 #include "engine/lib/lib.h"
 #include "engine/mmu/mmu.h"
@@ -355,6 +356,32 @@ static s64 dump_code(struct api_call *c)
 	return 0;
 }
 
+static s64 get_record(struct api_call *c)
+{
+	record_get(c->cpu, (void *)c->buf);
+	return 0;
+}
+
+static s64 set_record(struct api_call *c)
+{
+	if (c->arg & ~(u64)(DOPPEL_RECORD_ARRIVALS | DOPPEL_RECORD_COVERAGE))
+		return -EINVAL;
+	record_set(c->cpu, (u32)c->arg);
+	return 0;
+}
+
+static s64 clear_coverage(struct api_call *c)
+{
+	record_clear_coverage(c->cpu);
+	return 0;
+}
+
+static s64 get_coverage(struct api_call *c)
+{
+	record_get_coverage((void *)c->buf);
+	return 0;
+}
+
 const struct api_row api_vcpu_rows[] = {
 	API_ROW(KVM_GET_REGS, get_regs),
 	API_ROW(KVM_SET_REGS, set_regs),
@@ -372,5 +399,9 @@ const struct api_row api_vcpu_rows[] = {
 	API_ROW(KVM_TRANSLATE, translate),
 	API_ROW(DOPPEL_GET_STATS, get_stats),
 	API_ROW(DOPPEL_DUMP_CODE, dump_code),
+	API_ROW(DOPPEL_GET_RECORD, get_record),
+	API_ROW(DOPPEL_SET_RECORD, set_record),
+	API_ROW(DOPPEL_CLEAR_COVERAGE, clear_coverage),
+	API_ROW(DOPPEL_GET_COVERAGE, get_coverage),
 };
 const unsigned api_vcpu_count = ARRAY_SIZE(api_vcpu_rows);
