@@ -165,6 +165,7 @@ static void begin(struct build *b, struct vcpu *cpu, u32 key, unsigned limit)
 	b->key = key;
 	b->limit = limit;
 	b->s1_guest = INSN_NO_REG;
+	b->s0_held = H_NONE;
 	b->idx = cpu->mode.mmu_idx;
 	b->mode64 = cpu->mode.long64;
 	b->b = tb_at(c->nblocks);
