@@ -53,7 +53,7 @@ int insight_options_open(struct insight_options *o, struct machine_config *cfg, 
 
 int insight_options_start(const struct insight_options *o, struct machine *m, struct err *e)
 {
-	int ret = o->panic || o->branches ? machine_record(m, DOPPEL_RECORD_ARRIVALS) : 0;
+	int ret = o->panic || o->branches ? machine_record(m, DOPPEL_RECORD_ARRIVALS, 0) : 0;
 
 	if (ret == -ENOTTY && !o->branches)
 		return 0; /* a kernel KVM: the autopsy does without */

@@ -93,11 +93,14 @@ bool machine_panicking(struct machine *m)
 	return false;
 }
 
-int machine_record(struct machine *m, u32 what)
+int machine_record(struct machine *m, u32 set, u32 clear)
 {
+	u32 what = (m->insight->record | set) & ~clear;
 	long ret = 0;
 
 	for (u32 i = 0; i < m->ncpus && ret >= 0; i++)
 		ret = kvm_ioctl(m->cpu[i].kvm, DOPPEL_SET_RECORD, (unsigned long)what);
+	if (ret >= 0)
+		m->insight->record = what;
 	return (int)MIN(ret, 0l);
 }

@@ -5,6 +5,7 @@
 #include <time.h>
 #include "base/file.h"
 #include "vmm/insight.h"
+#include "vmm/profile.h"
 
 #define KERNEL_FILE_MAX (1ull << 30)
 #define RETRY_NS        1000000000ull /* a guest that boots will have them soon; looking takes some ms */
@@ -13,7 +14,7 @@
 int insight_create(struct machine *m)
 {
 	m->insight = calloc(1, sizeof(*m->insight));
-	return m->insight ? 0 : -ENOMEM;
+	return m->insight ? profile_create(m) : -ENOMEM;
 }
 
 void insight_forget(struct machine *m)
@@ -33,6 +34,7 @@ void insight_free(struct machine *m)
 	if (!m->insight)
 		return;
 	insight_forget(m);
+	profile_free(m);
 	free(m->insight);
 	m->insight = NULL;
 }

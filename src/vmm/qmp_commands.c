@@ -186,6 +186,8 @@ static const struct qmp_command commands[] = {
 	{"x-doppel-console", to_console},
 	{"x-doppel-log", to_log},
 	{"x-doppel-autopsy", qmp_autopsy},
+	{"x-doppel-coverage", qmp_coverage},
+	{"x-doppel-profile", qmp_profile},
 	{"x-doppel-symbols", qmp_symbols},
 };
 
