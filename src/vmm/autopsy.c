@@ -27,23 +27,11 @@ static cJSON *of_vcpu(struct machine *m, u32 index, bool full)
 	return j;
 }
 
-/* Symbols are found through whichever vCPU has the kernel mapped. */
-static void find_symbols(struct machine *m, int first)
-{
-	for (u32 i = 0; i < m->ncpus && !m->insight->symbols; i++) {
-		struct insight_vcpu v;
-
-		m->insight->retry_ns = 0;
-		if (insight_vcpu(&m->cpu[(i + (u32)MAX(first, 0)) % m->ncpus], &v) == 0)
-			insight_symbols(m, &v);
-	}
-}
-
 cJSON *machine_autopsy(struct machine *m, const char *reason, int cpu)
 {
 	cJSON *j = cJSON_CreateObject(), *list = NULL;
 
-	find_symbols(m, cpu);
+	insight_find(m, cpu);
 	cJSON_AddStringToObject(j, "reason", reason);
 	cJSON_AddNumberToObject(j, "cpu", cpu);
 	list = cJSON_AddArrayToObject(j, "vcpus");

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <time.h>
 #include "base/file.h"
+#include "debug/modules.h"
 #include "vmm/insight.h"
 #include "vmm/profile.h"
 
@@ -119,6 +120,10 @@ static struct symbols *find_symbols(struct machine *m, const struct insight_vcpu
 
 	if (guest)
 		symbols_sort(guest);
+	if (linux_guest) {
+		modules_symbols(guest, &v->in);
+		symbols_sort(guest);
+	}
 	if (m->cfg.symbols) {
 		s = symbols_new();
 		if (s)
@@ -149,8 +154,21 @@ const struct symbols *insight_symbols(struct machine *m, const struct insight_vc
 	if (!n->symbols)
 		return NULL;
 	n->orc = orc_load(n->symbols, &v->in);
+	modules_orc(n->symbols, n->orc, &v->in);
 	linux_find(&n->tasks, n->symbols, &v->in);
 	return n->symbols;
+}
+
+void insight_find(struct machine *m, int first)
+{
+	insight_forget(m); /* modules may have come since */
+	for (u32 i = 0; i < m->ncpus && !m->insight->symbols; i++) {
+		struct insight_vcpu v;
+
+		m->insight->retry_ns = 0;
+		if (insight_vcpu(&m->cpu[(i + (u32)MAX(first, 0)) % m->ncpus], &v) == 0)
+			insight_symbols(m, &v);
+	}
 }
 
 u32 insight_stack(struct machine *m, const struct insight_vcpu *v, struct unwind_frame *out, u32 max)

@@ -41,6 +41,8 @@ void insight_release(struct machine *m, bool held);
 int insight_vcpu(struct vcpu_thread *v, struct insight_vcpu *out);
 /* NULL: none; why tells. Looks for them if need be, through that vCPU. */
 const struct symbols *insight_symbols(struct machine *m, const struct insight_vcpu *v);
+/* Looks anew, through whichever vCPU has the kernel mapped, that one first. */
+void insight_find(struct machine *m, int first);
 u32 insight_stack(struct machine *m, const struct insight_vcpu *v, struct unwind_frame *out, u32 max);
 
 /* ---- autopsy.c ---- */

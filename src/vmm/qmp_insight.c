@@ -20,23 +20,18 @@ static u64 argument(const struct qmp_answer *a, const char *key, u64 otherwise, 
 void qmp_symbols(const struct qmp_options *o, struct qmp_answer *a)
 {
 	struct machine *m = o->machine;
-	const struct symbols *s = m->insight->symbols;
+	const struct symbols *s = NULL;
 	u32 i = (u32)argument(a, "from", 0, UINT32_MAX);
 	char *text = NULL;
 	size_t used = 0;
 
-	if (!s) {
+	if (!i || !m->insight->symbols) {
 		bool held = insight_hold(m);
 
-		for (u32 c = 0; c < m->ncpus && !s; c++) {
-			struct insight_vcpu v;
-
-			m->insight->retry_ns = 0;
-			if (insight_vcpu(&m->cpu[c], &v) == 0)
-				s = insight_symbols(m, &v);
-		}
+		insight_find(m, 0);
 		insight_release(m, held);
 	}
+	s = m->insight->symbols;
 	text = malloc(TEXT_MAX);
 	if (!s || !text) {
 		a->error = s ? "no memory" : m->insight->why.text;
@@ -113,6 +108,7 @@ void qmp_profile(const struct qmp_options *o, struct qmp_answer *a)
 		struct profile_figures f;
 
 		profile_figures(m, &f);
+		insight_forget(m); /* modules may have come since */
 		if (f.running)
 			a->error = "a profile is being taken";
 		else if (profile_start(m, (u32)MAX(argument(a, "hz", 99, 1000), 1ull), argument(a, "ms", 10000, 86400000)) < 0)
