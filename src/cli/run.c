@@ -25,7 +25,9 @@
 #include "cli/insight_opts.h"
 #include "cli/net_opts.h"
 #include "cli/share.h"
+#include "debug/gdb_address.h"
 #include "vmm/console.h"
+#include "vmm/debugger.h"
 #include "vmm/instance.h"
 #include "vmm/machine.h"
 #include "vmm/qmp.h"
@@ -34,7 +36,7 @@
 enum { BUILTIN_DEBUG_EXIT = 0xf4 }; /* a failed self-test writes there */
 
 struct run_options {
-	const char *kernel, *initrd, *append, *name, *printer;
+	const char *kernel, *initrd, *append, *name, *printer, *gdb;
 	u64 memory;
 	u32 cpus, debug_exit, ndumps;
 	u64 dump[8]; /* guest addresses */
@@ -48,7 +50,7 @@ struct run_options {
 	u32 nshares;
 	const char *share_server;
 	bool virtio_console, stop_on_enospc;
-	bool detach, verbose, quiet, no_reboot;
+	bool detach, verbose, quiet, no_reboot, gdb_wait;
 	struct insight_options insight;
 	struct duplicate_options dup;
 };
@@ -219,6 +221,8 @@ static const struct opt run_opts[] = {
 	 parse_console},
 	{"name", 'n', OPT_STRING, AT(name), "NAME", "name for the other commands (default vm-PID)", 0, 0, NULL},
 	{"detach", 0, OPT_FLAG, AT(detach), NULL, "run in the background; doppel console NAME attaches", 0, 0, NULL},
+	{"gdb", 0, OPT_STRING, AT(gdb), "ADDRESS", "gdb may connect there too: HOST:PORT, :PORT or a path (see doppel debug)", 0, 0, NULL},
+	{"gdb-wait", 'S', OPT_FLAG, AT(gdb_wait), NULL, "the guest does not start before a debugger lets it", 0, 0, NULL},
 	{"no-reboot", 0, OPT_FLAG, AT(no_reboot), NULL, "a reboot of the guest ends the VM", 0, 0, NULL},
 	{"debug-exit", 0, OPT_UINT, AT(debug_exit), "PORT", "a byte V written there ends with status 2V+1", 1, 0xffff, NULL},
 	{"verbose", 'v', OPT_FLAG, AT(verbose), NULL, "say what is done and why", 0, 0, NULL},
@@ -357,6 +361,20 @@ static int catch_signals(struct run *r)
 	return r->signal_fd < 0 ? -errno : loop_add(r->loop, r->signal_fd, EPOLLIN, on_signal, r);
 }
 
+/* gdb may attach at any time, as doppel debug does; it costs nothing until then. */
+static int start_debugger(struct run *r, struct err *e)
+{
+	int fd = instance_socket(&r->instance, "gdb.sock", e), ret = fd < 0 ? fd : debugger_start(r->machine, fd, r->o.gdb_wait, e);
+	char where[300];
+
+	if (ret || !r->o.gdb)
+		return ret;
+	fd = gdb_address_listen(r->o.gdb, where, sizeof(where), e);
+	if (fd >= 0 && !r->o.quiet)
+		fprintf(stderr, "doppel: gdb: target remote %s\n", where);
+	return fd < 0 ? fd : debugger_listen(r->machine, fd, e);
+}
+
 static int start_control(struct run *r, struct err *e)
 {
 	struct qmp_options q = {.machine = r->machine, .console = r->console, .name = r->instance.name,
@@ -424,6 +442,8 @@ static int acquire(struct run *r, struct err *e)
 		return ret;
 	if (r->life_fd >= 0)
 		ret = loop_add(r->loop, r->life_fd, EPOLLIN, on_life_end, r);
+	if (!ret)
+		ret = start_debugger(r, e);
 	return ret ? err_set(e, -ret, "run: %s", strerror(-ret)) : start_control(r, e);
 }
 

@@ -203,6 +203,9 @@ struct vcpu {
 	u32 guest_debug;            /* KVM_GUESTDBG_* */
 	u64 guest_debug_dr[8];
 	u64 dr6_pending;            /* data breakpoints hit by the current instruction */
+	bool inject_bp;             /* the INT3 at RIP is the guest's own: KVM_GUESTDBG_INJECT_BP */
+	bool restartable;           /* guest code runs at speed: an instruction that hits a data breakpoint is taken back ... */
+	bool step_once;             /* ... and done again by itself */
 
 	/* ---- identity ---- */
 	struct vm *vm;

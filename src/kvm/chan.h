@@ -27,8 +27,18 @@
 #define DOPPEL_GET_ATTR_FD   _IO(DOPPELIO, 2)                        /* reply carries the page-attribute memfd */
 #define DOPPEL_GET_STATS     _IOR(DOPPELIO, 3, struct doppel_stats)  /* on a vCPU */
 #define DOPPEL_DUMP_CODE     _IOWR(DOPPELIO, 5, struct doppel_dump)  /* on a vCPU that does not run */
+#define DOPPEL_SET_OPEN_PORTS _IOW(DOPPELIO, 6, struct doppel_ports) /* on the VM */
 #define DOPPEL_SET_BELL      _IO(DOPPELIO, 4)  /* on the VM: vCPU ID, and an eventfd to ring with each answer */
 
+/* I/O ports that the client does not decode, a bit each: the engine answers reads of them with ones and drops writes, unless an
+ * interrupt controller of its own or an ioeventfd is there. At first none is open. */
+#define DOPPEL_PORTS 0x10000
+struct doppel_ports {
+	u8 open[DOPPEL_PORTS / 8];
+};
+
+/* A page's attribute byte, in the memfd of DOPPEL_GET_ATTR_FD: it holds decoded code. */
+#define KVMW_ATTR_CODE 0x04
 #define DOPPEL_GET_RECORD    _IOR(DOPPELIO, 16, struct doppel_record) /* on a vCPU that does not run */
 #define DOPPEL_SET_RECORD    _IO(DOPPELIO, 17) /* on a vCPU that does not run: DOPPEL_RECORD_* */
 #define DOPPEL_CLEAR_COVERAGE _IO(DOPPELIO, 18) /* on a vCPU, while none runs */

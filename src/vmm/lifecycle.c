@@ -65,7 +65,7 @@ const char *machine_state_name(const struct machine *m)
 	static const char *const names[] = {[MACHINE_STOPPED] = "prelaunch", [MACHINE_RUNNING] = "running",
 					    [MACHINE_PAUSED] = "paused", [MACHINE_ENDED] = "shutdown"};
 
-	return names[m->state];
+	return m->state == MACHINE_RUNNING && m->debugger_holds ? "debug" : names[m->state];
 }
 
 void machine_pause(struct machine *m)
@@ -103,6 +103,7 @@ void machine_end(struct machine *m, int status, const char *reason)
 		return;
 	vcpus_hold(m);
 	m->state = MACHINE_ENDED;
+	debugger_ended(m, status);
 	notify(m, NOTICE_SHUTDOWN, reason);
 	loop_stop(m->loop, status);
 }
@@ -171,6 +172,7 @@ static void on_reset(struct machine *m, int code)
 	m->resets++;
 	log_msg(LOG_INFO, "guest: restarts");
 	notify(m, NOTICE_RESET, NULL);
+	debugger_was_reset(m);
 	if (m->state == MACHINE_RUNNING)
 		vcpus_release(m);
 }

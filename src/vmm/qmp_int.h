@@ -20,6 +20,14 @@ struct qmp_command {
 	void (*run)(const struct qmp_options *o, struct qmp_answer *a);
 };
 const struct qmp_command *qmp_command_find(const char *name);
+/* qmp_inspect.c */
+void qmp_registers(const struct qmp_options *o, struct qmp_answer *a);
+void qmp_memory(const struct qmp_options *o, struct qmp_answer *a);
+
 cJSON *qmp_version_json(const char *version);
+
+
+struct machine;
+void qmp_add_device_stats(struct machine *m, cJSON *result); /* qmp_devices.c */
 
 #endif

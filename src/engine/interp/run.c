@@ -5,6 +5,7 @@
  * Counting: a handler that leaves a block adds the instructions of the block up to itself. When a fault unwinds out of
  * a block, icache->cur is still set, and RIP says how many had retired.
  */
+#include "engine/cpu/breakpoints.h"
 #include "engine/cpu/fpu.h"
 #include "engine/cpu/record.h"
 #include "engine/cpu/run.h"
@@ -177,7 +178,7 @@ static struct iblock *find_next(struct vcpu *cpu, struct icache_vcpu *ic)
 static bool must_stop(const struct vcpu *cpu, const struct icache_vcpu *ic)
 {
 	return attention(cpu) || ic->stop || cpu->shadow || (cpu->rflags & FL_TF) || cpu->halted_by_hlt ||
-	       (cpu->irq_window && cpu->rflags & FL_IF);
+	       (cpu->irq_window && cpu->rflags & FL_IF) || (unlikely(dbg_armed(cpu)) && dbg_page_armed(cpu, code_linear(cpu)));
 }
 
 bool interp_must_stop(const struct vcpu *cpu)
