@@ -1,5 +1,5 @@
 # Disassembly, symbols, unwinding, autopsy, profile, coverage.
-AUTOPSY_UNIT := $(patsubst %,$(B)/tests/debug/test_debug_%,disasm)
+AUTOPSY_UNIT := $(patsubst %,$(B)/tests/debug/test_debug_%,disasm symbols unwind)
 TESTS += $(AUTOPSY_UNIT)
 $(AUTOPSY_UNIT): $(B)/%: %.c $(B)/libdoppel.a
 	@mkdir -p $(@D)
