@@ -14,14 +14,16 @@ E_CFLAGS := $(V_CFLAGS) -mgeneral-regs-only -mno-red-zone -fno-pie -fno-stack-pr
 E_CFLAGS += $(if $(IS_CLANG),,-fno-tree-loop-distribute-patterns)
 # Test programs that link engine objects (fixed addresses, own mem*): hosted code, but never under ASan.
 ET_CFLAGS := $(V_CFLAGS) -fno-pie
-# `make asan`: all of ASan and UBSan for the VMM. For the engine, which has no runtime, UBSan that traps.
-E_CFLAGS += $(if $(SAN),-fsanitize=undefined -fno-sanitize=alignment -fsanitize-undefined-trap-on-error)
+# `make asan`: all of ASan and UBSan for the VMM. For the engine, which has no runtime, UBSan that traps (but null: it makes calls of
+# tail calls, and the interpreter is threaded code).
+E_CFLAGS += $(if $(SAN),-fsanitize=undefined -fno-sanitize=alignment -fno-sanitize=null -fsanitize-undefined-trap-on-error)
 PKGS := libarchive liburing libseccomp libcjson zlib libzstd
 V_CFLAGS += $(SAN) $(shell pkg-config --cflags $(PKGS) 2>/dev/null) -fPIE
-V_LIBS := $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lpthread
+# libzydis has no .pc file in Debian 12
+V_LIBS := $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lZydis -lpthread
 
 ENGINE_SRC := $(shell find src/engine -name '*.c')
-V_SRC := $(shell find src/base src/kvm src/vmm src/devices src/backends src/cli -name '*.c') src/guest/proto.c src/guest/change.c
+V_SRC := $(shell find src/base src/kvm src/debug src/vmm src/devices src/backends src/cli -name '*.c') src/guest/proto.c src/guest/change.c
 # doppel-fs, the server of shared folders, uses the VMM's ring code.
 FS_SRC := $(wildcard src/fs/*.c)
 FS_MAIN := src/fs/main.c

@@ -16,6 +16,7 @@
 #include "devices/virtio_rng.h"
 #include "devices/virtio_vsock.h"
 #include "vmm/acpi.h"
+#include "vmm/insight.h"
 #include "vmm/machine.h"
 
 #define KERNEL_MAX (1ull << 30)
@@ -213,7 +214,7 @@ static int add_shares(struct machine *m, struct pci_host *pci, struct err *e)
 
 		ret = share_start(&m->cfg.share[i], &sock, &m->share_pid[i], e);
 		if (!ret)
-			ret = virtio_fs_create(m, pci, m->cfg.share[i].tag, sock, e);
+			ret = virtio_fs_create(m, pci, m->cfg.share[i].tag, sock, share_is_untrusted(&m->cfg.share[i]), e);
 	}
 	return ret;
 }
@@ -275,7 +276,9 @@ int machine_create(const struct machine_config *cfg, struct loop *loop, struct m
 	pthread_mutex_init(&m->run_lock, NULL);
 	pthread_cond_init(&m->run_cond, NULL);
 	m->hold = true;
-	ret = assemble(m, e);
+	m->may_run = ~0ull;
+	ret = insight_create(m);
+	ret = ret ? err_set(e, -ret, "machine: no memory") : assemble(m, e);
 	if (ret) {
 		machine_destroy(m);
 		return ret;
@@ -300,11 +303,13 @@ void machine_destroy(struct machine *m)
 	vcpus_quit(m);
 	if (m->pio)
 		bus_watch(m->pio, NULL, NULL);
+	debugger_free(m);
 	destroy_devices(m->devices);
 	for (u32 i = 0; i < m->cfg.nshares; i++)
 		if (m->share_pid[i] > 0)
 			share_reap(m->share_pid[i]);
 	power_on_free(m);
+	insight_free(m);
 	for (u32 i = 0; i < m->ncpus; i++)
 		vcpu_destroy(&m->cpu[i]);
 	irq_free(m);
