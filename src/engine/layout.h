@@ -39,7 +39,7 @@
 /* Jump caches of translated code, in the vCPU's arena: GS-relative displacements (translate/state.h). */
 #define ENG_VCPU_JC_USER64      0x0900000ull
 #define ENG_VCPU_JC_KERNEL64    0x0a00000ull
-#define ENG_VCPU_JC_KERNEL64_AC 0x0b00000ull
+#define ENG_VCPU_JC_KERNEL64_AC 0x0700000ull /* not below the stack's guard page: it is a full MiB */
 #define ENG_VCPU_JC_USER32      0x0d00000ull
 #define ENG_VCPU_JC_KERNEL32    0x0e00000ull
 

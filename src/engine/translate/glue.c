@@ -29,7 +29,10 @@ __attribute__((naked, used)) u32 tr_enter(struct vcpu *cpu, u64 host)
 		"mov %%gs:%c[gpr]+96, %%r12\n\t"
 		"mov %%gs:%c[gpr]+104, %%r13\n\t"
 		"jmp *%%gs:%c[entry]\n"
-		".globl tr_leave\n"
+		".globl tr_leave, tr_jump_miss\n"
+		"tr_jump_miss:\n\t"
+		"mov %%r15, %%gs:%c[target]\n\t"
+		"mov %%gs:%c[from], %%r15d\n"
 		"tr_leave:\n\t"
 		"mov %%rax, %%gs:%c[gpr]+0\n\t"
 		"seto %%al\n\t"
@@ -54,5 +57,28 @@ __attribute__((naked, used)) u32 tr_enter(struct vcpu *cpu, u64 host)
 		"ret"
 		:
 		: [sp] "i"(offsetof(struct vcpu, tr.host_sp)), [entry] "i"(offsetof(struct vcpu, tr.entry)),
+		  [target] "i"(offsetof(struct vcpu, tr.target)), [from] "i"(offsetof(struct vcpu, tr.from)),
 		  [flags] "i"(offsetof(struct vcpu, tr.flags_ax)), [gpr] "i"(offsetof(struct vcpu, gpr)));
 }
+
+/* Entry 0 of a jump cache while jumps find theirs by PDEP (state.h): the address's next 16 bits, if nobody asks for attention. */
+#define ENTRY0(name, table)                                                                                            \
+	__attribute__((naked, used)) static void name(void)                                                            \
+	{                                                                                                              \
+		__asm__ volatile("rorx $16, %%r15, %%rcx\n\t"                                                          \
+				 "pdep %%gs:%c[calm], %%ecx, %%ecx\n\t"                                               \
+				 "jrcxz 1f\n\t"                                                                        \
+				 "jmp *%%gs:%c[host](%%rcx)\n"                                                         \
+				 "1:\tjmp tr_jump_miss"                                                                \
+				 :                                                                                     \
+				 : [calm] "i"(GS_CALM), [host] "i"((table) + offsetof(struct jc_entry, host)));        \
+	}
+ENTRY0(user64_entry0, ENG_VCPU_JC_USER64)
+ENTRY0(kernel64_entry0, ENG_VCPU_JC_KERNEL64)
+ENTRY0(kernel64_ac_entry0, ENG_VCPU_JC_KERNEL64_AC)
+ENTRY0(user32_entry0, ENG_VCPU_JC_USER32)
+ENTRY0(kernel32_entry0, ENG_VCPU_JC_KERNEL32)
+
+const char *const tr_jump_entry0[JC_COUNT] = {(const char *)user64_entry0, (const char *)kernel64_entry0,
+					      (const char *)kernel64_ac_entry0, (const char *)user32_entry0,
+					      (const char *)kernel32_entry0};

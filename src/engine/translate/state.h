@@ -31,27 +31,34 @@ struct tt_pair {
 	u64 log[TT_LOG];   /* page address | 1 read | 2 write */
 };
 
-/* Jump caches: guest address to translated code, by the low 16 bits of the address. One per mode, so that only code that
- * was looked up for the mode is found. */
+/*
+ * Jump caches: guest address to translated code, by the low 16 bits of the address. One per mode, so that only code that
+ * was looked up for the mode is found. A jump goes to what the entry says, and the block there compares the address with the
+ * entry's (build_entry()); an empty entry leads out. Where PDEP makes the index, its mask is the calm word: while somebody asks for
+ * attention each jump finds entry 0, which leads out. What belongs there has its place by the address's next 16 bits.
+ */
 enum jc_class { JC_USER64, JC_KERNEL64, JC_KERNEL64_AC, JC_USER32, JC_KERNEL32, JC_COUNT, JC_NONE = 0xff };
 #define JC_ENTRIES 65536
-#define JC_LOG     4096
 #define JC_PAGE_BITS 65536
 
 struct jc_entry {
-	u64 negated; /* -address; 1 in an empty entry 0, which else would match address 0 */
-	u64 host;
+	u64 negated; /* -address; of an empty entry: JC_LOGGED or 0 */
+	u64 host;    /* where to jump */
 };
 
+#define JC_LOGGED 1 /* it is in the log */
+
+/* Entries that are not as they were in the beginning. */
 struct jc_log {
-	u32 n;
-	u16 slot[JC_LOG];
+	u32 n; /* at most one of each */
+	u16 slot[JC_ENTRIES];
 };
 
 struct tr_state {
 	bool on;
 	u64 *tt[6];        /* read, write of user, kernel, kernel with AC: what translated code loads */
 	u64 target;        /* guest address an indirect jump goes to */
+	u32 from;          /* site of the last indirect jump */
 	u64 value;         /* read by an instruction with two memory operands */
 	u64 address;       /* of an operand, where it is not what the address fields say */
 	u64 addend;        /* waits here while both of the translator's registers are busy */
@@ -66,6 +73,7 @@ struct tr_state {
 	u32 victim;
 	struct tt_pair pair[TTP_COUNT];
 	struct jc_log jc[JC_COUNT];
+	bool jc_ready[JC_COUNT];
 	u64 jc_pages[JC_PAGE_BITS / 64]; /* hash of the pages that jump caches name */
 	u64 seen_ctx[2];   /* of the TLB, that the tables follow */
 	bool crosses;      /* the instruction at RIP crosses a page: no block holds it */

@@ -212,20 +212,46 @@ static struct jc_entry *jc_table(struct vcpu *cpu, unsigned cls)
 	return (struct jc_entry *)((u64)cpu + jc_at[cls]);
 }
 
+/* Where the address has its entry; JC_ENTRIES: nowhere. */
+static unsigned jc_slot(u64 rip)
+{
+	unsigned n = rip & 0xffff;
+
+	if (n || !jc_by_pdep())
+		return n;
+	n = rip >> 16 & 0xffff;
+	return n ? n : JC_ENTRIES;
+}
+
+static void empty_slot(struct jc_entry *t, unsigned slot, u64 logged)
+{
+	t[slot] = (struct jc_entry){.negated = logged, .host = (u64)tr_jump_miss};
+}
+
+void jc_ready(struct vcpu *cpu, unsigned cls)
+{
+	struct jc_entry *t = NULL;
+
+	if (cls == JC_NONE || likely(cpu->tr.jc_ready[cls]))
+		return;
+	cpu->tr.jc_ready[cls] = true;
+	if (cls == JC_KERNEL64 || cls == JC_KERNEL64_AC) /* STAC and CLAC lead from one to the other */
+		jc_ready(cpu, cls ^ JC_KERNEL64 ^ JC_KERNEL64_AC);
+	t = jc_table(cpu, cls);
+	for (unsigned i = 0; i < JC_ENTRIES; i++)
+		empty_slot(t, i, 0);
+	if (jc_by_pdep())
+		t[0].host = (u64)tr_jump_entry0[cls];
+}
+
 static void jc_forget(struct vcpu *cpu, unsigned cls)
 {
 	struct jc_log *l = &cpu->tr.jc[cls];
 	struct jc_entry *t = jc_table(cpu, cls);
 
 	for (u32 i = 0; i < l->n; i++)
-		t[l->slot[i]] = (struct jc_entry){.negated = l->slot[i] == 0};
+		empty_slot(t, l->slot[i], 0);
 	l->n = 0;
-}
-
-void jc_start(struct vcpu *cpu)
-{
-	for (unsigned i = 0; i < JC_COUNT; i++)
-		jc_table(cpu, i)[0].negated = 1;
 }
 
 void jc_forget_low(struct vcpu *cpu)
@@ -249,11 +275,6 @@ static unsigned jc_page_bit(u64 a)
 	return (a >> 12) * 0x9e3779b97f4a7c15ull >> 48;
 }
 
-static void empty_slot(struct jc_entry *e, unsigned slot)
-{
-	e->negated = 1 - (u64)slot; /* stays in the log, and counts as taken */
-}
-
 static void jc_forget_page(struct vcpu *cpu, unsigned cls, u64 page)
 {
 	const struct jc_log *l = &cpu->tr.jc[cls];
@@ -261,7 +282,7 @@ static void jc_forget_page(struct vcpu *cpu, unsigned cls, u64 page)
 
 	for (u32 i = 0; i < l->n; i++)
 		if ((-t[l->slot[i]].negated & PAGE_MASK) == page)
-			empty_slot(&t[l->slot[i]], l->slot[i]);
+			empty_slot(t, l->slot[i], JC_LOGGED);
 }
 
 void tr_forget_page(struct vcpu *cpu, u64 a)
@@ -275,44 +296,48 @@ void tr_forget_page(struct vcpu *cpu, u64 a)
 			jc_forget_page(cpu, i, a & PAGE_MASK);
 }
 
-void jc_install(struct vcpu *cpu, unsigned cls, u64 rip, u64 host)
+bool jc_install(struct vcpu *cpu, unsigned cls, u64 rip, u64 host)
 {
 	struct jc_log *l = NULL;
 	struct jc_entry *e = NULL;
-	unsigned n = 0;
+	unsigned n = 0, slot = jc_slot(rip);
 
-	if (cls == JC_NONE || tr_checking() || ((cls == JC_KERNEL64 || cls == JC_KERNEL64_AC) && !(rip >> 63)))
-		return; /* low addresses change with CR3 */
+	if (cls == JC_NONE || slot == JC_ENTRIES || tr_checking() ||
+	    ((cls == JC_KERNEL64 || cls == JC_KERNEL64_AC) && !(rip >> 63)))
+		return false; /* low addresses change with CR3 */
 	l = &cpu->tr.jc[cls];
-	if (l->n == JC_LOG)
-		jc_forget(cpu, cls);
-	e = &jc_table(cpu, cls)[rip & 0xffff];
-	if (!e->host)
-		l->slot[l->n++] = rip & 0xffff;
+	e = &jc_table(cpu, cls)[slot];
+	if (e->host == (u64)tr_jump_miss && e->negated != JC_LOGGED)
+		l->slot[l->n++] = (u16)slot;
 	*e = (struct jc_entry){.negated = -rip, .host = host};
 	n = jc_page_bit(rip);
 	cpu->tr.jc_pages[n >> 6] |= BIT64(n & 63);
+	return true;
+}
+
+/* The entry of the address; NULL: there is none. */
+static struct jc_entry *jc_entry_of(struct vcpu *cpu, unsigned cls, u64 rip)
+{
+	unsigned slot = jc_slot(rip);
+	struct jc_entry *e = NULL;
+
+	if (cls == JC_NONE || slot == JC_ENTRIES)
+		return NULL;
+	e = &jc_table(cpu, cls)[slot];
+	return e->negated + rip == 0 && e->host != (u64)tr_jump_miss ? e : NULL;
 }
 
 u64 jc_find(struct vcpu *cpu, unsigned cls, u64 rip)
 {
-	const struct jc_entry *e = NULL;
+	const struct jc_entry *e = jc_entry_of(cpu, cls, rip);
 
-	if (cls == JC_NONE)
-		return 0;
-	e = &jc_table(cpu, cls)[rip & 0xffff];
-	return e->negated + rip == 0 ? e->host : 0;
+	return e ? gen_behind_arrival(e->host) : 0;
 }
 
 void jc_drop(struct vcpu *cpu, unsigned cls, u64 rip)
 {
-	struct jc_entry *e = NULL;
-
-	if (cls == JC_NONE)
-		return;
-	e = &jc_table(cpu, cls)[rip & 0xffff];
-	if (e->negated + rip == 0)
-		empty_slot(e, rip & 0xffff);
+	if (jc_entry_of(cpu, cls, rip))
+		empty_slot(jc_table(cpu, cls), jc_slot(rip), JC_LOGGED);
 }
 
 u32 jc_displacement(unsigned cls)
