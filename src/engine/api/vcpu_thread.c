@@ -123,7 +123,7 @@ int vcpu_create(struct vm *vm, u32 id, int *chan_fd)
 	struct vcpu *cpu = (struct vcpu *)(base + ENG_VCPU_STATE);
 	int r;
 
-	_Static_assert(sizeof(struct vcpu) <= ENG_VCPU_JC_KERNEL64_AC, "struct vcpu fits its arena");
+	_Static_assert(sizeof(struct vcpu) <= ENG_VCPU_CHAN, "struct vcpu fits its arena");
 	if (vm->nvcpus >= ENG_MAX_VCPUS || id >= ENG_MAX_VCPUS)
 		return -EINVAL;
 	for (u32 i = 0; i < vm->nvcpus; i++)

@@ -27,13 +27,6 @@ static bool in_page(s32 target)
 	return target >= 0 && target < (s32)PAGE_SIZE;
 }
 
-/* The entry of the jump cache that S0 names. */
-static struct hostmem jc_field(unsigned cls, size_t field)
-{
-	return (struct hostmem){.base = H_NONE, .index = S0, .shift = jc_by_pdep() ? 0 : 3, .gs = true,
-				.disp = (s32)(jc_displacement(cls) + field)};
-}
-
 void gen_indirect(struct build *b)
 {
 	unsigned cls = tr_jc_class(b->key);
@@ -75,7 +68,7 @@ void gen_arrival(struct build *b, u32 off)
 	emit_lea(&b->e, S0, &sum, 8);
 	same = emit_jrcxz(&b->e);
 	miss = b->e.p;
-	emit_jmp(&b->e, (u64)tr_jump_miss);
+	emit_jmp(&b->e, (u64)(jc_by_pdep() ? tr_jump_again[cls] : tr_jump_miss));
 	emit_short_here(&b->e, same);
 	if (!jc_by_pdep()) {
 		emit_load(&b->e, S0, &calm, 4);

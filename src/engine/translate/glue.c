@@ -61,24 +61,38 @@ __attribute__((naked, used)) u32 tr_enter(struct vcpu *cpu, u64 host)
 		  [flags] "i"(offsetof(struct vcpu, tr.flags_ax)), [gpr] "i"(offsetof(struct vcpu, gpr)));
 }
 
-/* Entry 0 of a jump cache while jumps find theirs by PDEP (state.h): the address's next 16 bits, if nobody asks for attention. */
-#define ENTRY0(name, table)                                                                                            \
+/*
+ * The second place of a target (state.h). While somebody asks for attention the mask is 0, and so is the index. PDEP only: where
+ * it is slow, nothing leads here.
+ */
+#define JUMP_AGAIN(name, segment, table)                                                                               \
 	__attribute__((naked, used)) static void name(void)                                                            \
 	{                                                                                                              \
-		__asm__ volatile("rorx $16, %%r15, %%rcx\n\t"                                                          \
+		__asm__ volatile("rorx $12, %%r15, %%rcx\n\t"                                                          \
 				 "pdep %%gs:%c[calm], %%ecx, %%ecx\n\t"                                               \
-				 "jrcxz 1f\n\t"                                                                        \
-				 "jmp *%%gs:%c[host](%%rcx)\n"                                                         \
-				 "1:\tjmp tr_jump_miss"                                                                \
+				 "jrcxz 2f\n\t"                                                                        \
+				 "mov %%" segment ":%c[negated](%%rcx), %%rcx\n\t"                                    \
+				 "lea (%%rcx, %%r15), %%rcx\n\t"                                                      \
+				 "jrcxz 1f\n"                                                                          \
+				 "2:\tjmp tr_jump_miss\n"                                                             \
+				 "1:\trorx $12, %%r15, %%rcx\n\t"                                                     \
+				 "pdep %%gs:%c[calm], %%ecx, %%ecx\n\t"                                               \
+				 "jrcxz 2b\n\t"                                                                        \
+				 "jmp *%%" segment ":%c[host](%%rcx)"                                                  \
 				 :                                                                                     \
-				 : [calm] "i"(GS_CALM), [host] "i"((table) + offsetof(struct jc_entry, host)));        \
+				 : [calm] "i"(GS_CALM), [negated] "i"((s64)(table) + offsetof(struct jc_entry, negated)), \
+				   [host] "i"((s64)(table) + offsetof(struct jc_entry, host)));                        \
 	}
-ENTRY0(user64_entry0, ENG_VCPU_JC_USER64)
-ENTRY0(kernel64_entry0, ENG_VCPU_JC_KERNEL64)
-ENTRY0(kernel64_ac_entry0, ENG_VCPU_JC_KERNEL64_AC)
-ENTRY0(user32_entry0, ENG_VCPU_JC_USER32)
-ENTRY0(kernel32_entry0, ENG_VCPU_JC_KERNEL32)
+#define FROM_FS(table) ((table) - ENG_JC_USER_FS)
+#define FROM_GS(table) (ENG_JC_BASE - ENG_VCPU_BASE + (table))
+JUMP_AGAIN(user64_again, "fs", FROM_FS(ENG_JC_USER64))
+JUMP_AGAIN(user32_again, "fs", FROM_FS(ENG_JC_USER32))
+JUMP_AGAIN(kernel64_again, "gs", FROM_GS(ENG_JC_KERNEL64))
+JUMP_AGAIN(kernel64_ac_again, "gs", FROM_GS(ENG_JC_KERNEL64_AC))
+JUMP_AGAIN(kernel32_again, "gs", FROM_GS(ENG_JC_KERNEL32))
 
-const char *const tr_jump_entry0[JC_COUNT] = {(const char *)user64_entry0, (const char *)kernel64_entry0,
-					      (const char *)kernel64_ac_entry0, (const char *)user32_entry0,
-					      (const char *)kernel32_entry0};
+const char *const tr_jump_again[JC_COUNT] = {
+	[JC_USER64] = (const char *)user64_again,	  [JC_USER32] = (const char *)user32_again,
+	[JC_KERNEL64] = (const char *)kernel64_again,	  [JC_KERNEL64_AC] = (const char *)kernel64_ac_again,
+	[JC_KERNEL32] = (const char *)kernel32_again,
+};

@@ -29,7 +29,7 @@ bool tr_vcpu_start(struct vcpu *cpu)
 	stack_t ss = {.ss_sp = (u8 *)cpu + ENG_VCPU_ALTSTACK, .ss_flags = (int)SS_AUTODISARM,
 		      .ss_size = ENG_VCPU_ALTSTACK_SIZE};
 
-	if (!tr_available() || !tt_start(cpu))
+	if (!tr_available() || !tt_start(cpu) || !jc_start(cpu))
 		return false;
 	/* without AUTODISARM the kernel would look whether the guest's stack pointer lies there */
 	if (sys_call(SYS_sigaltstack, &ss, NULL) < 0 || sys_call(SYS_arch_prctl, ARCH_SET_GS, cpu) < 0)

@@ -33,9 +33,12 @@ struct tt_pair {
 
 /*
  * Jump caches: guest address to translated code, by the low 16 bits of the address. One per mode, so that only code that
- * was looked up for the mode is found. A jump goes to what the entry says, and the block there compares the address with the
- * entry's (build_entry()); an empty entry leads out. Where PDEP makes the index, its mask is the calm word: while somebody asks for
- * attention each jump finds entry 0, which leads out. What belongs there has its place by the address's next 16 bits.
+ * was looked up for the mode is found, and those of user modes once more for each address space. A jump goes to what the entry
+ * says, and the block there compares the address with the entry's (gen_arrival()); an empty entry leads out. An address whose
+ * entry is another's has a second place, by the 16 bits from bit 12 on, where tr_jump_again looks.
+ *
+ * PDEP makes the index, and its mask is the calm word: while somebody asks for attention each jump finds entry 0, which
+ * leads to tr_jump_again and out. On hosts whose PDEP is slow there is one place per address, and blocks look at calm.
  */
 enum jc_class { JC_USER64, JC_KERNEL64, JC_KERNEL64_AC, JC_USER32, JC_KERNEL32, JC_COUNT, JC_NONE = 0xff };
 #define JC_ENTRIES 65536
@@ -45,13 +48,13 @@ struct jc_entry {
 	u64 negated; /* -address; of an empty entry: JC_LOGGED or 0 */
 	u64 host;    /* where to jump */
 };
-
 #define JC_LOGGED 1 /* it is in the log */
 
-/* Entries that are not as they were in the beginning. */
-struct jc_log {
-	u32 n; /* at most one of each */
-	u16 slot[JC_ENTRIES];
+struct jc_table {
+	struct jc_entry e[JC_ENTRIES];
+	u16 log[JC_ENTRIES]; /* entries that are not as they were in the beginning, each once */
+	u32 n;               /* of them */
+	bool ready;
 };
 
 struct tr_state {
@@ -69,11 +72,10 @@ struct tr_state {
 	u32 fop, fdp_seg;  /* X87_OP_VALID | opcode; X87_SEG_VALID | segment; 0: nothing new */
 	u16 flags_ax;      /* arithmetic flags: AL = OF, AH = the rest */
 	u32 fl_if, fl_ac, fl_df, fl_rest; /* the other flags: run.c; fl_df is part of fl_rest, and only read */
-	u32 user_slot;     /* pair in use for the low half */
+	bool fsgsbase;     /* the host's kernel allows WRFSBASE */
+	u32 user_slot;     /* pair and jump caches in use for the low half */
 	u32 victim;
 	struct tt_pair pair[TTP_COUNT];
-	struct jc_log jc[JC_COUNT];
-	bool jc_ready[JC_COUNT];
 	u64 jc_pages[JC_PAGE_BITS / 64]; /* hash of the pages that jump caches name */
 	u64 seen_ctx[2];   /* of the TLB, that the tables follow */
 	bool crosses;      /* the instruction at RIP crosses a page: no block holds it */

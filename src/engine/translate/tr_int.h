@@ -295,19 +295,24 @@ bool tt_start(struct vcpu *cpu);
 enum tt_fill { TT_NONE, TT_SAME, TT_FILLED };
 enum tt_fill tt_fill(struct vcpu *cpu, gva_t a, unsigned size, bool write, enum mmu_idx idx);
 void tt_drop_write(struct vcpu *cpu, gva_t page, enum mmu_idx idx);
+
+/* ---- jcache.c ---- */
+bool jc_start(struct vcpu *cpu);
+void jc_switch(struct vcpu *cpu, unsigned slot); /* user address space */
+void jc_forget_slot(struct vcpu *cpu, unsigned slot);
 void jc_ready(struct vcpu *cpu, unsigned cls); /* before code of the mode runs */
 void jc_forget_low(struct vcpu *cpu);
 bool jc_install(struct vcpu *cpu, unsigned cls, u64 rip, u64 host); /* false: has no place there */
 void jc_drop(struct vcpu *cpu, unsigned cls, u64 rip);
 u64 jc_find(struct vcpu *cpu, unsigned cls, u64 rip); /* its body */
-u32 jc_displacement(unsigned cls);
+struct hostmem jc_field(unsigned cls, size_t field); /* of the entry that S0 names */
 bool jc_by_pdep(void); /* else the host's is slow, and blocks look at attention when they are entered */
 
 /* ---- glue.c ---- */
 u32 tr_enter(struct vcpu *cpu, u64 host); /* returns the site it came back from */
 extern const char tr_leave[];
 extern const char tr_jump_miss[]; /* an indirect jump, target in S1, that the cache does not know */
-extern const char *const tr_jump_entry0[JC_COUNT];
+extern const char *const tr_jump_again[JC_COUNT]; /* the same, after its first place was another's */
 
 /* ---- run.c ---- */
 u32 tr_enter_with_flags(struct vcpu *cpu, u64 host); /* guest flags in, guest flags out */

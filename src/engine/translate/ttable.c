@@ -137,8 +137,10 @@ void tr_tlb_low_changed(struct vcpu *cpu)
 		n = s->victim;
 		flush_pair(&s->pair[n]);
 		s->pair[n].ctx = ctx;
+		jc_forget_slot(cpu, n);
 	}
-	s->user_slot = n;
+	if (s->user_slot != n)
+		jc_switch(cpu, n);
 	s->tt[0] = s->pair[n].t[0];
 	s->tt[1] = s->pair[n].t[1];
 }
@@ -200,147 +202,4 @@ void tr_tlb_drop_writes(struct vcpu *cpu, u64 gpa)
 				*e = 0;
 		}
 	}
-}
-
-/* ---- jump caches ---- */
-
-static const u32 jc_at[JC_COUNT] = {ENG_VCPU_JC_USER64, ENG_VCPU_JC_KERNEL64, ENG_VCPU_JC_KERNEL64_AC,
-				    ENG_VCPU_JC_USER32, ENG_VCPU_JC_KERNEL32};
-
-static struct jc_entry *jc_table(struct vcpu *cpu, unsigned cls)
-{
-	return (struct jc_entry *)((u64)cpu + jc_at[cls]);
-}
-
-/* Where the address has its entry; JC_ENTRIES: nowhere. */
-static unsigned jc_slot(u64 rip)
-{
-	unsigned n = rip & 0xffff;
-
-	if (n || !jc_by_pdep())
-		return n;
-	n = rip >> 16 & 0xffff;
-	return n ? n : JC_ENTRIES;
-}
-
-static void empty_slot(struct jc_entry *t, unsigned slot, u64 logged)
-{
-	t[slot] = (struct jc_entry){.negated = logged, .host = (u64)tr_jump_miss};
-}
-
-void jc_ready(struct vcpu *cpu, unsigned cls)
-{
-	struct jc_entry *t = NULL;
-
-	if (cls == JC_NONE || likely(cpu->tr.jc_ready[cls]))
-		return;
-	cpu->tr.jc_ready[cls] = true;
-	if (cls == JC_KERNEL64 || cls == JC_KERNEL64_AC) /* STAC and CLAC lead from one to the other */
-		jc_ready(cpu, cls ^ JC_KERNEL64 ^ JC_KERNEL64_AC);
-	t = jc_table(cpu, cls);
-	for (unsigned i = 0; i < JC_ENTRIES; i++)
-		empty_slot(t, i, 0);
-	if (jc_by_pdep())
-		t[0].host = (u64)tr_jump_entry0[cls];
-}
-
-static void jc_forget(struct vcpu *cpu, unsigned cls)
-{
-	struct jc_log *l = &cpu->tr.jc[cls];
-	struct jc_entry *t = jc_table(cpu, cls);
-
-	for (u32 i = 0; i < l->n; i++)
-		empty_slot(t, l->slot[i], 0);
-	l->n = 0;
-}
-
-void jc_forget_low(struct vcpu *cpu)
-{
-	jc_forget(cpu, JC_USER64);
-	jc_forget(cpu, JC_USER32);
-	jc_forget(cpu, JC_KERNEL32);
-}
-
-void tr_forget_targets(struct vcpu *cpu)
-{
-	if (!cpu->tr.on)
-		return;
-	for (unsigned i = 0; i < JC_COUNT; i++)
-		jc_forget(cpu, i);
-	memset(cpu->tr.jc_pages, 0, sizeof(cpu->tr.jc_pages));
-}
-
-static unsigned jc_page_bit(u64 a)
-{
-	return (a >> 12) * 0x9e3779b97f4a7c15ull >> 48;
-}
-
-static void jc_forget_page(struct vcpu *cpu, unsigned cls, u64 page)
-{
-	const struct jc_log *l = &cpu->tr.jc[cls];
-	struct jc_entry *t = jc_table(cpu, cls);
-
-	for (u32 i = 0; i < l->n; i++)
-		if ((-t[l->slot[i]].negated & PAGE_MASK) == page)
-			empty_slot(t, l->slot[i], JC_LOGGED);
-}
-
-void tr_forget_page(struct vcpu *cpu, u64 a)
-{
-	unsigned n = jc_page_bit(a);
-
-	if (!cpu->tr.on || !(cpu->tr.jc_pages[n >> 6] >> (n & 63) & 1))
-		return;
-	for (unsigned i = 0; i < JC_COUNT; i++)
-		if (a >> 63 || (i != JC_KERNEL64 && i != JC_KERNEL64_AC)) /* they hold no low addresses: jc_install() */
-			jc_forget_page(cpu, i, a & PAGE_MASK);
-}
-
-bool jc_install(struct vcpu *cpu, unsigned cls, u64 rip, u64 host)
-{
-	struct jc_log *l = NULL;
-	struct jc_entry *e = NULL;
-	unsigned n = 0, slot = jc_slot(rip);
-
-	if (cls == JC_NONE || slot == JC_ENTRIES || tr_checking() ||
-	    ((cls == JC_KERNEL64 || cls == JC_KERNEL64_AC) && !(rip >> 63)))
-		return false; /* low addresses change with CR3 */
-	l = &cpu->tr.jc[cls];
-	e = &jc_table(cpu, cls)[slot];
-	if (e->host == (u64)tr_jump_miss && e->negated != JC_LOGGED)
-		l->slot[l->n++] = (u16)slot;
-	*e = (struct jc_entry){.negated = -rip, .host = host};
-	n = jc_page_bit(rip);
-	cpu->tr.jc_pages[n >> 6] |= BIT64(n & 63);
-	return true;
-}
-
-/* The entry of the address; NULL: there is none. */
-static struct jc_entry *jc_entry_of(struct vcpu *cpu, unsigned cls, u64 rip)
-{
-	unsigned slot = jc_slot(rip);
-	struct jc_entry *e = NULL;
-
-	if (cls == JC_NONE || slot == JC_ENTRIES)
-		return NULL;
-	e = &jc_table(cpu, cls)[slot];
-	return e->negated + rip == 0 && e->host != (u64)tr_jump_miss ? e : NULL;
-}
-
-u64 jc_find(struct vcpu *cpu, unsigned cls, u64 rip)
-{
-	const struct jc_entry *e = jc_entry_of(cpu, cls, rip);
-
-	return e ? gen_behind_arrival(e->host) : 0;
-}
-
-void jc_drop(struct vcpu *cpu, unsigned cls, u64 rip)
-{
-	if (jc_entry_of(cpu, cls, rip))
-		empty_slot(jc_table(cpu, cls), jc_slot(rip), JC_LOGGED);
-}
-
-u32 jc_displacement(unsigned cls)
-{
-	return jc_at[cls];
 }
