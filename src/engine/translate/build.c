@@ -187,18 +187,9 @@ static void gen_arrival(struct build *b, u32 off)
 
 void build_entry(struct build *b)
 {
-	u32 start_off = b->insn_off[0];
-
 	emit_align(&b->e, 8);
 	b->b->enter = (u32)emit_here(&b->e);
-	{
-		struct hostmem target = MEM_VCPU(tr.target), va = MEM_VCPU(tr.page_va), back = mem_at(S0, -(s32)start_off);
-
-		emit_load(&b->e, S0, &target, 8);
-		if (start_off)
-			emit_lea(&b->e, S0, &back, 8);
-		emit_store(&b->e, &va, S0, 8);
-	}
+	gen_arrival(b, b->insn_off[0]);
 	emit_align(&b->e, 8); /* killing a block replaces this NOP by a jump, at once */
 	b->b->body = (u32)emit_here(&b->e);
 	emit_bytes(&b->e, nop5, sizeof(nop5));
