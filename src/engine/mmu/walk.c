@@ -3,6 +3,7 @@
  * bits as the processor does: atomically, A in every entry used once the translation is known to be good, D on a write.
  */
 #include "engine/mmu/mmu_int.h"
+#include "engine/trace/trace.h"
 
 #define PTE_P   BIT64(0)
 #define PTE_W   BIT64(1)
@@ -61,6 +62,8 @@ static bool set_bits(struct vcpu *cpu, gpa_t a, unsigned size, u64 old, u64 bits
 	if (attr & PA_RO)
 		return true; /* a table in ROM keeps its bits */
 	mmu_note_write(cpu, a, size);
+	if (TRACING(cpu, PT))
+		trace_table_store(cpu, a, old, old | bits, size, true);
 	if (size == 4) {
 		u32 o = (u32)old;
 
@@ -195,6 +198,8 @@ u32 mmu_walk(struct vcpu *cpu, gva_t a, enum access_type t, enum mmu_idx idx, st
 			return PF_FAULT | r | error_code(cpu, t, idx);
 		if (!permitted(cpu, w, t, idx))
 			return PF_FAULT | PF_P | error_code(cpu, t, idx);
+		for (unsigned i = 0; TRACING(cpu, PT) && i < steps; i++)
+			trace_mark_table(cpu, s[i].addr);
 		for (unsigned i = 0; i < steps && stable; i++) {
 			u64 bits = PTE_A | (i == steps - 1 && t == ACC_WRITE ? PTE_D : 0);
 
