@@ -184,6 +184,9 @@ static const struct qmp_command commands[] = {
 	{"x-doppel-stats", stats},
 	{"x-doppel-console", to_console},
 	{"x-doppel-log", to_log},
+	{"x-doppel-trace-start", qmp_trace_start},
+	{"x-doppel-trace-stop", qmp_trace_stop},
+	{"x-doppel-top", qmp_top},
 };
 
 static void query_commands(const struct qmp_options *o, struct qmp_answer *a)

@@ -43,12 +43,15 @@ static void start(struct vm *vm, void *arg)
 {
 	struct start *q = arg;
 	u64 size = TRACE_SIZE(vm->nvcpus);
+	struct trace_header *h = (void *)ENG_TRACE_BASE;
 	void *p = mmap((void *)ENG_TRACE_BASE, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED_NOREPLACE, q->fd, 0);
 
 	if (p != (void *)ENG_TRACE_BASE) {
 		q->ret = -ENOMEM;
 		return;
 	}
+	h->tsc_khz = vm->tsc_khz;
+	h->start_tsc = eng_rdtsc();
 	for (u32 i = 0; i < vm->nvcpus; i++)
 		begin(vm->vcpus[i], q->t, i);
 }
