@@ -23,6 +23,7 @@
 #include "cli/duplicate.h"
 #include "cli/guest.h"
 #include "cli/net_opts.h"
+#include "cli/run_trace.h"
 #include "cli/share.h"
 #include "vmm/console.h"
 #include "vmm/instance.h"
@@ -49,6 +50,7 @@ struct run_options {
 	bool virtio_console, stop_on_enospc;
 	bool detach, verbose, quiet, no_reboot;
 	struct duplicate_options dup;
+	struct run_trace trace;
 };
 
 struct run {
@@ -100,6 +102,11 @@ static int parse_dump(void *target, const char *value, struct err *e)
 		return err_set(e, EINVAL, "%s: at most %zu of these", value, ARRAY_SIZE(o->dump));
 	o->dump[o->ndumps++] = pc;
 	return 0;
+}
+
+static int parse_trace(void *target, const char *value, struct err *e)
+{
+	return run_trace_parse(&((struct run_options *)target)->trace, value, e);
 }
 
 static int parse_console(void *target, const char *value, struct err *e)
@@ -204,6 +211,8 @@ static const struct opt run_opts[] = {
 	{"diff", 0, OPT_FLAG, AT(dup.diff), NULL, "print what the command changed, when it ends", 0, 0, NULL},
 	{"bare", 0, OPT_FLAG, AT(dup.bare), NULL, "no duplicate: a small root of busybox in memory", 0, 0, NULL},
 	{"dump", 0, OPT_CALL, 0, "translate=PC", "when the VM ends, print the translated code of a guest address", 0, 0, parse_dump},
+	{"trace", 0, OPT_CALL, 0, "FILE[,OPTION...]", "write what doppel trace shows, from the first instruction on; see doppel(1)", 0, 0,
+	 parse_trace},
 	{"console", 0, OPT_CALL, 0, "DEVICE", "serial (ttyS0) or virtio (hvc0; needs its driver) (default serial)", 0, 0,
 	 parse_console},
 	{"name", 'n', OPT_STRING, AT(name), "NAME", "name for the other commands (default vm-PID)", 0, 0, NULL},
@@ -393,6 +402,8 @@ static int acquire(struct run *r, struct err *e)
 	if (!r->console)
 		return err_set(e, ENOMEM, "run: no memory");
 	ret = open_spool(r, e);
+	if (!ret)
+		ret = run_trace_fork(&r->o.trace, e);
 	if (ret)
 		return ret;
 	*(r->o.virtio_console ? &r->cfg.virtio_console : &r->cfg.serial) = console_chardev(r->console);
@@ -400,6 +411,8 @@ static int acquire(struct run *r, struct err *e)
 	if (ret)
 		return err_set(e, -ret, "run: signals: %s", strerror(-ret));
 	ret = machine_create(&r->cfg, r->loop, &r->machine, e);
+	if (!ret)
+		ret = run_trace_begin(&r->o.trace, r->machine, e);
 	if (ret)
 		return ret;
 	if (!r->cfg.append || r->dup)
@@ -472,6 +485,7 @@ static void release(struct run *r)
 	for (u32 i = 0; r->machine && i < r->o.ndumps; i++)
 		machine_dump_code(r->machine, r->o.dump[i], stderr);
 	machine_destroy(r->machine);
+	run_trace_end(&r->o.trace);
 	chardev_destroy(r->printer);
 	console_free(r->console);
 	if (r->cfg.kernel_fd >= 0)

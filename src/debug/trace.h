@@ -42,9 +42,14 @@ int trace_choice_parse(struct trace_choice *c, const char *list, struct err *e);
 bool trace_choice_wants(const struct trace_choice *c, const struct trace_event *e);
 
 /* ---- formats ---- */
+/* TRACE_RAW: a file of these. */
+struct trace_record {
+	u64 cpu, ns;
+	struct trace_event e;
+};
 struct trace_writer {
 	FILE *out;
-	enum trace_format { TRACE_TEXT, TRACE_JSON, TRACE_CHROME } format;
+	enum trace_format { TRACE_TEXT, TRACE_JSON, TRACE_CHROME, TRACE_RAW } format;
 	u64 khz, base; /* TSC that is time 0 */
 	u64 written;
 	u32 ncpus;

@@ -98,9 +98,22 @@ static void chrome(struct trace_writer *w, const struct trace_event *e, u32 cpu,
 	fputs("}}", w->out);
 }
 
+static void raw(struct trace_writer *w, const struct trace_event *e, u32 cpu)
+{
+	const struct trace_record r = {.cpu = cpu, .ns = ns_of(w, e->tsc), .e = *e};
+
+	fwrite(&r, sizeof(r), 1, w->out);
+	w->written++;
+}
+
 void trace_write(struct trace_writer *w, const struct trace_event *e, u32 cpu)
 {
 	char what[300];
+
+	if (w->format == TRACE_RAW) {
+		raw(w, e, cpu);
+		return;
+	}
 
 	trace_describe(e, what, sizeof(what));
 	if (w->format == TRACE_JSON)

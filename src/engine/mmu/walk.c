@@ -151,11 +151,13 @@ static u32 descend(const struct vcpu *cpu, enum paging_kind kind, gva_t a, struc
 		u64 e = read_entry(at, f->entry_size);
 		bool leaf;
 
+		s[*steps] = (struct walk_step){at, e};
+		w->tables = (u8)(level + 1);
 		if (!(e & PTE_P))
 			return 0;
 		if (e & reserved_bits(cpu, kind, level, e))
 			return PF_P | PF_RSVD;
-		s[(*steps)++] = (struct walk_step){at, e};
+		(*steps)++;
 		w->writable &= !!(e & PTE_W);
 		w->user &= !!(e & PTE_U);
 		w->nx |= e & PTE_NX && cpu->efer & EFER_NXE && kind != PAGING_32;
@@ -194,12 +196,12 @@ u32 mmu_walk(struct vcpu *cpu, gva_t a, enum access_type t, enum mmu_idx idx, st
 		bool stable = true;
 		u32 r = descend(cpu, kind, a, w, s, &steps);
 
+		for (unsigned i = 0; TRACING(cpu, PT) && i < w->tables; i++)
+			trace_mark_table(cpu, s[i].addr);
 		if (r != ~0u)
 			return PF_FAULT | r | error_code(cpu, t, idx);
 		if (!permitted(cpu, w, t, idx))
 			return PF_FAULT | PF_P | error_code(cpu, t, idx);
-		for (unsigned i = 0; TRACING(cpu, PT) && i < steps; i++)
-			trace_mark_table(cpu, s[i].addr);
 		for (unsigned i = 0; i < steps && stable; i++) {
 			u64 bits = PTE_A | (i == steps - 1 && t == ACC_WRITE ? PTE_D : 0);
 

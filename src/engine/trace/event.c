@@ -92,7 +92,7 @@ void trace_mark_table(struct vcpu *cpu, gpa_t page)
 {
 	u8 *attr = page_attr(page);
 
-	if (__atomic_load_n(attr, __ATOMIC_RELAXED) & PA_TABLE)
+	if ((__atomic_load_n(attr, __ATOMIC_RELAXED) & (PA_RAM | PA_TABLE)) != PA_RAM)
 		return;
 	__atomic_fetch_or(attr, PA_TABLE, __ATOMIC_SEQ_CST);
 	tlb_drop_writes(cpu, page);
