@@ -5,7 +5,7 @@
 
 static const struct command *const commands[] = {
 	&cmd_run,  &cmd_exec, &cmd_ps,	 &cmd_logs,  &cmd_console, &cmd_stop,  &cmd_pause,  &cmd_resume,
-	&cmd_cp,   &cmd_diff, &cmd_apply, &cmd_discard, &cmd_stats,   &cmd_trace, &cmd_explain, &cmd_doctor, &cmd_help, &cmd_version,
+	&cmd_cp,   &cmd_diff, &cmd_apply, &cmd_discard, &cmd_stats,   &cmd_top,   &cmd_trace, &cmd_explain, &cmd_doctor, &cmd_help, &cmd_version,
 };
 
 const struct command *cli_find(const char *name)
