@@ -145,7 +145,8 @@ void trace_table_late(struct vcpu *cpu)
 				.cpl = cpu->trace.late.cpl, .bits = cpu->trace.late.bits};
 
 	cpu->trace.late.size = 0;
-	if (phys_is_ram(a))
+	/* the instruction may have faulted instead */
+	if (phys_is_ram(a) && value_at(a, size) != cpu->trace.late.old)
 		store_event(cpu, &t, a, cpu->trace.late.old, value_at(a, size), size);
 }
 

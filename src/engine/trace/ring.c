@@ -42,6 +42,8 @@ void trace_emit(struct vcpu *cpu, const struct trace_event *e)
 	struct trace_event *slot = NULL;
 	u64 head = 0;
 
+	if (unlikely(cpu->trace.late.size)) /* came first */
+		trace_table_late(cpu);
 	if (!r || !wanted(&cpu->trace, e))
 		return;
 	if (!has_room(r) && !wait_for_room(cpu, r)) {
