@@ -22,10 +22,13 @@
 #include "cli/disk_opt.h"
 #include "cli/duplicate.h"
 #include "cli/guest.h"
+#include "cli/insight_opts.h"
 #include "cli/net_opts.h"
 #include "cli/run_trace.h"
 #include "cli/share.h"
+#include "debug/gdb_address.h"
 #include "vmm/console.h"
+#include "vmm/debugger.h"
 #include "vmm/instance.h"
 #include "vmm/machine.h"
 #include "vmm/qmp.h"
@@ -34,7 +37,7 @@
 enum { BUILTIN_DEBUG_EXIT = 0xf4 }; /* a failed self-test writes there */
 
 struct run_options {
-	const char *kernel, *initrd, *append, *name, *printer;
+	const char *kernel, *initrd, *append, *name, *printer, *gdb;
 	u64 memory;
 	u32 cpus, debug_exit, ndumps;
 	u64 dump[8]; /* guest addresses */
@@ -48,7 +51,8 @@ struct run_options {
 	u32 nshares;
 	const char *share_server;
 	bool virtio_console, stop_on_enospc;
-	bool detach, verbose, quiet, no_reboot;
+	bool detach, verbose, quiet, no_reboot, gdb_wait;
+	struct insight_options insight;
 	struct duplicate_options dup;
 	struct run_trace trace;
 };
@@ -178,6 +182,11 @@ static int parse_share(void *target, const char *value, struct err *e)
 	return ret;
 }
 
+static int parse_panic_opt(void *target, const char *value, struct err *e)
+{
+	return parse_panic(&((struct run_options *)target)->insight, value, e);
+}
+
 static int parse_env(void *target, const char *value, struct err *e)
 {
 	return duplicate_parse_env(&((struct run_options *)target)->dup, value, e);
@@ -213,10 +222,16 @@ static const struct opt run_opts[] = {
 	{"dump", 0, OPT_CALL, 0, "translate=PC", "when the VM ends, print the translated code of a guest address", 0, 0, parse_dump},
 	{"trace", 0, OPT_CALL, 0, "FILE[,OPTION...]", "write what doppel trace shows, from the first instruction on; see doppel(1)", 0, 0,
 	 parse_trace},
+	{"symbols", 0, OPT_STRING, AT(insight.symbols), "FILE", "the kernel's symbols: ELF file or System.map", 0, 0, NULL},
+	{"panic", 0, OPT_CALL, 0, "WHAT", "a guest panic: exit (default), or autopsy, which reports first", 0, 0, parse_panic_opt},
+	{"autopsy", 0, OPT_STRING, AT(insight.autopsy), "FILE", "the report on a crash as JSON too", 0, 0, NULL},
+	{"branches", 0, OPT_FLAG, AT(insight.branches), NULL, "record jumps for doppel autopsy (--panic=autopsy does)", 0, 0, NULL},
 	{"console", 0, OPT_CALL, 0, "DEVICE", "serial (ttyS0) or virtio (hvc0; needs its driver) (default serial)", 0, 0,
 	 parse_console},
 	{"name", 'n', OPT_STRING, AT(name), "NAME", "name for the other commands (default vm-PID)", 0, 0, NULL},
 	{"detach", 0, OPT_FLAG, AT(detach), NULL, "run in the background; doppel console NAME attaches", 0, 0, NULL},
+	{"gdb", 0, OPT_STRING, AT(gdb), "ADDRESS", "gdb may connect there too: HOST:PORT, :PORT or a path (see doppel debug)", 0, 0, NULL},
+	{"gdb-wait", 'S', OPT_FLAG, AT(gdb_wait), NULL, "the guest does not start before a debugger lets it", 0, 0, NULL},
 	{"no-reboot", 0, OPT_FLAG, AT(no_reboot), NULL, "a reboot of the guest ends the VM", 0, 0, NULL},
 	{"debug-exit", 0, OPT_UINT, AT(debug_exit), "PORT", "a byte V written there ends with status 2V+1", 1, 0xffff, NULL},
 	{"verbose", 'v', OPT_FLAG, AT(verbose), NULL, "say what is done and why", 0, 0, NULL},
@@ -355,6 +370,20 @@ static int catch_signals(struct run *r)
 	return r->signal_fd < 0 ? -errno : loop_add(r->loop, r->signal_fd, EPOLLIN, on_signal, r);
 }
 
+/* gdb may attach at any time, as doppel debug does; it costs nothing until then. */
+static int start_debugger(struct run *r, struct err *e)
+{
+	int fd = instance_socket(&r->instance, "gdb.sock", e), ret = fd < 0 ? fd : debugger_start(r->machine, fd, r->o.gdb_wait, e);
+	char where[300];
+
+	if (ret || !r->o.gdb)
+		return ret;
+	fd = gdb_address_listen(r->o.gdb, where, sizeof(where), e);
+	if (fd >= 0 && !r->o.quiet)
+		fprintf(stderr, "doppel: gdb: target remote %s\n", where);
+	return fd < 0 ? fd : debugger_listen(r->machine, fd, e);
+}
+
 static int start_control(struct run *r, struct err *e)
 {
 	struct qmp_options q = {.machine = r->machine, .console = r->console, .name = r->instance.name,
@@ -395,6 +424,8 @@ static int acquire(struct run *r, struct err *e)
 {
 	int ret = open_files(r, e);
 
+	if (!ret)
+		ret = insight_options_open(&r->o.insight, &r->cfg, e);
 	if (ret)
 		return ret;
 	r->loop = loop_new();
@@ -419,8 +450,13 @@ static int acquire(struct run *r, struct err *e)
 		r->machine->cfg.append = default_append(r);
 	r->machine->notify = on_notice;
 	r->machine->notify_arg = r;
+	ret = insight_options_start(&r->o.insight, r->machine, e);
+	if (ret)
+		return ret;
 	if (r->life_fd >= 0)
 		ret = loop_add(r->loop, r->life_fd, EPOLLIN, on_life_end, r);
+	if (!ret)
+		ret = start_debugger(r, e);
 	return ret ? err_set(e, -ret, "run: %s", strerror(-ret)) : start_control(r, e);
 }
 
@@ -497,6 +533,7 @@ static void release(struct run *r)
 	if (r->signal_fd >= 0)
 		close(r->signal_fd);
 	loop_free(r->loop);
+	insight_options_free(&r->o.insight);
 	free_options(&r->o);
 }
 

@@ -31,6 +31,7 @@ static const struct {
 static const char *const whos[TWHO_COUNT] = {
 	[TWHO_VMM] = "vmm", [TWHO_IRQCHIP] = "irqchip", [TWHO_IOEVENTFD] = "ioeventfd", [TWHO_TIMER] = "timer",
 	[TWHO_NMI] = "nmi", [TWHO_INJECTED] = "injected",
+	[TWHO_NOBODY] = "nobody",
 };
 
 const char *trace_kind_word(unsigned kind)

@@ -120,7 +120,7 @@ enum trace_pt { TPT_STORE, TPT_WALKER, TPT_CR3, TPT_INVLPG, TPT_COUNT };
 enum trace_io { TIO_READ, TIO_WRITE, TIO_COUNT };
 
 /* Who answered an access, who sent an interrupt. */
-enum trace_who { TWHO_VMM, TWHO_IRQCHIP, TWHO_IOEVENTFD, TWHO_TIMER, TWHO_NMI, TWHO_INJECTED, TWHO_COUNT };
+enum trace_who { TWHO_VMM, TWHO_IRQCHIP, TWHO_IOEVENTFD, TWHO_TIMER, TWHO_NMI, TWHO_INJECTED, TWHO_NOBODY, TWHO_COUNT };
 
 #define TEV_FAULT   0x01 /* TRACE_INSN: it faulted; data[2] is the vector, data[3] the error code */
 #define TEV_REPEATS 0x02 /* TRACE_INSN: a REP that goes on */

@@ -51,7 +51,7 @@ static void file_in(const struct instance *in, const char *file, char *buf, size
 
 static void remove_files(const struct instance *in)
 {
-	static const char *const files[] = {"qmp.sock", "console.sock", "vsock.sock", "info.json", "info.json.new", "log", "output", "lock"};
+	static const char *const files[] = {"qmp.sock", "console.sock", "vsock.sock", "gdb.sock", "info.json", "info.json.new", "log", "output", "lock"};
 	char path[PATH_MAX];
 
 	for (u32 i = 0; i < ARRAY_SIZE(files); i++) {

@@ -27,6 +27,14 @@ const struct qmp_command *qmp_command_find(const char *name);
 void qmp_trace_start(const struct qmp_options *o, struct qmp_answer *a);
 void qmp_trace_stop(const struct qmp_options *o, struct qmp_answer *a);
 void qmp_top(const struct qmp_options *o, struct qmp_answer *a);
+/* qmp_inspect.c */
+void qmp_registers(const struct qmp_options *o, struct qmp_answer *a);
+void qmp_memory(const struct qmp_options *o, struct qmp_answer *a);
+
 cJSON *qmp_version_json(const char *version);
+
+
+struct machine;
+void qmp_add_device_stats(struct machine *m, cJSON *result); /* qmp_devices.c */
 
 #endif

@@ -150,6 +150,18 @@ static void pio_done(struct vcpu *cpu, bool write, u16 port, unsigned size, u32 
 	trace_pio(cpu, write, port, size, count, first, who);
 }
 
+/* All of the access meets ports that neither a device of the client nor an ioeventfd (the caller has looked) decodes. */
+static bool pio_is_open(struct vcpu *cpu, u16 port, unsigned size, u32 count)
+{
+	if (port + size > 0x10000)
+		return false; /* the client says what lies behind the last port */
+	for (u32 p = port; p < port + size; p++)
+		if (!(__atomic_load_n(&cpu->vm->open_ports[p / 64], __ATOMIC_RELAXED) >> p % 64 & 1))
+			return false;
+	cpu->stats.open_ports += count;
+	return true;
+}
+
 u32 cpu_in(struct vcpu *cpu, u16 port, unsigned size)
 {
 	u32 v = 0;
@@ -161,6 +173,11 @@ u32 cpu_in(struct vcpu *cpu, u16 port, unsigned size)
 	}
 	if (cpu->vm->irqchip && irqchip_pio_read(cpu->vm, port, size, &v)) {
 		pio_done(cpu, false, port, size, 1, &v, TWHO_IRQCHIP);
+		return v;
+	}
+	if (pio_is_open(cpu, port, size, 1)) {
+		v = ~0u;
+		pio_done(cpu, false, port, size, 1, &v, TWHO_NOBODY);
 		return v;
 	}
 	pio_exit(cpu, true, port, size, 1);
@@ -185,6 +202,10 @@ void cpu_out(struct vcpu *cpu, u16 port, unsigned size, u32 v)
 	}
 	if (pio_write_here(cpu, port, size, v))
 		return;
+	if (pio_is_open(cpu, port, size, 1)) {
+		pio_done(cpu, true, port, size, 1, &v, TWHO_NOBODY);
+		return;
+	}
 	memcpy(pio_data(cpu), &v, size);
 	pio_exit(cpu, false, port, size, 1);
 }
@@ -204,6 +225,11 @@ u32 cpu_in_string(struct vcpu *cpu, u16 port, unsigned size, u32 count, void *bu
 		pio_done(cpu, false, port, size, 1, buf, TWHO_IRQCHIP);
 		return 1;
 	}
+	if (pio_is_open(cpu, port, size, n)) {
+		memset(buf, 0xff, (size_t)n * size);
+		pio_done(cpu, false, port, size, n, buf, TWHO_NOBODY);
+		return n;
+	}
 	pio_exit(cpu, true, port, size, n);
 }
 
@@ -219,6 +245,10 @@ u32 cpu_out_string(struct vcpu *cpu, u16 port, unsigned size, u32 count, const v
 	memcpy(&v, buf, size);
 	if (pio_write_here(cpu, port, size, v))
 		return 1;
+	if (pio_is_open(cpu, port, size, n)) {
+		pio_done(cpu, true, port, size, n, buf, TWHO_NOBODY);
+		return n;
+	}
 	memcpy(pio_data(cpu), buf, (size_t)n * size);
 	pio_exit(cpu, false, port, size, n);
 }

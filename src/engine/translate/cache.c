@@ -10,6 +10,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "engine/cpu/record.h"
 #include "engine/lib/lib.h"
 #include "engine/translate/check.h"
 #include "engine/translate/stress.h"
@@ -274,6 +275,8 @@ struct tblock *tb_make(struct vcpu *cpu, gpa_t gpa, u32 key_bits)
 	for (;;) {
 		switch (make(cpu, gpa, tr_key(cpu) | key_bits, &b)) {
 		case MADE:
+			if (records_coverage(cpu))
+				record_coverage(cpu, (code_linear(cpu) & PAGE_MASK) | (gpa & ~PAGE_MASK), b->bytes);
 			return b;
 		case NEVER:
 			return NULL;

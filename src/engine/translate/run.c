@@ -6,6 +6,7 @@
 #include <sys/syscall.h>
 #include <ucontext.h>
 
+#include "engine/cpu/record.h"
 #include "engine/interp/hostop.h"
 #include "engine/lib/lib.h"
 #include "engine/translate/check.h"
@@ -416,10 +417,12 @@ static void loop(struct vcpu *cpu, struct icache_vcpu *ic)
 	ic[1].cur = NULL;
 	check_unwound(cpu);
 	while (!interp_must_stop(cpu) && run_code(cpu, find_code(cpu))) {
-		if (cpu->tr.crosses || is_checked(cpu))
+		if (cpu->tr.crosses || is_checked(cpu)) {
+			record_arrival(cpu);
 			interp_alone(cpu);
-		else
+		} else {
 			interp_one_block(cpu);
+		}
 	}
 }
 
