@@ -12,7 +12,6 @@
 #include <sys/epoll.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
-#include <sys/sysinfo.h>
 #include <time.h>
 #include <unistd.h>
 #include "backends/chardev_spool.h"
@@ -537,24 +536,6 @@ static void release(struct run *r)
 	free_options(&r->o);
 }
 
-/* A duplicate that ends by itself has said why on its console: init in a line of its own, the kernel in its last lines. */
-static void tell_guest_end(struct run *r)
-{
-	static const char mark[] = "doppel-init: ";
-	char tail[600 + 1], *from = tail;
-	size_t n = console_tail(r->console, tail, sizeof(tail) - 1);
-
-	for (size_t i = 0; i < n; i++) /* the guest's words: nothing a terminal would obey */
-		if (tail[i] != '\n' && (tail[i] < ' ' || tail[i] == 0x7f))
-			tail[i] = ' ';
-	tail[n] = 0;
-	for (char *p = tail; (p = strstr(p, mark)); p += sizeof(mark) - 1)
-		from = p + sizeof(mark) - 1;
-	if (from > tail)
-		from[strcspn(from, "\n")] = 0;
-	log_msg(LOG_ERROR, "guest: it ended (%s)%s%s", r->end_reason ? r->end_reason : "?", *from ? ": " : "", from);
-}
-
 /* The VM's process, foreground or detached; the name is claimed. */
 static int vm_process(struct run *r)
 {
@@ -581,7 +562,7 @@ static int vm_process(struct run *r)
 		tell_done(r);
 		status = machine_run(r->machine);
 		if (r->dup && !r->session_over)
-			tell_guest_end(r);
+			duplicate_tell_end(r->console, r->end_reason);
 	}
 	term_restore();
 	if (ret && r->ready_fd >= 0)
@@ -651,15 +632,6 @@ static const char *contradiction(const struct run_options *o, bool command)
 	return NULL;
 }
 
-/* What a duplicate does not touch costs nothing; what it reads stays in its page cache. */
-static u64 default_memory(bool duplicate)
-{
-	struct sysinfo si;
-	u64 half = sysinfo(&si) == 0 ? (u64)si.totalram * si.mem_unit / 2 & PAGE_MASK : 0;
-
-	return duplicate ? MIN(MAX(half, 512ull << 20), 2ull << 30) : 512ull << 20;
-}
-
 static struct run new_run(void)
 {
 	return (struct run){.o = {.cpus = 1}, .instance.lock_fd = -1,
@@ -672,7 +644,7 @@ int run_on_layer(const char *keep, int (*work)(void *arg, const char *vm, struct
 	struct duplicate_run x = {.in = &r.instance, .o = &r.o.dup, .work = work, .work_arg = arg, .vm = duplicate_vm, .arg = &r};
 	struct err e = {0};
 
-	r.o.memory = default_memory(true);
+	r.o.memory = run_default_memory(true);
 	r.o.dup.keep = keep;
 	r.o.dup.must_exist = r.o.quiet = true;
 	if (instance_claim(&r.instance, keep, &e) < 0)
@@ -699,7 +671,7 @@ static int run_main(const struct command *c, int argc, char **argv)
 	}
 	duplicate = !r.o.kernel && !r.o.initrd && !r.o.dup.bare;
 	if (!r.o.memory)
-		r.o.memory = default_memory(duplicate);
+		r.o.memory = run_default_memory(duplicate);
 	log_set_level(r.o.verbose ? LOG_INFO : r.o.quiet ? LOG_ERROR : LOG_WARN);
 	snprintf(name, sizeof(name), "vm-%d", getpid());
 	if (instance_claim(&r.instance, r.o.name ? r.o.name : duplicate && r.o.dup.keep ? r.o.dup.keep : name, &e) < 0) {
