@@ -36,8 +36,9 @@ struct explained {
 int explain_run(const struct explain_options *o, struct explained *x, struct err *e);
 /* Runs it again, untraced, each block translated at once; takes the blocks that hold the addresses. */
 int explain_translate(const struct explain_options *o, struct explained *x, const u64 *pc, u32 n, struct err *e);
-/* Whether the translator leaves the instruction at pc to its handler: 1; does it in line: 0; -1: no block holds it. */
-int explain_left_to_handler(const struct explained *x, u64 pc);
+/* How the translator does the instruction at pc. NONE: no block holds it; BOTH: in line, or by its handler when a test says so. */
+enum explain_way { WAY_NONE, WAY_IN_LINE, WAY_BOTH, WAY_HANDLER };
+enum explain_way explain_way_of(const struct explained *x, u64 pc);
 void explain_free(struct explained *x);
 
 /* ---- explain_print.c ---- */

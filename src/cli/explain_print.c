@@ -55,7 +55,7 @@ static void met_insn(const struct teller *t, size_t i, char *buf, size_t n)
 {
 	const struct trace_event *e = &t->x->rec[i].e, *out = its_exit(t->x, i);
 	const struct sensitive *s = sensitive_of(e->what);
-	int left = explain_left_to_handler(t->x, e->rip);
+	enum explain_way way = explain_way_of(t->x, e->rip);
 
 	if (e->flags & TEV_FAULT) {
 		const char *name = trace_exception_word((unsigned)MIN(e->data[2], 255ull));
@@ -63,9 +63,9 @@ static void met_insn(const struct teller *t, size_t i, char *buf, size_t n)
 		snprintf(buf, n, "trapped: %s, delivered to the guest's own handler", name ? name : "an exception");
 	} else if (out) {
 		snprintf(buf, n, "trapped: exit to the VMM (%s), which emulates the device", trace_exit_word(out->what));
-	} else if (left == 0 && s->in_line) {
-		snprintf(buf, n, "translated in line: %s", s->in_line);
-	} else if (left < 0) {
+	} else if (s->in_line && (way == WAY_IN_LINE || way == WAY_BOTH)) {
+		snprintf(buf, n, "translated in line: %s%s", s->in_line, way == WAY_BOTH ? "; else left to its handler" : "");
+	} else if (way == WAY_NONE) {
 		snprintf(buf, n, "emulated by its handler in the engine (interpreted: no translation holds it)");
 	} else {
 		snprintf(buf, n, "emulated: translated code leaves to its handler in the engine");
@@ -86,6 +86,9 @@ static void met(const struct teller *t, size_t i, char *buf, size_t n)
 	case TRACE_IRQ:
 		snprintf(buf, n, "between two instructions the engine delivers it through the guest's interrupt table");
 		break;
+	case TRACE_CODE:
+		snprintf(buf, n, "executed; the page is write-protected in the TLB: what was decoded and translated from there is dropped");
+		break;
 	case TRACE_PT:
 		snprintf(buf, n, "%s", e->what < TPT_COUNT ? pt_met[e->what] : "?");
 		break;
@@ -104,6 +107,8 @@ static const char *manual(const struct trace_event *e)
 		return "3A 6.15";
 	case TRACE_IRQ:
 		return "3A 6.3, 6.12";
+	case TRACE_CODE:
+		return "3A 8.1.3, 11.6";
 	case TRACE_PT:
 		return e->what < TPT_COUNT ? pt_manual[e->what] : NULL;
 	default:
@@ -114,7 +119,8 @@ static const char *manual(const struct trace_event *e)
 /* Exits are told with their instructions. */
 static bool is_step(const struct trace_event *e)
 {
-	return e->kind == TRACE_INSN || e->kind == TRACE_EXC || e->kind == TRACE_IRQ || e->kind == TRACE_PT || e->kind == TRACE_MMIO;
+	return e->kind == TRACE_INSN || e->kind == TRACE_EXC || e->kind == TRACE_IRQ || e->kind == TRACE_PT || e->kind == TRACE_MMIO ||
+	       e->kind == TRACE_CODE;
 }
 
 /* How often it has come by at this place. */

@@ -103,7 +103,7 @@ static int run_traced(const struct explain_options *o, struct explained *x, cons
 	char *text = NULL;
 	int ret = 0;
 
-	snprintf(trace, sizeof(trace), "%s,format=raw,wait,events=insn,exception,irq,pt,mmio,exit", file);
+	snprintf(trace, sizeof(trace), "%s,format=raw,wait,events=insn,exception,irq,pt,mmio,exit,code", file);
 	ret = start_child(&c, argv, e);
 	if (ret)
 		return ret;
@@ -207,7 +207,22 @@ int explain_translate(const struct explain_options *o, struct explained *x, cons
 	return ret;
 }
 
-int explain_left_to_handler(const struct explained *x, u64 pc)
+/* The way to the handler lies behind a test in the block's text: the host code names the site, right behind a jump over it. */
+static bool guarded(const char *text, const char *site_line)
+{
+	char mov[40];
+	const char *at = NULL, *line = NULL;
+
+	snprintf(mov, sizeof(mov), "mov r15d, 0x%lx ", strtoul(site_line, NULL, 16));
+	at = strstr(text, mov);
+	for (line = at; line && line > text && *line != '\n'; line--)
+		;
+	for (line = line && line > text ? line - 1 : NULL; line && line > text && *line != '\n'; line--)
+		;
+	return line && memmem(line, (size_t)(at - line), "jrcxz", 5);
+}
+
+enum explain_way explain_way_of(const struct explained *x, u64 pc)
 {
 	char guest[40], *p = NULL;
 
@@ -222,11 +237,11 @@ int explain_left_to_handler(const struct explained *x, u64 pc)
 			const char *line = p + strcspn(p, "\n");
 
 			if (line - p > 8 && !strncmp(line - 7, "handler", 7))
-				return 1;
+				return guarded(text, p - 10) ? WAY_BOTH : WAY_HANDLER;
 		}
-		return 0;
+		return WAY_IN_LINE;
 	}
-	return -1;
+	return WAY_NONE;
 }
 
 void explain_free(struct explained *x)

@@ -57,7 +57,7 @@ static int parse_rip(void *target, const char *value, struct err *e)
 
 #define AT(field) offsetof(struct trace_options, field)
 static const struct opt trace_opts[] = {
-	{"events", 'e', OPT_CALL, 0, "LIST", "insn,exit,exception,irq,pt,mmio,pio,halt or instructions (cpuid,wrmsr); -irq: not these",
+	{"events", 'e', OPT_CALL, 0, "LIST", "insn,exit,exception,irq,pt,mmio,pio,halt,code or instructions (cpuid,wrmsr); -irq: not these",
 	 0, 0, parse_events},
 	{"cpu", 0, OPT_CALL, 0, "N", "only this vCPU", 0, 0, parse_cpu},
 	{"rip", 0, OPT_CALL, 0, "LO-HI", "only from code at these addresses", 0, 0, parse_rip},

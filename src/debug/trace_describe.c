@@ -191,11 +191,16 @@ static void halt(struct text *t, const struct trace_event *e)
 	add(t, "asleep");
 }
 
+static void code(struct text *t, const struct trace_event *e)
+{
+	add(t, "store to code at 0x%" PRIx64 " size %" PRIu64, e->data[0], e->data[1]);
+}
+
 void trace_describe(const struct trace_event *e, char *buf, size_t n)
 {
 	static void (*const by_kind[TRACE_KIND_COUNT])(struct text *, const struct trace_event *) = {
 		[TRACE_INSN] = insn, [TRACE_EXIT] = exit_to_vmm, [TRACE_EXC] = exception, [TRACE_IRQ] = irq, [TRACE_PT] = tables,
-		[TRACE_MMIO] = mmio, [TRACE_PIO] = pio, [TRACE_HALT] = halt};
+		[TRACE_MMIO] = mmio, [TRACE_PIO] = pio, [TRACE_HALT] = halt, [TRACE_CODE] = code};
 	struct text t = {.p = buf, .n = n};
 
 	buf[0] = 0;

@@ -103,8 +103,8 @@ int trace_choice_parse(struct trace_choice *c, const char *list, struct err *e)
 		size_t n = strcspn(p, ",");
 
 		if (!take_word(c, p, n))
-			return err_set(e, EINVAL, "%.*s: no such event (all, insn, exit, exception, irq, pt, mmio, pio, halt, or an "
-						  "instruction as cpuid or mov-to-cr)", (int)MIN(n, (size_t)40), p);
+			return err_set(e, EINVAL, "%.*s: no such event (all, insn, exit, exception, irq, pt, mmio, pio, halt, code, or "
+						  "instructions as cpuid or mov-to-cr)", (int)MIN(n, (size_t)40), p);
 		p += n + (p[n] == ',');
 	}
 	return c->kinds ? 0 : err_set(e, EINVAL, "no events chosen");

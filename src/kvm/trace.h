@@ -23,7 +23,8 @@
 	X(PT, "pt", "page tables: stores to them, A and D bits, CR3 loads, INVLPG")                              \
 	X(MMIO, "mmio", "memory-mapped I/O")                                                                     \
 	X(PIO, "pio", "port I/O")                                                                                \
-	X(HALT, "halt", "time asleep in HLT")
+	X(HALT, "halt", "time asleep in HLT")                                                                    \
+	X(CODE, "code", "stores to pages that hold decoded or translated code")
 
 enum trace_kind {
 #define X(name, word, text) TRACE_##name,
@@ -131,7 +132,7 @@ enum trace_who { TWHO_VMM, TWHO_IRQCHIP, TWHO_IOEVENTFD, TWHO_TIMER, TWHO_NMI, T
  *  EXIT  TSC of the return, port or address, size, is write     IRQ   enum trace_who, -, -, -
  *  PT    STORE, WALKER: guest physical address, old, new, size; CR3: old, new; INVLPG: address
  *  MMIO  guest physical address, value, size, enum trace_who    PIO   port, value, size | items << 8, enum trace_who
- *  HALT  TSC of the end
+ *  HALT  TSC of the end                           CODE  guest physical address, size
  */
 struct trace_event {
 	u64 tsc;      /* of the host */

@@ -98,6 +98,7 @@ def explained(name):
 
 def masked(line):
     line = re.sub(r"^ *[0-9]+\. ", "", line)
+    line = re.sub(r"leaf \S+", "leaf N", line)
     return re.sub(r"\b(0x)?[0-9a-f]{5,16}\b", "N", line).strip()
 
 

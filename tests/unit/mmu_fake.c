@@ -136,6 +136,10 @@ void trace_table_store(struct vcpu *cpu, gpa_t a, u64 old, u64 new, unsigned siz
 {
 }
 
+void trace_code_store(struct vcpu *cpu, gpa_t a, unsigned size)
+{
+}
+
 void trace_table_pointer(struct vcpu *cpu, gpa_t a, unsigned size)
 {
 }

@@ -84,8 +84,11 @@ void mmu_note_write(struct vcpu *cpu, gpa_t a, unsigned size)
 		__atomic_fetch_or(page_attr(a), PA_DIRTY, __ATOMIC_RELAXED);
 	if (!(attr & PA_CODE))
 		return;
-	if (cpu)
+	if (cpu) {
 		cpu->stats.smc_invalidations++;
+		if (TRACING(cpu, CODE))
+			trace_code_store(cpu, a, size);
+	}
 	code_invalidate(a, size);
 }
 

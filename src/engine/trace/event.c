@@ -45,6 +45,15 @@ void trace_pio(struct vcpu *cpu, bool write, u16 port, unsigned size, u32 items,
 	trace_emit(cpu, &t);
 }
 
+void trace_code_store(struct vcpu *cpu, gpa_t a, unsigned size)
+{
+	struct trace_event t = trace_event_here(cpu, TRACE_CODE, 0);
+
+	t.data[0] = a;
+	t.data[1] = size;
+	trace_emit(cpu, &t);
+}
+
 void trace_halt(struct vcpu *cpu, u64 begin)
 {
 	struct trace_event t = trace_event_here(cpu, TRACE_HALT, 0);

@@ -16,6 +16,7 @@ void trace_exception(struct vcpu *cpu, const struct exception *e);
 void trace_irq(struct vcpu *cpu, unsigned vector, enum trace_who who);
 void trace_mmio(struct vcpu *cpu, bool write, gpa_t a, const void *data, unsigned len, enum trace_who who);
 void trace_pio(struct vcpu *cpu, bool write, u16 port, unsigned size, u32 items, u64 value, enum trace_who who);
+void trace_code_store(struct vcpu *cpu, gpa_t a, unsigned size);
 void trace_halt(struct vcpu *cpu, u64 begin);
 void trace_leave(struct vcpu *cpu);  /* KVM_RUN ends */
 void trace_return(struct vcpu *cpu); /* it begins again */
