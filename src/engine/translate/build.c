@@ -171,23 +171,30 @@ static void set_resumes(struct build *b, bool falls)
 
 static const u8 nop5[] = {0x0f, 0x1f, 0x44, 0x00, 0x00};
 
+/* record_arrival(): the ring's index is a byte, so that it wraps by itself. */
+static void gen_arrival(struct build *b, u32 off)
+{
+	struct hostmem next = MEM_VCPU(record.next), va = MEM_VCPU(tr.page_va), here = mem_at(S1, (s32)off), more = mem_at(S0, 1),
+		       at = {.base = H_NONE, .index = S0, .shift = 3, .gs = true, .disp = (s32)offsetof(struct vcpu, record.at)};
+
+	emit_load(&b->e, S0, &next, 1);
+	emit_load(&b->e, S1, &va, 8);
+	emit_lea(&b->e, S1, &here, b->mode64 ? 8 : 4);
+	emit_store(&b->e, &at, S1, 8);
+	emit_lea(&b->e, S0, &more, 4);
+	emit_store(&b->e, &next, S0, 1);
+}
+
 void build_entry(struct build *b)
 {
-	u32 start_off = b->insn_off[0];
-
 	emit_align(&b->e, 8);
 	b->b->enter = (u32)emit_here(&b->e);
-	{
-		struct hostmem target = MEM_VCPU(tr.target), va = MEM_VCPU(tr.page_va), back = mem_at(S0, -(s32)start_off);
-
-		emit_load(&b->e, S0, &target, 8);
-		if (start_off)
-			emit_lea(&b->e, S0, &back, 8);
-		emit_store(&b->e, &va, S0, 8);
-	}
+	gen_arrival(b, b->insn_off[0]);
 	emit_align(&b->e, 8); /* killing a block replaces this NOP by a jump, at once */
 	b->b->body = (u32)emit_here(&b->e);
 	emit_bytes(&b->e, nop5, sizeof(nop5));
+	if (b->key & MODE_KEY_ARRIVALS)
+		gen_arrival(b, start_off);
 }
 
 static void emit_dead_stub(struct build *b, u32 start_off)

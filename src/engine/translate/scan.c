@@ -21,7 +21,7 @@ static bool decode(struct build *b, gpa_t page, unsigned off, struct insn *in)
 
 int own_index(const struct build *b, s32 target)
 {
-	if (tr_checking()) /* every jump ends the turn */
+	if (tr_checking() || b->key & (MODE_KEY_ARRIVALS | MODE_KEY_COVERAGE)) /* every jump ends the turn; is recorded */
 		return -1;
 	for (unsigned i = 0; i < b->total; i++)
 		if (b->insn_off[i] == target)
@@ -45,12 +45,13 @@ void scan_block(struct build *b, gpa_t page)
 {
 	unsigned off = b->page_off;
 
-	while (b->total < tr_stress()->max_insns && decode(b, page, off, &b->code[b->total])) {
+	while (b->total < b->limit && decode(b, page, off, &b->code[b->total])) {
 		const struct insn *in = &b->code[b->total];
 
 		b->insn_off[b->total++] = (u16)off;
 		off += in->len;
-		if (insn_ends_block(in) || (b->checked && check_writes(in)))
+		if (insn_ends_block(in) || (b->checked && check_writes(in)) ||
+		    (b->key & MODE_KEY_COVERAGE && in->desc->attr & IA_BRANCH))
 			break;
 	}
 	b->insn_off[b->total] = (u16)off;

@@ -8,6 +8,7 @@
 #include "engine/translate/reencode.h"
 #include "engine/translate/tr.h"
 #include "engine/vcpu.h"
+#include "kvm/chan.h"
 
 /*
  * Host registers in translated code. Guest registers are in the host registers of the same number, but RCX in R14, and R14 and
@@ -27,6 +28,10 @@ static inline struct hostmem mem_gs(size_t offset)
 	return (struct hostmem){.base = H_NONE, .index = H_NONE, .gs = true, .disp = (s32)offset};
 }
 #define MEM_VCPU(field) mem_gs(offsetof(struct vcpu, field))
+
+/* The words that stop translated code, from GS. */
+#define GS_ATTENTION (ENG_VCPU_CHAN - ENG_VCPU_STATE + offsetof(struct vcpu_chan, attention))
+#define GS_CALM      (ENG_VCPU_CHAN - ENG_VCPU_STATE + offsetof(struct vcpu_chan, calm))
 
 /* ---- places in translated code ---- */
 
@@ -77,7 +82,7 @@ struct tblock {
 	u32 key;
 	u16 bytes, ninsns;
 	u32 begin;     /* first byte of its code */
-	u32 enter;     /* with the address in tr.target: sets tr.page_va */
+	u32 enter;     /* from the jump cache: S1 = address, S0 = entry. Compares, sets tr.page_va */
 	u32 body;      /* from code of the same page */
 	u32 end;
 	u32 first_site, nsites;
@@ -162,7 +167,7 @@ struct build {
 	u32 page_off;       /* of the current instruction */
 	struct insn in;
 	struct insn code[TR_MAX_INSNS]; /* the block, decoded ahead */
-	unsigned total;
+	unsigned total, limit;          /* instructions: here, and at most */
 	u8 label[TR_MAX_INSNS + 1];     /* enum label_bits */
 	bool no_resume[TR_MAX_INSNS + 1]; /* code that relies on an earlier look-up */
 	bool turned[TR_MAX_INSNS + 1];  /* a jump back that was turned around: the next instruction is its target's copy */
@@ -265,7 +270,9 @@ bool gen_data(struct build *b);     /* everything that reencode() can express */
 void gen_loop_head(struct build *b); /* looks at attention */
 void gen_exits(struct build *b);    /* the ways out of conditional jumps */
 void gen_goto(struct build *b, s32 target); /* on to another place: direct exit */
-void gen_indirect(struct build *b);         /* guest address in S0 */
+void gen_indirect(struct build *b);         /* guest address in S1 */
+void gen_arrival(struct build *b, u32 off); /* where an indirect jump arrives */
+u64 gen_behind_arrival(u64 arrival);        /* what follows it, aligned to 8 */
 void gen_emulate(struct build *b);
 struct tr_site *gen_emu_site(struct build *b); /* the handler of the current instruction */
 
@@ -315,16 +322,24 @@ bool tt_start(struct vcpu *cpu);
 enum tt_fill { TT_NONE, TT_SAME, TT_FILLED };
 enum tt_fill tt_fill(struct vcpu *cpu, gva_t a, unsigned size, bool write, enum mmu_idx idx);
 void tt_drop_write(struct vcpu *cpu, gva_t page, enum mmu_idx idx);
-void jc_start(struct vcpu *cpu);
+
+/* ---- jcache.c ---- */
+bool jc_start(struct vcpu *cpu);
+void jc_switch(struct vcpu *cpu, unsigned slot); /* user address space */
+void jc_forget_slot(struct vcpu *cpu, unsigned slot);
+void jc_ready(struct vcpu *cpu, unsigned cls); /* before code of the mode runs */
 void jc_forget_low(struct vcpu *cpu);
-void jc_install(struct vcpu *cpu, unsigned cls, u64 rip, u64 host);
+bool jc_install(struct vcpu *cpu, unsigned cls, u64 rip, u64 host); /* false: has no place there */
 void jc_drop(struct vcpu *cpu, unsigned cls, u64 rip);
-u64 jc_find(struct vcpu *cpu, unsigned cls, u64 rip);
-u32 jc_displacement(unsigned cls);
+u64 jc_find(struct vcpu *cpu, unsigned cls, u64 rip); /* its body */
+struct hostmem jc_field(unsigned cls, size_t field); /* of the entry that S0 names */
+bool jc_by_pdep(void); /* else the host's is slow, and blocks look at attention when they are entered */
 
 /* ---- glue.c ---- */
 u32 tr_enter(struct vcpu *cpu, u64 host); /* returns the site it came back from */
 extern const char tr_leave[];
+extern const char tr_jump_miss[]; /* an indirect jump, target in S1, that the cache does not know */
+extern const char *const tr_jump_again[JC_COUNT]; /* the same, after its first place was another's */
 
 /* ---- run.c ---- */
 u32 tr_enter_with_flags(struct vcpu *cpu, u64 host); /* guest flags in, guest flags out */
