@@ -173,9 +173,9 @@ static void high_half(void)
 /* A jump to an address that is not canonical is the jump's fault, wherever a cache has such an address. */
 static void not_canonical(void)
 {
-	check("call, not canonical",
-	      TRAP("lea 1f(%%rip), %%rdx; mov %%rdx, rt_ret(%%rip); mov $0x8000000000010120, %%rax\n1: call *%%rax", "i"(0)), 13);
-	check("  at the call", trap.rip - rt_ret, 0);
+	check("jump, not canonical",
+	      TRAP("lea 1f(%%rip), %%rdx; mov %%rdx, rt_ret(%%rip); mov $0x8000000000010120, %%rax\n1: jmp *%%rax", "i"(0)), 13);
+	check("  at the jump", trap.rip - rt_ret, 0);
 	check("push and ret, not canonical",
 	      TRAP("lea 1f(%%rip), %%rdx; mov %%rdx, rt_ret(%%rip); mov $0x8000000000010000, %%rax; push %%rax\n1: ret", "i"(0)), 13);
 	check("  at the ret", trap.rip - rt_ret, 0);
