@@ -87,13 +87,33 @@ int client_open(struct client *c, const char *name, struct err *e)
 	return ret;
 }
 
+static int send_request(struct client *c, const char *command, cJSON *args)
+{
+	cJSON *j = cJSON_CreateObject();
+	char *line = NULL;
+	int ret = -ENOMEM;
+
+	cJSON_AddStringToObject(j, "execute", command);
+	if (args)
+		cJSON_AddItemToObject(j, "arguments", args);
+	line = cJSON_PrintUnformatted(j);
+	cJSON_Delete(j);
+	if (line)
+		ret = write_all(c->fd, line, strlen(line));
+	free(line);
+	return ret ? ret : write_all(c->fd, "\r\n", 2);
+}
+
 int client_call(struct client *c, const char *command, cJSON **result, struct err *e)
 {
-	char line[128];
-	cJSON *j = NULL, *value = NULL;
-	int ret = 0, n = snprintf(line, sizeof(line), "{\"execute\": \"%s\"}\r\n", command);
+	return client_call_with(c, command, NULL, result, e);
+}
 
-	ret = write_all(c->fd, line, (u64)n);
+int client_call_with(struct client *c, const char *command, cJSON *args, cJSON **result, struct err *e)
+{
+	cJSON *j = NULL, *value = NULL;
+	int ret = send_request(c, command, args);
+
 	do {
 		cJSON_Delete(j);
 		j = NULL;
@@ -119,12 +139,19 @@ int client_call(struct client *c, const char *command, cJSON **result, struct er
 
 int client_do(const char *name, const char *command, cJSON **result, struct err *e)
 {
+	return client_do_with(name, command, NULL, result, e);
+}
+
+int client_do_with(const char *name, const char *command, cJSON *args, cJSON **result, struct err *e)
+{
 	struct client c;
 	int ret = client_open(&c, name, e);
 
-	if (ret)
+	if (ret) {
+		cJSON_Delete(args);
 		return ret;
-	ret = client_call(&c, command, result, e);
+	}
+	ret = client_call_with(&c, command, args, result, e);
 	client_close(&c);
 	return ret;
 }

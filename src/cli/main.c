@@ -5,7 +5,9 @@
 
 static const struct command *const commands[] = {
 	&cmd_run,  &cmd_exec, &cmd_ps,	 &cmd_logs,  &cmd_console, &cmd_stop,  &cmd_pause,  &cmd_resume,
-	&cmd_cp,   &cmd_diff, &cmd_apply, &cmd_discard, &cmd_stats,   &cmd_doctor, &cmd_help, &cmd_version,
+	&cmd_cp,   &cmd_diff, &cmd_apply, &cmd_discard, &cmd_stats,
+	&cmd_debug, &cmd_regs, &cmd_mem, &cmd_disasm, &cmd_screenshot, &cmd_symbols, &cmd_autopsy, &cmd_profile, &cmd_coverage,
+	&cmd_doctor, &cmd_help, &cmd_version,
 };
 
 const struct command *cli_find(const char *name)
@@ -21,7 +23,7 @@ void cli_overview(void)
 	printf("doppel: virtual machines as ordinary processes, with or without /dev/kvm\n\n"
 	       "usage: doppel COMMAND [options] [arguments]\n\n");
 	for (u32 i = 0; i < ARRAY_SIZE(commands); i++)
-		printf("  %-9s %s\n", commands[i]->name, commands[i]->summary);
+		printf("  %-10s %s\n", commands[i]->name, commands[i]->summary);
 	printf("\ndoppel COMMAND --help tells more; so does doppel(1).\n");
 }
 

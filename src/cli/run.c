@@ -22,9 +22,12 @@
 #include "cli/disk_opt.h"
 #include "cli/duplicate.h"
 #include "cli/guest.h"
+#include "cli/insight_opts.h"
 #include "cli/net_opts.h"
 #include "cli/share.h"
+#include "debug/gdb_address.h"
 #include "vmm/console.h"
+#include "vmm/debugger.h"
 #include "vmm/instance.h"
 #include "vmm/machine.h"
 #include "vmm/qmp.h"
@@ -33,7 +36,7 @@
 enum { BUILTIN_DEBUG_EXIT = 0xf4 }; /* a failed self-test writes there */
 
 struct run_options {
-	const char *kernel, *initrd, *append, *name, *printer;
+	const char *kernel, *initrd, *append, *name, *printer, *gdb;
 	u64 memory;
 	u32 cpus, debug_exit, ndumps;
 	u64 dump[8]; /* guest addresses */
@@ -43,11 +46,13 @@ struct run_options {
 	u32 ndisks;
 	struct net_options net[MACHINE_NETS_MAX];
 	u32 nnets;
+	bool net_said; /* --net was given, be it none */
 	struct share_option share[SHARES_MAX];
 	u32 nshares;
 	const char *share_server;
 	bool virtio_console, stop_on_enospc;
-	bool detach, verbose, quiet, no_reboot;
+	bool detach, verbose, quiet, no_reboot, gdb_wait;
+	struct insight_options insight;
 	struct duplicate_options dup;
 };
 
@@ -154,6 +159,7 @@ static int parse_net(void *target, const char *value, struct err *e)
 	if (o->nnets == MACHINE_NETS_MAX)
 		return err_set(e, E2BIG, "more than %d networks", MACHINE_NETS_MAX);
 	ret = net_options_parse(value, &n, e);
+	o->net_said = true;
 	if (!ret && n.kind != NET_NONE)
 		o->net[o->nnets++] = n;
 	return ret;
@@ -191,7 +197,7 @@ static const struct opt run_opts[] = {
 	{"on-enospc", 0, OPT_CALL, 0, "WHAT", "the host's disk is full: stop the VM, or report an I/O error to the guest (default)",
 	 0, 0, parse_enospc},
 	{"spool", 0, OPT_CALL, 0, "printer=DIR", "a printer: each job of the guest becomes a file in DIR", 0, 0, parse_spool},
-	{"net", 0, OPT_CALL, 0, "NETWORK", "none, user[,hostfwd=tcp:HOSTPORT:GUESTPORT], and others; see doppel(1)", 0, 0,
+	{"net", 0, OPT_CALL, 0, "NETWORK", "none, user[,hostfwd=tcp:HOSTPORT:GUESTPORT], and others; see doppel(1) (default none; of a duplicate user)", 0, 0,
 	 parse_net},
 	{"share", 0, OPT_CALL, 0, "HOST[:GUEST][:rw]", "folder of this machine for the guest, read-only unless rw; may be repeated",
 	 0, 0, parse_share},
@@ -204,10 +210,16 @@ static const struct opt run_opts[] = {
 	{"diff", 0, OPT_FLAG, AT(dup.diff), NULL, "print what the command changed, when it ends", 0, 0, NULL},
 	{"bare", 0, OPT_FLAG, AT(dup.bare), NULL, "no duplicate: a small root of busybox in memory", 0, 0, NULL},
 	{"dump", 0, OPT_CALL, 0, "translate=PC", "when the VM ends, print the translated code of a guest address", 0, 0, parse_dump},
+	{"symbols", 0, OPT_STRING, AT(insight.symbols), "FILE", "the kernel's symbols: ELF file or System.map", 0, 0, NULL},
+	{"panic", 0, OPT_STRING, AT(insight.panic), "WHAT", "a guest panic: exit (default), or autopsy, which reports first", 0, 0, NULL},
+	{"autopsy", 0, OPT_STRING, AT(insight.autopsy), "FILE", "the report on a crash as JSON too", 0, 0, NULL},
+	{"branches", 0, OPT_FLAG, AT(insight.branches), NULL, "record jumps for doppel autopsy (--panic=autopsy does)", 0, 0, NULL},
 	{"console", 0, OPT_CALL, 0, "DEVICE", "serial (ttyS0) or virtio (hvc0; needs its driver) (default serial)", 0, 0,
 	 parse_console},
 	{"name", 'n', OPT_STRING, AT(name), "NAME", "name for the other commands (default vm-PID)", 0, 0, NULL},
 	{"detach", 0, OPT_FLAG, AT(detach), NULL, "run in the background; doppel console NAME attaches", 0, 0, NULL},
+	{"gdb", 0, OPT_STRING, AT(gdb), "ADDRESS", "gdb may connect there too: HOST:PORT, :PORT or a path (see doppel debug)", 0, 0, NULL},
+	{"gdb-wait", 'S', OPT_FLAG, AT(gdb_wait), NULL, "the guest does not start before a debugger lets it", 0, 0, NULL},
 	{"no-reboot", 0, OPT_FLAG, AT(no_reboot), NULL, "a reboot of the guest ends the VM", 0, 0, NULL},
 	{"debug-exit", 0, OPT_UINT, AT(debug_exit), "PORT", "a byte V written there ends with status 2V+1", 1, 0xffff, NULL},
 	{"verbose", 'v', OPT_FLAG, AT(verbose), NULL, "say what is done and why", 0, 0, NULL},
@@ -216,19 +228,6 @@ static const struct opt run_opts[] = {
 };
 
 /* ---- acquire ---- */
-static int open_image(const char *what, const char *path, struct err *e)
-{
-	struct stat st;
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO must not hold us */
-
-	if (fd < 0)
-		return err_set(e, errno, "--%s %s: %s", what, path, strerror(errno));
-	if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode))
-		return fd;
-	close(fd);
-	return err_set(e, EINVAL, "--%s %s: not a regular file", what, path);
-}
-
 /* No self-tests of ciphers: they are half of the boot. A panic ends the VM, by pvpanic or by its reboot. */
 #define DUPLICATE_APPEND "console=%s quiet panic=-1 cryptomgr.notests random.trust_cpu=on %s"
 
@@ -299,13 +298,13 @@ static int open_files(struct run *r, struct err *e)
 	} else if (!o->append) {
 		r->cfg.append = r->o.virtio_console ? "console=hvc0" : "console=ttyS0";
 	}
-	fd = open_image("kernel", o->kernel, e);
+	fd = guest_open_image("kernel", o->kernel, e);
 	if (fd < 0)
 		return fd;
 	r->cfg.kernel_fd = fd;
 	if (!o->initrd)
 		return 0;
-	fd = open_image("initrd", o->initrd, e);
+	fd = guest_open_image("initrd", o->initrd, e);
 	if (fd < 0)
 		return fd;
 	r->cfg.initrd_fd = fd;
@@ -344,6 +343,20 @@ static int catch_signals(struct run *r)
 	signal(SIGPIPE, SIG_IGN);
 	r->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	return r->signal_fd < 0 ? -errno : loop_add(r->loop, r->signal_fd, EPOLLIN, on_signal, r);
+}
+
+/* gdb may attach at any time, as doppel debug does; it costs nothing until then. */
+static int start_debugger(struct run *r, struct err *e)
+{
+	int fd = instance_socket(&r->instance, "gdb.sock", e), ret = fd < 0 ? fd : debugger_start(r->machine, fd, r->o.gdb_wait, e);
+	char where[300];
+
+	if (ret || !r->o.gdb)
+		return ret;
+	fd = gdb_address_listen(r->o.gdb, where, sizeof(where), e);
+	if (fd >= 0 && !r->o.quiet)
+		fprintf(stderr, "doppel: gdb: target remote %s\n", where);
+	return fd < 0 ? fd : debugger_listen(r->machine, fd, e);
 }
 
 static int start_control(struct run *r, struct err *e)
@@ -386,6 +399,8 @@ static int acquire(struct run *r, struct err *e)
 {
 	int ret = open_files(r, e);
 
+	if (!ret)
+		ret = insight_options_open(&r->o.insight, &r->cfg, e);
 	if (ret)
 		return ret;
 	r->loop = loop_new();
@@ -406,8 +421,13 @@ static int acquire(struct run *r, struct err *e)
 		r->machine->cfg.append = default_append(r);
 	r->machine->notify = on_notice;
 	r->machine->notify_arg = r;
+	ret = insight_options_start(&r->o.insight, r->machine, e);
+	if (ret)
+		return ret;
 	if (r->life_fd >= 0)
 		ret = loop_add(r->loop, r->life_fd, EPOLLIN, on_life_end, r);
+	if (!ret)
+		ret = start_debugger(r, e);
 	return ret ? err_set(e, -ret, "run: %s", strerror(-ret)) : start_control(r, e);
 }
 
@@ -483,6 +503,7 @@ static void release(struct run *r)
 	if (r->signal_fd >= 0)
 		close(r->signal_fd);
 	loop_free(r->loop);
+	insight_options_free(&r->o.insight);
 	free_options(&r->o);
 }
 
@@ -577,6 +598,8 @@ static int run_a_duplicate(struct run *r, char **command)
 				  .vm = duplicate_vm, .arg = r};
 	int ret = 0;
 
+	if (!r->o.net_said && net_options_default(&r->o.net[0]))
+		r->o.nnets = 1;
 	r->o.dup.share = r->o.share;
 	r->o.dup.n_shares = r->o.nshares;
 	r->o.dup.net = r->o.nnets > 0;

@@ -27,6 +27,22 @@ static double number(const cJSON *j, const char *key)
 	return cJSON_IsNumber(v) ? v->valuedouble : 0;
 }
 
+/* A line for each device: its name, then its counters. */
+static void print_devices(const cJSON *j, const char *group, const char *title, const char *name)
+{
+	const cJSON *d = NULL, *v = NULL;
+
+	cJSON_ArrayForEach(d, cJSON_GetObjectItem(j, group)) {
+		const char *s = cJSON_GetStringValue(cJSON_GetObjectItem(d, name));
+
+		printf("%s %s\n ", title, s ? s : "?");
+		cJSON_ArrayForEach(v, d)
+			if (cJSON_IsNumber(v))
+				printf(" %s %.0f", v->string, v->valuedouble);
+		putchar('\n');
+	}
+}
+
 static void print_text(const cJSON *j)
 {
 	const char *engine = cJSON_GetStringValue(cJSON_GetObjectItem(j, "engine"));
@@ -39,6 +55,8 @@ static void print_text(const cJSON *j)
 		print_table(cpu, "exits");
 		print_table(cpu, "engine");
 	}
+	print_devices(j, "disks", "disk", "path");
+	print_devices(j, "networks", "network", "kind");
 }
 
 static int stats_main(const struct command *c, int argc, char **argv)
@@ -65,5 +83,5 @@ static int stats_main(const struct command *c, int argc, char **argv)
 }
 
 const struct command cmd_stats = {.name = "stats", .args = "[--json] NAME",
-				  .summary = "shows exits, instructions, TLB and cache figures of a VM", .opts = stats_opts,
+				  .summary = "shows exits, instructions, caches, disks and networks of a VM", .opts = stats_opts,
 				  .min_args = 1, .max_args = 1, .main = stats_main};

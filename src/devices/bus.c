@@ -16,6 +16,8 @@ struct bus {
 	pthread_rwlock_t lock;
 	struct region **v; /* by base, no overlap */
 	u32 n, cap;
+	void (*changed)(void *arg); /* set before vCPUs run */
+	void *arg;
 };
 
 struct bus *bus_new(void)
@@ -83,6 +85,8 @@ int bus_add(struct bus *b, struct region *r)
 	pthread_rwlock_wrlock(&b->lock);
 	ret = insert_locked(b, r);
 	pthread_rwlock_unlock(&b->lock);
+	if (!ret && b->changed)
+		b->changed(b->arg);
 	return ret;
 }
 
@@ -95,6 +99,27 @@ void bus_del(struct bus *b, struct region *r)
 		memmove(&b->v[i], &b->v[i + 1], (b->n - i - 1) * sizeof(*b->v));
 		b->n--;
 		break;
+	}
+	pthread_rwlock_unlock(&b->lock);
+	if (b->changed)
+		b->changed(b->arg);
+}
+
+void bus_watch(struct bus *b, void (*changed)(void *arg), void *arg)
+{
+	b->arg = arg;
+	b->changed = changed;
+}
+
+void bus_free_map(struct bus *b, u8 *map, u32 bits)
+{
+	memset(map, 0xff, bits / 8);
+	pthread_rwlock_rdlock(&b->lock);
+	for (u32 i = 0; i < b->n && b->v[i]->base < bits; i++) {
+		u64 end = MIN(b->v[i]->base + (b->v[i]->size - 1), (u64)bits - 1);
+
+		for (u64 a = b->v[i]->base; a <= end; a++)
+			map[a / 8] &= (u8)~BIT(a % 8);
 	}
 	pthread_rwlock_unlock(&b->lock);
 }

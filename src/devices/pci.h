@@ -60,7 +60,20 @@ struct pci_msix_vector {
 	u64 routed_addr;
 	u32 routed_data;
 };
+/* An eventfd of another process that asks for an interrupt. While its vector is open the interrupt controller listens to it; else
+ * cb(arg) on the main loop, which reads it and does what is to be done. */
+struct pci_msix_source {
+	int fd;
+	u16 vector; /* of none: 0xffff */
+	loop_cb *cb;
+	void *arg;
+	/* under the lock */
+	struct pci_msix_source *next;
+	bool bound;
+	struct msi_route to; /* where it is bound */
+};
 struct pci_msix {
+	struct pci_msix_source *sources;
 	pthread_mutex_t lock;
 	unsigned count; /* 0: no MSI-X */
 	unsigned bar, cap;
@@ -98,12 +111,14 @@ void pci_func_add_bar(struct pci_func *f, unsigned bar, enum pci_bar_kind kind, 
 unsigned pci_func_add_cap(struct pci_func *f, u8 id, unsigned len);
 int pci_msix_init(struct pci_func *f, unsigned vectors,
 		  unsigned bar);                 /* the BAR holds table and PBA, nothing else */
+int pci_msix_source_add(struct pci_func *f, struct pci_msix_source *s);
 int pci_func_plug(struct pci_func *f, int slot); /* slot < 0: the next free one */
 void pci_func_unplug(struct pci_func *f);        /* frees what the function holds, not f itself */
 
 /* ---- any thread ---- */
 bool pci_msix_enabled(struct pci_func *f);
 void pci_msix_fire(struct pci_func *f, unsigned vector);
+void pci_msix_source_set(struct pci_func *f, struct pci_msix_source *s, u16 vector);
 void pci_intx(struct pci_func *f, bool level);
 
 /* ---- the owner's reset handler ---- */

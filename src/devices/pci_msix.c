@@ -8,7 +8,10 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <unistd.h>
+
+#include "base/base.h"
 
 #include "devices/pci_int.h"
 
@@ -29,6 +32,61 @@ static bool open_locked(const struct pci_msix *x, const struct pci_msix_vector *
 	return x->enabled && !x->masked && !(v->control & PCI_MSIX_ENTRY_CTRL_MASKBIT);
 }
 
+/* ---- sources ---- */
+static void bind_locked(struct pci_func *f, struct pci_msix_source *s)
+{
+	struct machine *m = f->dev.machine;
+	const struct pci_msix_vector *v = s->vector < f->msix.count ? &f->msix.vector[s->vector] : NULL;
+	bool want = v && v->routed && open_locked(&f->msix, v);
+	if (s->bound && (!want || v->route.gsi != s->to.gsi)) {
+		machine_msi_route_bind(m, &s->to, s->fd, false);
+		s->bound = false;
+		if (loop_add(machine_loop(m), s->fd, EPOLLIN, s->cb, s->arg))
+			log_msg(LOG_DEBUG, "pci slot %u: an interrupt cannot be watched", f->slot);
+	}
+	if (want && !s->bound) {
+		loop_del(machine_loop(m), s->fd);
+		s->to = v->route;
+		s->bound = machine_msi_route_bind(m, &s->to, s->fd, true) == 0;
+		if (!s->bound && loop_add(machine_loop(m), s->fd, EPOLLIN, s->cb, s->arg))
+			log_msg(LOG_DEBUG, "pci slot %u: an interrupt cannot be watched", f->slot);
+	}
+}
+
+static void bind_all_locked(struct pci_func *f)
+{
+	for (struct pci_msix_source *s = f->msix.sources; s; s = s->next)
+		bind_locked(f, s);
+}
+
+int pci_msix_source_add(struct pci_func *f, struct pci_msix_source *s)
+{
+	int r = loop_add(machine_loop(f->dev.machine), s->fd, EPOLLIN, s->cb, s->arg);
+	if (r)
+		return r;
+	s->next = f->msix.sources;
+	f->msix.sources = s;
+	return 0;
+}
+
+void pci_msix_source_set(struct pci_func *f, struct pci_msix_source *s, u16 vector)
+{
+	pthread_mutex_lock(&f->msix.lock);
+	s->vector = vector;
+	bind_locked(f, s);
+	pthread_mutex_unlock(&f->msix.lock);
+}
+
+/* ---- routes ---- */
+/* Takes the route away: nobody may be bound to it any more. */
+static void unroute_locked(struct pci_func *f, struct pci_msix_vector *v)
+{
+	struct msi_route r = v->route;
+	v->routed = false;
+	bind_all_locked(f);
+	machine_msi_route_del(f->dev.machine, &r);
+}
+
 /* Brings the route up to date with an open vector's address and data. Without a route, delivery goes by
  * machine_msi. */
 static void route_locked(struct pci_func *f, struct pci_msix_vector *v)
@@ -38,21 +96,20 @@ static void route_locked(struct pci_func *f, struct pci_msix_vector *v)
 		return;
 	if (!v->routed)
 		v->routed = machine_msi_route_add(m, &v->route, v->addr, v->data) == 0;
-	else if (machine_msi_route_set(m, &v->route, v->addr, v->data)) {
-		machine_msi_route_del(m, &v->route);
-		v->routed = false;
-	}
+	else if (machine_msi_route_set(m, &v->route, v->addr, v->data))
+		unroute_locked(f, v);
 	v->routed_addr = v->addr;
 	v->routed_data = v->data;
 }
 
 static void refresh_locked(struct pci_func *f, struct pci_msix_vector *v)
 {
-	if (!open_locked(&f->msix, v))
-		return;
-	route_locked(f, v);
-	if (v->pending)
-		deliver_locked(f, v);
+	if (open_locked(&f->msix, v)) {
+		route_locked(f, v);
+		if (v->pending)
+			deliver_locked(f, v);
+	}
+	bind_all_locked(f);
 }
 
 bool pci_msix_enabled(struct pci_func *f)
@@ -188,7 +245,7 @@ static void drop_routes_locked(struct pci_func *f)
 	for (unsigned i = 0; i < f->msix.count; i++) {
 		struct pci_msix_vector *v = &f->msix.vector[i];
 		if (v->routed)
-			machine_msi_route_del(f->dev.machine, &v->route);
+			unroute_locked(f, v);
 		*v = (struct pci_msix_vector){.control = PCI_MSIX_ENTRY_CTRL_MASKBIT};
 	}
 }

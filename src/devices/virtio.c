@@ -69,6 +69,8 @@ void virtio_reset_done_locked(struct virtio *v)
 {
 	v->resetting = false;
 	v->status = 0;
+	if (v->transport->reset_done)
+		v->transport->reset_done(v);
 }
 
 void virtio_reset_locked(struct virtio *v)

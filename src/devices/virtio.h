@@ -84,6 +84,12 @@ bool virtq_wants_interrupt(struct virtq *q); /* after pushes, once */
 void virtq_quiet(struct virtq *q);           /* the device is looking: no notifications wanted */
 bool virtq_listen(struct virtq *q);          /* notify me again; true: more came meanwhile, go on */
 
+/* For who takes a ring over from another: where to go on, what to look at. */
+void virtq_resume(struct virtq *q, u16 avail_next);
+u32 virtq_last_used(const struct virtq *q); /* head in the last entry of the used ring; UINT32_MAX: not in use */
+u32 virtq_next_head(const struct virtq *q); /* what virtq_pop would take; UINT32_MAX: nothing */
+int virtq_walk_head(struct virtq *q, u16 head, struct virtq_chain *c) __attribute__((warn_unused_result)); /* 0 or -EIO */
+
 u16 virtq_published(const struct virtq *q);  /* where avail_next will be behind all that is there now */
 
 /* Copies from the readable / to the writable part at byte offset off; false (and no copy) when it does not
@@ -110,6 +116,7 @@ struct virtio_transport_ops {
 	void (*signal_queue)(struct virtio *v, unsigned queue);
 	void (*signal_config)(struct virtio *v);
 	void (*kick)(struct virtio *v, unsigned queue);
+	void (*reset_done)(struct virtio *v); /* may be NULL */
 };
 /* Chains a device takes per notification; then virtio_again gives the loop's other work its turn. */
 enum { VIRTIO_BUDGET = 256 };
@@ -122,6 +129,7 @@ struct virtio {
 	u64 device_features, driver_features;
 	u8 status;
 	bool resetting;
+	bool remote; /* another process serves the queues: kicks and calls are eventfds for it. Set before virtio_pci_create */
 	u8 generation;
 	u8 *config;                /* the device's configuration, little-endian; the device owns it */
 	const u8 *config_writable; /* mask; NULL: all read-only */
@@ -166,6 +174,9 @@ int virtio_pci_create(struct virtio *v, struct pci_host *h, int slot, const stru
 		      struct virtio_pci **out);
 void virtio_pci_reset(struct virtio_pci *vp); /* main thread, vCPUs stopped, device quiet */
 void virtio_pci_destroy(struct virtio_pci *vp);
+/* A remote device's eventfds; they stay the transport's. */
+void virtio_pci_eventfds(struct virtio_pci *vp, unsigned queue, int *kick, int *call);
+int virtio_pci_take_over(struct virtio_pci *vp); /* from here on it is served here, by ops->notify. v->lock held */
 struct virtio *virtio_of_device(struct device *d);
 struct virtio_pci *virtio_pci_of_device(struct device *d);
 

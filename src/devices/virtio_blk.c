@@ -1,6 +1,6 @@
 /*
- * Block device (Virtio 1.2, 5.2). A request is a chain: header {type, sector}, data, one status byte. It is
- * taken apart and checked on the main thread, goes to the disk as host pointers into guest RAM, and is pushed
+ * Block device (Virtio 1.2, 5.2), the half that serves. A request is a chain: header {type, sector}, data, one
+ * status byte. It is taken apart and checked on the main thread, goes to the disk as host pointers into guest RAM, and is pushed
  * when the disk has finished.
  *
  * A reset while requests are in flight waits for them: the disk may still be writing into guest memory. Until
@@ -12,21 +12,20 @@
 #include "devices/virtio_blk.h"
 
 #include <errno.h>
-#include <linux/virtio_blk.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "backends/disk.h"
-#include "devices/virtio.h"
 
-enum { CLASS_SCSI_OTHER = 0x010000, QUEUE_SIZE = 256, SECTOR = 512, ID_BYTES = VIRTIO_BLK_ID_BYTES };
-enum { SEG_MAX = QUEUE_SIZE - 2, RANGE_SECTORS_MAX = 1 << 22, QUEUES_MAX = 8 };
+enum { SECTOR = 512, ID_BYTES = VIRTIO_BLK_ID_BYTES };
+enum { SEG_MAX = BLK_QUEUE_SIZE - 2, RANGE_SECTORS_MAX = 1 << 22 };
 #define SECTOR_MAX (UINT64_MAX / SECTOR)
 
 struct request {
 	struct disk_req disk, again; /* again: as it was submitted */
 	struct virtio_blk *blk;
 	unsigned queue;
+	u32 type; /* VIRTIO_BLK_T_* */
 	struct request *next; /* in free or held */
 	struct virtq_chain chain;
 	struct iovec iov[VIRTQ_SIZE_MAX];
@@ -34,14 +33,13 @@ struct request {
 
 struct virtio_blk {
 	struct virtio v;
-	struct virtio_pci *pci;
 	struct disk *disk;
 	struct request *free, *held;
 	unsigned in_flight; /* of all queues, held ones too */
-	unsigned queued[QUEUES_MAX];
+	unsigned queued[BLK_QUEUES_MAX];
 	bool stop_on_enospc;
 	char id[ID_BYTES];
-	struct virtio_blk_config space;
+	struct blk_shared *shared, own; /* own: without anybody else to look */
 };
 
 static struct virtio_blk *blk_of(struct virtio *v)
@@ -68,11 +66,55 @@ static void put_request(struct virtio_blk *b, struct request *r)
 	b->free = r;
 }
 
+/* Between pop and push a chain is in the books. used_next there is behind the ring's for a moment only: who finds it one behind
+ * knows that the last entry of the ring is answered (virtio_disk_dead.c). */
+static void book_in(struct virtio_blk *b, const struct request *r)
+{
+	struct blk_books *k = &b->shared->queue[r->queue];
+	__atomic_store_n(&k->busy[r->chain.head], 1, __ATOMIC_RELEASE);
+	__atomic_store_n(&k->avail_next, b->v.queue[r->queue].avail_next, __ATOMIC_RELEASE);
+}
+
+static void book_out(struct virtio_blk *b, const struct request *r)
+{
+	struct blk_books *k = &b->shared->queue[r->queue];
+	__atomic_store_n(&k->busy[r->chain.head], 0, __ATOMIC_RELEASE);
+	__atomic_store_n(&k->used_next, b->v.queue[r->queue].used_next, __ATOMIC_RELEASE);
+}
+
+static void count(struct blk_counters *c, const struct request *r, u8 status)
+{
+	if (status != VIRTIO_BLK_S_OK) {
+		c->errors++;
+		return;
+	}
+	u64 in = r->chain.in_bytes - 1, out = r->chain.out_bytes - sizeof(struct virtio_blk_outhdr);
+	switch (r->type) {
+	case VIRTIO_BLK_T_IN:
+		c->reads++;
+		c->read_bytes += in;
+		break;
+	case VIRTIO_BLK_T_OUT:
+		c->writes++;
+		c->written_bytes += out;
+		break;
+	case VIRTIO_BLK_T_FLUSH:
+		c->flushes++;
+		break;
+	case VIRTIO_BLK_T_DISCARD:
+	case VIRTIO_BLK_T_WRITE_ZEROES:
+		c->discards++;
+		break;
+	}
+}
+
 /* The status byte is the last writable one, so all of the writable part counts as written. */
 static void complete_locked(struct virtio_blk *b, struct request *r, u8 status)
 {
+	count(&b->shared->counters, r, status);
 	if (chain_write(&r->chain, r->chain.in_bytes - 1, &status, 1))
 		virtq_push(&b->v.queue[r->queue], &r->chain, (u32)r->chain.in_bytes);
+	book_out(b, r);
 	put_request(b, r);
 }
 
@@ -91,6 +133,7 @@ static void leave_locked(struct virtio_blk *b, struct request *r)
 static void forget_locked(struct virtio_blk *b, struct request *r)
 {
 	leave_locked(b, r);
+	book_out(b, r);
 	put_request(b, r);
 	if (b->v.resetting && !b->in_flight)
 		virtio_reset_done_locked(&b->v);
@@ -213,9 +256,11 @@ static const struct request_type {
 static int prepare(struct virtio_blk *b, struct request *r)
 {
 	struct virtio_blk_outhdr h;
+	r->type = UINT32_MAX;
 	if (!chain_read(&r->chain, 0, &h, sizeof(h)) || h.sector > SECTOR_MAX)
 		return VIRTIO_BLK_S_IOERR;
 	r->disk = (struct disk_req){.offset = h.sector * SECTOR, .done = disk_done};
+	r->type = h.type;
 	for (size_t i = 0; i < ARRAY_SIZE(request_types); i++) {
 		const struct request_type *t = &request_types[i];
 		if (t->type == h.type && (t->feature < 0 || virtio_has(&b->v, t->feature)))
@@ -237,7 +282,7 @@ static bool submit_locked(struct virtio_blk *b, struct request *r)
 static void start(struct virtio_blk *b, struct request *r)
 {
 	int status = prepare(b, r);
-	if (status == IN_FLIGHT && disk_read_now(b->disk, &r->disk))
+	if (status == IN_FLIGHT && disk_now(b->disk, &r->disk))
 		status = VIRTIO_BLK_S_OK;
 	if (status == IN_FLIGHT) {
 		if (submit_locked(b, r))
@@ -258,6 +303,7 @@ static int take_one(struct virtio_blk *b, unsigned queue)
 	int got = virtq_pop(q, &r->chain);
 	if (got > 0 && r->chain.in_bytes && r->chain.out_bytes >= sizeof(struct virtio_blk_outhdr) &&
 	    b->queued[queue] < q->size) {
+		book_in(b, r);
 		start(b, r);
 		return 1;
 	}
@@ -309,9 +355,8 @@ static void drop_held_locked(struct virtio_blk *b)
 	}
 }
 
-static void blk_resume(struct device *d)
+void virtio_blk_resume(struct virtio_blk *b)
 {
-	struct virtio_blk *b = blk_of(virtio_of_device(d));
 	pthread_mutex_lock(&b->v.lock);
 	if (b->v.resetting)
 		drop_held_locked(b);
@@ -330,22 +375,26 @@ static bool blk_reset_queues(struct virtio *v)
 
 static const struct virtio_ops blk_ops = {.name = "virtio-blk",
 					  .id = VIRTIO_ID_BLOCK,
-					  .pci_class = CLASS_SCSI_OTHER,
+					  .pci_class = BLK_CLASS,
 					  .notify = blk_notify,
 					  .reset = blk_reset_queues};
 
 /* ---- lifecycle ---- */
-static void blk_reset(struct device *d)
+void virtio_blk_drain(struct virtio_blk *b)
 {
-	struct virtio_blk *b = blk_of(virtio_of_device(d));
 	disk_drain(b->disk);
 	pthread_mutex_lock(&b->v.lock);
 	drop_held_locked(b);
 	pthread_mutex_unlock(&b->v.lock);
-	virtio_pci_reset(b->pci);
 }
 
-static void blk_free(struct virtio_blk *b)
+void virtio_blk_close(struct virtio_blk *b)
+{
+	disk_destroy(b->disk);
+	b->disk = NULL;
+}
+
+void virtio_blk_free(struct virtio_blk *b)
 {
 	drop_held_locked(b);
 	virtio_fini(&b->v);
@@ -357,65 +406,67 @@ static void blk_free(struct virtio_blk *b)
 	free(b);
 }
 
-static void blk_destroy(struct device *d)
+struct virtio *virtio_blk_virtio(struct virtio_blk *b)
 {
-	struct virtio_blk *b = blk_of(virtio_of_device(d));
-	disk_destroy(b->disk); /* its last completions still need the transport */
-	virtio_pci_destroy(b->pci);
-	blk_free(b);
+	return &b->v;
 }
 
-static const struct device_class blk_class = {
-    .name = "virtio-blk", .reset = blk_reset, .resume = blk_resume, .destroy = blk_destroy};
-
-static void fill_config(struct virtio_blk_config *c, const struct disk *d, u16 queues)
+void virtio_blk_shape(const struct virtio_blk *b, struct blk_shape *s)
 {
-	*c = (struct virtio_blk_config){
-	    .capacity = d->size / SECTOR,
-	    .seg_max = SEG_MAX,
-	    .blk_size = SECTOR,
-	    .physical_block_exp = (u8)__builtin_ctz(d->block_size / SECTOR),
-	    .min_io_size = (u16)MIN(d->block_size / SECTOR, 0xffff),
-	    .num_queues = queues,
-	    .max_discard_sectors = RANGE_SECTORS_MAX,
-	    .max_discard_seg = 1,
-	    .discard_sector_alignment = MAX(d->discard_align / SECTOR, 1),
-	    .max_write_zeroes_sectors = RANGE_SECTORS_MAX,
-	    .max_write_zeroes_seg = 1,
-	    .write_zeroes_may_unmap = 1,
-	};
+	const struct disk *d = b->disk;
+	*s = (struct blk_shape){.size = d->size,
+				.block_size = d->block_size,
+				.discard_align = d->discard_align,
+				.read_only = d->read_only,
+				.can_discard = d->can_discard,
+				.write_through = d->write_through};
 }
 
-int virtio_blk_create(struct machine *m, struct pci_host *h, const struct virtio_blk_options *c,
-		      struct virtio_blk **out)
+int virtio_blk_create(struct machine *m, const struct virtio_blk_options *o, struct virtio_blk **out)
 {
 	struct virtio_blk *b = calloc(1, sizeof(*b));
 	if (!b)
 		return -ENOMEM;
-	u64 features = BIT64(VIRTIO_BLK_F_SEG_MAX) | BIT64(VIRTIO_BLK_F_BLK_SIZE) |
-		       BIT64(VIRTIO_BLK_F_TOPOLOGY);
-	u16 queues = (u16)MIN(MAX(c->queues, 1), QUEUES_MAX);
-	if (queues > 1)
-		features |= BIT64(VIRTIO_BLK_F_MQ);
-	if (!c->disk->write_through) /* without it a driver knows that writes are stable (5.2.6.2) */
-		features |= BIT64(VIRTIO_BLK_F_FLUSH);
-	if (c->disk->read_only)
-		features |= BIT64(VIRTIO_BLK_F_RO);
-	else
-		features |= BIT64(VIRTIO_BLK_F_WRITE_ZEROES) |
-			    (c->disk->can_discard ? BIT64(VIRTIO_BLK_F_DISCARD) : 0);
-	b->disk = c->disk;
-	b->stop_on_enospc = c->stop_on_enospc;
-	if (c->serial)
-		memcpy(b->id, c->serial, strnlen(c->serial, ID_BYTES));
-	fill_config(&b->space, b->disk, queues);
-	virtio_init(&b->v, m, &blk_ops, features, queues, QUEUE_SIZE);
-	virtio_set_config(&b->v, &b->space, NULL, sizeof(b->space));
-	int r = virtio_pci_create(&b->v, h, -1, &blk_class, &b->pci);
-	if (r) {
-		blk_free(b);
-		return r;
-	}
+	struct blk_shape shape;
+	unsigned queues = MIN(MAX(o->queues, 1), BLK_QUEUES_MAX);
+	b->disk = o->disk;
+	b->stop_on_enospc = o->stop_on_enospc;
+	b->shared = o->shared ? o->shared : &b->own;
+	if (o->serial)
+		memcpy(b->id, o->serial, strnlen(o->serial, ID_BYTES));
+	virtio_blk_shape(b, &shape);
+	virtio_init(&b->v, m, &blk_ops, blk_features(&shape, queues), queues, BLK_QUEUE_SIZE);
 	*out = b;
 	return 0;
+}
+
+/* ---- what the guest is told ---- */
+u64 blk_features(const struct blk_shape *s, unsigned queues)
+{
+	u64 f = BIT64(VIRTIO_BLK_F_SEG_MAX) | BIT64(VIRTIO_BLK_F_BLK_SIZE) | BIT64(VIRTIO_BLK_F_TOPOLOGY);
+	if (queues > 1)
+		f |= BIT64(VIRTIO_BLK_F_MQ);
+	if (!s->write_through) /* without it a driver knows that writes are stable (5.2.6.2) */
+		f |= BIT64(VIRTIO_BLK_F_FLUSH);
+	if (s->read_only)
+		return f | BIT64(VIRTIO_BLK_F_RO);
+	return f | BIT64(VIRTIO_BLK_F_WRITE_ZEROES) | (s->can_discard ? BIT64(VIRTIO_BLK_F_DISCARD) : 0);
+}
+
+void blk_config(struct virtio_blk_config *c, const struct blk_shape *s, unsigned queues)
+{
+	*c = (struct virtio_blk_config){
+	    .capacity = s->size / SECTOR,
+	    .seg_max = SEG_MAX,
+	    .blk_size = SECTOR,
+	    .physical_block_exp = (u8)__builtin_ctz(s->block_size / SECTOR),
+	    .min_io_size = (u16)MIN(s->block_size / SECTOR, 0xffff),
+	    .num_queues = (u16)queues,
+	    .max_discard_sectors = RANGE_SECTORS_MAX,
+	    .max_discard_seg = 1,
+	    .discard_sector_alignment = MAX(s->discard_align / SECTOR, 1),
+	    .max_write_zeroes_sectors = RANGE_SECTORS_MAX,
+	    .max_write_zeroes_seg = 1,
+	    .write_zeroes_may_unmap = 1,
+	};
 }

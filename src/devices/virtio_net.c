@@ -117,6 +117,16 @@ static void on_link(void *dev, bool up)
 
 static const struct net_client_ops vn_client = {.readable = on_readable, .writable = on_writable, .link = on_link};
 
+struct virtio_net_counters virtio_net_counters(struct virtio_net *n)
+{
+	struct virtio_net_counters c;
+
+	pthread_mutex_lock(&n->v.lock);
+	c = n->counters;
+	pthread_mutex_unlock(&n->v.lock);
+	return c;
+}
+
 /* ---- lifecycle ---- */
 static void vn_reset(struct device *d)
 {

@@ -28,7 +28,7 @@ struct virtio_net {
 	bool rx_off[NET_PAIRS_MAX];  /* the backend was told to hold what it has */
 	bool tx_full[NET_PAIRS_MAX]; /* waiting for writable */
 	struct rx_filter filter;
-	u64 rx_dropped, tx_dropped;
+	struct virtio_net_counters counters;
 	u8 first_mac[NET_MAC];
 	struct virtio_net_config space;
 	struct net_frame frame[NET_BATCH];

@@ -68,14 +68,17 @@ static bool deliver(struct virtio_net *n, struct virtq *q, const struct net_pack
 	int chains = 0;
 
 	if ((p->hdr.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM || p->hdr.gso_type) && !virtio_has(&n->v, VIRTIO_NET_F_GUEST_CSUM)) {
-		n->rx_dropped++; /* made before the driver said what it can do */
+		n->counters.rx_dropped++; /* made before the driver said what it can do */
 		return true;
 	}
 	chains = reserve(n, q, NET_HDR + (u64)p->len);
-	if (chains > 0 && scatter(n, q, p, (unsigned)chains))
+	if (chains > 0 && scatter(n, q, p, (unsigned)chains)) {
 		virtq_publish(q, (unsigned)chains);
-	else if (chains)
-		n->rx_dropped++;
+		n->counters.rx_frames++;
+		n->counters.rx_bytes += p->len;
+	} else if (chains) {
+		n->counters.rx_dropped++;
+	}
 	return chains != 0;
 }
 

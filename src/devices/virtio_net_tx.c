@@ -56,7 +56,7 @@ static unsigned gather(struct virtio_net *n, struct virtq *q, unsigned *frames, 
 		if (make_frame(n, &n->chain[chains], &n->frame[*frames]))
 			n->frame_chain[(*frames)++] = chains;
 		else
-			n->tx_dropped++;
+			n->counters.tx_dropped++;
 		chains++;
 	}
 	return chains;
@@ -76,6 +76,9 @@ static unsigned send_batch(struct virtio_net *n, unsigned pair, int *got)
 		for (unsigned i = done; i < chains; i++)
 			virtq_unpop(q);
 	}
+	for (unsigned i = 0; i < taken; i++)
+		n->counters.tx_bytes += n->frame[i].len;
+	n->counters.tx_frames += taken;
 	for (unsigned i = 0; i < done; i++)
 		virtq_fill(q, i, &n->chain[i], 0);
 	if (done)

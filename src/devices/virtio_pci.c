@@ -30,6 +30,9 @@ struct notifier {
 	int fd;
 	bool armed; /* the KVM watches addr */
 	gpa_t addr;
+	/* of a remote device; fd is not read here */
+	int call; /* -1: none */
+	struct pci_msix_source source;
 };
 
 struct virtio_pci {
@@ -119,6 +122,32 @@ static void kick(struct virtio_pci *vp, unsigned queue)
 static void vp_kick(struct virtio *v, unsigned queue)
 {
 	kick(v->transport_data, queue);
+}
+
+/* A remote device wants to interrupt, and no vector of MSI-X takes it from there: INTx, or a masked vector. */
+static void on_call(void *arg, u32 events)
+{
+	struct notifier *n = arg;
+	u64 count;
+	if (read(n->call, &count, sizeof(count)) != sizeof(count))
+		return;
+	pthread_mutex_lock(&n->vp->v->lock);
+	vp_signal_queue(n->vp->v, n->queue);
+	pthread_mutex_unlock(&n->vp->v->lock);
+}
+
+void virtio_pci_eventfds(struct virtio_pci *vp, unsigned queue, int *kick_fd, int *call_fd)
+{
+	*kick_fd = vp->notifier[queue].fd;
+	*call_fd = vp->notifier[queue].call;
+}
+
+int virtio_pci_take_over(struct virtio_pci *vp)
+{
+	int r = 0;
+	for (unsigned i = 0; i < vp->v->n_queues && !r; i++)
+		r = loop_add(machine_loop(vp->func.dev.machine), vp->notifier[i].fd, EPOLLIN, on_notify, &vp->notifier[i]);
+	return r;
 }
 
 static const struct virtio_transport_ops transport_ops = {
@@ -211,13 +240,20 @@ static u32 get_status(struct virtio_pci *vp)
 	return virtio_read_status_locked(vp->v);
 }
 
+static void put_queue_vector(struct virtio_pci *vp, unsigned queue, u16 vector)
+{
+	vp->queue_vector[queue] = vector;
+	if (vp->notifier[queue].call >= 0)
+		pci_msix_source_set(&vp->func, &vp->notifier[queue].source, vector);
+}
+
 static void forget_driver_state(struct virtio_pci *vp)
 {
 	vp->device_feature_select = vp->driver_feature_select = 0;
 	vp->queue_select = 0;
 	vp->config_vector = VIRTIO_NO_VECTOR;
 	for (unsigned i = 0; i < VIRTIO_QUEUES_MAX; i++)
-		vp->queue_vector[i] = VIRTIO_NO_VECTOR;
+		put_queue_vector(vp, i, VIRTIO_NO_VECTOR);
 	read_isr_locked(vp);
 }
 
@@ -259,7 +295,7 @@ static u32 get_queue_vector(struct virtio_pci *vp)
 static void set_queue_vector(struct virtio_pci *vp, u32 x)
 {
 	if (selected(vp))
-		vp->queue_vector[vp->queue_select] = valid_vector(vp, x);
+		put_queue_vector(vp, vp->queue_select, valid_vector(vp, x));
 }
 
 static u32 get_queue_enable(struct virtio_pci *vp)
@@ -533,14 +569,23 @@ static void add_capabilities(struct virtio_pci *vp)
 	}
 }
 
+static int open_call(struct virtio_pci *vp, struct notifier *n)
+{
+	n->call = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	if (n->call < 0)
+		return -errno;
+	n->source = (struct pci_msix_source){.fd = n->call, .vector = VIRTIO_NO_VECTOR, .cb = on_call, .arg = n};
+	return pci_msix_source_add(&vp->func, &n->source);
+}
+
 static int open_notifiers(struct virtio_pci *vp)
 {
 	for (unsigned i = 0; i < vp->v->n_queues; i++) {
 		struct notifier *n = &vp->notifier[i];
-		*n = (struct notifier){.vp = vp, .queue = i, .fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)};
+		*n = (struct notifier){.vp = vp, .queue = i, .call = -1, .fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)};
 		if (n->fd < 0)
 			return -errno;
-		int r = loop_add(machine_loop(vp->func.dev.machine), n->fd, EPOLLIN, on_notify, n);
+		int r = vp->v->remote ? open_call(vp, n) : loop_add(machine_loop(vp->func.dev.machine), n->fd, EPOLLIN, on_notify, n);
 		if (r) {
 			close(n->fd);
 			n->fd = -1;
@@ -563,7 +608,7 @@ int virtio_pci_create(struct virtio *v, struct pci_host *h, int slot, const stru
 				  .class_code = v->ops->pci_class,
 				  .revision = VIRTIO_REVISION};
 	for (unsigned i = 0; i < VIRTIO_QUEUES_MAX; i++)
-		vp->notifier[i].fd = -1;
+		vp->notifier[i].fd = vp->notifier[i].call = -1;
 	vp->v = v;
 	v->transport = &transport_ops;
 	v->transport_data = vp;
@@ -607,6 +652,10 @@ void virtio_pci_destroy(struct virtio_pci *vp)
 			continue;
 		loop_del(machine_loop(vp->func.dev.machine), vp->notifier[i].fd);
 		close(vp->notifier[i].fd);
+		if (vp->notifier[i].call < 0)
+			continue;
+		loop_del(machine_loop(vp->func.dev.machine), vp->notifier[i].call);
+		close(vp->notifier[i].call);
 	}
 	free(vp);
 }

@@ -152,6 +152,14 @@ static int walk(struct virtq *q, struct virtq_chain *c)
 	}
 }
 
+int virtq_walk_head(struct virtq *q, u16 head, struct virtq_chain *c)
+{
+	c->n_out = c->n_in = 0;
+	c->out_bytes = c->in_bytes = 0;
+	c->head = head;
+	return walk(q, c);
+}
+
 int virtq_pop(struct virtq *q, struct virtq_chain *c)
 {
 	if (!q->enabled || q->broken)
@@ -159,15 +167,31 @@ int virtq_pop(struct virtq *q, struct virtq_chain *c)
 	u16 pending = avail_idx(q) - q->avail_next;
 	if (!pending)
 		return 0;
-	c->n_out = c->n_in = 0;
-	c->out_bytes = c->in_bytes = 0;
-	c->head = avail_ring(q, q->avail_next);
-	if (pending > q->size || walk(q, c)) {
+	if (pending > q->size || virtq_walk_head(q, avail_ring(q, q->avail_next), c)) {
 		q->broken = true;
 		return -EIO;
 	}
 	q->avail_next++;
 	return 1;
+}
+
+void virtq_resume(struct virtq *q, u16 avail_next)
+{
+	q->avail_next = avail_next;
+	q->used_next = load_u16((const u8 *)q->used_p + 2);
+	q->signalled_valid = false;
+}
+
+u32 virtq_last_used(const struct virtq *q)
+{
+	struct vring_used_elem e;
+	memcpy(&e, (const u8 *)q->used_p + 4 + 8 * (u64)((u16)(q->used_next - 1) & (q->size - 1)), sizeof(e));
+	return q->enabled ? e.id : UINT32_MAX;
+}
+
+u32 virtq_next_head(const struct virtq *q)
+{
+	return virtq_published(q) == q->avail_next ? UINT32_MAX : avail_ring(q, q->avail_next);
 }
 
 void virtq_unpop(struct virtq *q)

@@ -54,6 +54,8 @@
 /* Decoded code (interpreter) and other lazily grown caches: NORESERVE. */
 #define ENG_ICACHE_BASE 0x2000000000ull
 #define ENG_ICACHE_SIZE 0x0400000000ull /* 16 GiB of address space */
+#define ENG_COVERAGE_SIZE 0x0002000000ull /* its end: code that has run, cpu/record.c */
+#define ENG_COVERAGE_BASE (ENG_ICACHE_BASE + ENG_ICACHE_SIZE - ENG_COVERAGE_SIZE)
 
 /* Translated blocks: what is known of them, and of the places in them that may fault or leave. NORESERVE. */
 #define ENG_TCACHE_BASE 0x2800000000ull

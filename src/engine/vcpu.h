@@ -15,6 +15,7 @@
 #include "engine/isa/insn.h"
 #include "engine/mmu/tlb.h"
 #include "engine/translate/state.h"
+#include "kvm/chan.h"
 #include "kvm/stats.h"
 
 struct vm;
@@ -104,6 +105,8 @@ struct cpu_mode {
 #define MODE_KEY_SMAP     0x4000u
 #define MODE_KEY_FSGSBASE 0x8000u
 #define MODE_KEY_TSD      0x10000u /* RDTSC faults outside CPL 0 */
+#define MODE_KEY_ARRIVALS 0x100000u /* jumps are recorded: cpu/record.h */
+#define MODE_KEY_COVERAGE 0x200000u /* blocks end at each jump */
 /* Jump caches are apart by these; a change of any other bit empties them. */
 #define MODE_KEY_CLASS    (0xffu | 0x100u | 1u << 13)
 
@@ -200,6 +203,9 @@ struct vcpu {
 	u32 guest_debug;            /* KVM_GUESTDBG_* */
 	u64 guest_debug_dr[8];
 	u64 dr6_pending;            /* data breakpoints hit by the current instruction */
+	bool inject_bp;             /* the INT3 at RIP is the guest's own: KVM_GUESTDBG_INJECT_BP */
+	bool restartable;           /* guest code runs at speed: an instruction that hits a data breakpoint is taken back ... */
+	bool step_once;             /* ... and done again by itself */
 
 	/* ---- identity ---- */
 	struct vm *vm;
@@ -220,6 +226,14 @@ struct vcpu {
 	u8 xsave[8192] __attribute__((aligned(64)));
 
 	struct vcpu_stats stats;
+
+	struct {                    /* cpu/record.h */
+		u32 key;            /* of mode.key */
+		u32 events;         /* so far */
+		struct doppel_event event[DOPPEL_EVENTS];
+		u8 next;            /* of at[]: wraps */
+		u64 at[DOPPEL_ARRIVALS];
+	} record;
 };
 
 static inline void mmio_commit(struct vcpu *cpu)

@@ -40,6 +40,7 @@ struct vm {
 	struct vm_slot slots[VM_MAX_SLOTS];
 	struct vm_ioeventfd ioeventfds[VM_MAX_IOEVENTFDS];
 	u32 nioeventfds;          /* entries below this may be used; written under a safe point */
+	u64 open_ports[0x10000 / 64]; /* nobody outside decodes them; vCPU threads read while the main thread writes */
 	struct irqchip *irqchip;  /* NULL until KVM_CREATE_IRQCHIP */
 	u32 tsc_khz;
 	s64 kvmclock_offset;      /* guest kvmclock ns = host monotonic ns + offset */

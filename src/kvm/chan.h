@@ -27,7 +27,22 @@
 #define DOPPEL_GET_ATTR_FD   _IO(DOPPELIO, 2)                        /* reply carries the page-attribute memfd */
 #define DOPPEL_GET_STATS     _IOR(DOPPELIO, 3, struct doppel_stats)  /* on a vCPU */
 #define DOPPEL_DUMP_CODE     _IOWR(DOPPELIO, 5, struct doppel_dump)  /* on a vCPU that does not run */
+#define DOPPEL_SET_OPEN_PORTS _IOW(DOPPELIO, 6, struct doppel_ports) /* on the VM */
 #define DOPPEL_SET_BELL      _IO(DOPPELIO, 4)  /* on the VM: vCPU ID, and an eventfd to ring with each answer */
+
+/* I/O ports that the client does not decode, a bit each: the engine answers reads of them with ones and drops writes, unless an
+ * interrupt controller of its own or an ioeventfd is there. At first none is open. */
+#define DOPPEL_PORTS 0x10000
+struct doppel_ports {
+	u8 open[DOPPEL_PORTS / 8];
+};
+
+/* A page's attribute byte, in the memfd of DOPPEL_GET_ATTR_FD: it holds decoded code. */
+#define KVMW_ATTR_CODE 0x04
+#define DOPPEL_GET_RECORD    _IOR(DOPPELIO, 16, struct doppel_record) /* on a vCPU that does not run */
+#define DOPPEL_SET_RECORD    _IO(DOPPELIO, 17) /* on a vCPU that does not run: DOPPEL_RECORD_* */
+#define DOPPEL_CLEAR_COVERAGE _IO(DOPPELIO, 18) /* on a vCPU, while none runs */
+#define DOPPEL_GET_COVERAGE  _IOWR(DOPPELIO, 19, struct doppel_coverage) /* on a vCPU, while none runs */
 
 struct doppel_range {
 	u64 gpa, size;
@@ -44,6 +59,33 @@ struct doppel_dump {
 	u64 pc;
 	u32 offset, size;
 	char text[16000];
+};
+
+/* What a vCPU has done last, oldest first. */
+#define DOPPEL_EVENTS   16
+#define DOPPEL_ARRIVALS 256
+#define DOPPEL_EVENT_ERROR     1u /* has an error code */
+#define DOPPEL_EVENT_NESTED    2u /* raised while the one before it was being delivered */
+#define DOPPEL_EVENT_SHUTDOWN  4u /* not delivered any more: the double fault's delivery failed */
+#define DOPPEL_EVENT_INTERRUPT 8u /* an interrupt or NMI; recorded only if its delivery failed */
+struct doppel_record {
+	u32 nevents;
+	u32 arrivals; /* at[] is being recorded */
+	struct doppel_event {
+		u64 rip, cr2;
+		u32 error;
+		u8 vector, cpl, flags, pad;
+	} event[DOPPEL_EVENTS];
+	u64 at[DOPPEL_ARRIVALS]; /* RIPs that jumps led to, or code simply came to; 0: none */
+};
+
+#define DOPPEL_RECORD_ARRIVALS 1u
+#define DOPPEL_RECORD_COVERAGE 2u
+#define DOPPEL_COVERAGE 1900
+/* Pieces of kernel code that have run, each straight on to a jump or other end, in the order of their first time. */
+struct doppel_coverage {
+	u32 from, count, total, lost;
+	u64 entry[DOPPEL_COVERAGE]; /* RIP in 48 bits, length in 16 */
 };
 
 enum kvmw_object { KVMW_SYSTEM, KVMW_VM, KVMW_VCPU };

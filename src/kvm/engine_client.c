@@ -329,7 +329,9 @@ int engine_create_vm(struct kvm_obj *sys, struct kvm_obj **vm)
 
 		(*vm)->attr = p == MAP_FAILED ? NULL : p;
 	}
-	if (attr_fd >= 0)
+	if (*vm)
+		(*vm)->fd = attr_fd;
+	else if (attr_fd >= 0)
 		close(attr_fd);
 	if (!*vm || !(*vm)->attr) {
 		kvm_close(*vm);
@@ -337,6 +339,14 @@ int engine_create_vm(struct kvm_obj *sys, struct kvm_obj **vm)
 		return -ENOMEM;
 	}
 	return 0;
+}
+
+int engine_attr_fd(const struct kvm_obj *vm)
+{
+	char path[40];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", vm->fd);
+	return open(path, O_RDONLY | O_CLOEXEC);
 }
 
 int engine_create_vcpu(struct kvm_obj *vm, unsigned long id, struct kvm_obj **vcpu)
@@ -459,7 +469,7 @@ void engine_dma_written(struct kvm_obj *vm, gpa_t gpa, u64 size)
 	for (gpa_t p = gpa & PAGE_MASK; p < end && p < ENG_GPA_LIMIT; p += PAGE_SIZE) {
 		u8 a = __atomic_load_n(&vm->attr[p >> PAGE_SHIFT], __ATOMIC_RELAXED);
 
-		if (a & 0x04) { /* PA_CODE */
+		if (a & KVMW_ATTR_CODE) {
 			struct doppel_range r = {.gpa = gpa, .size = size};
 			struct kvmw_req q = {.object = KVMW_VM, .ioctl = (u32)DOPPEL_INVALIDATE, .size = sizeof(r)};
 

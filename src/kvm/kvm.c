@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "engine/layout.h" /* only the size of the attribute table */
 #include "kvm/kvm_int.h"
 
 int kvm_open(enum kvm_choice choice, struct kvm_obj **sys, struct kvm_open_result *res)
@@ -135,6 +136,13 @@ void kvm_dma_written(struct kvm_obj *vm, gpa_t gpa, u64 size)
 {
 	if (vm->kind == KVM_KIND_ENGINE)
 		engine_dma_written(vm, gpa, size);
+}
+
+int kvm_page_attr(const struct kvm_obj *vm, u64 *bytes, u8 *code)
+{
+	*bytes = ENG_ATTR_SIZE;
+	*code = KVMW_ATTR_CODE;
+	return vm->kind == KVM_KIND_ENGINE ? engine_attr_fd(vm) : -1;
 }
 
 void kvm_vcpu_kick(struct kvm_obj *vcpu)

@@ -44,6 +44,10 @@ void kvm_ram_free(void *p, u64 size);
  * look at the page's attribute byte. Any thread. Call after the write, before the interrupt. */
 void kvm_dma_written(struct kvm_obj *vm, gpa_t gpa, u64 size);
 
+/* For processes that write guest memory themselves: the engine's notes on each page, a byte each, and the bits that say that
+ * kvm_dma_written() is needed. A descriptor for reading, the caller's; -1: this KVM has none. */
+int kvm_page_attr(const struct kvm_obj *vm, u64 *bytes, u8 *code);
+
 /* Makes a KVM_RUN in progress on another thread return -EINTR (as a signal plus immediate_exit would). Any thread. */
 void kvm_vcpu_kick(struct kvm_obj *vcpu);
 

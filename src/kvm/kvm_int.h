@@ -11,7 +11,7 @@ struct engine; /* one engine process: engine_client.c */
 struct kvm_obj {
 	enum kvm_kind kind;
 	enum kvmw_object type;
-	int fd;                   /* device: the KVM fd. engine vCPU: its channel's memfd */
+	int fd;                   /* device: the KVM fd. engine: vCPU: its channel's memfd; VM: page attributes */
 	struct engine *engine;    /* engine only; counted */
 	struct vcpu_chan *chan;   /* engine vCPU */
 	struct kvm_run *run;      /* vCPU: mmap area */
@@ -41,6 +41,7 @@ int engine_create_vm(struct kvm_obj *sys, struct kvm_obj **vm);
 int engine_create_vcpu(struct kvm_obj *vm, unsigned long id, struct kvm_obj **vcpu);
 const char *engine_tier(const struct kvm_obj *o);
 void engine_close(struct kvm_obj *o);
+int engine_attr_fd(const struct kvm_obj *vm);
 void engine_dma_written(struct kvm_obj *vm, gpa_t gpa, u64 size);
 bool engine_dead(struct engine *e, char *text, size_t size);
 int engine_death_fd(struct engine *e);

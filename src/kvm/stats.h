@@ -36,6 +36,7 @@
 	X(tr_faults, "leaving it: host faults")                                                                  \
 	X(safepoints, "stops for another thread")                                                                \
 	X(ioeventfds, "writes taken by an ioeventfd")                                                            \
+	X(open_ports, "port accesses that nobody decodes, answered by the engine")                               \
 	X(irq_injected, "interrupts accepted from irqfd, MSI or line")
 
 struct vcpu_stats {

@@ -145,6 +145,13 @@ int machine_msi_route_set(struct machine *m, struct msi_route *r, u64 addr, u32 
 	return ret;
 }
 
+int machine_msi_route_bind(struct machine *m, const struct msi_route *r, int fd, bool on)
+{
+	const struct msi_route other = {.gsi = r->gsi, .eventfd = fd};
+
+	return irqfd(m, &other, on ? 0 : KVM_IRQFD_FLAG_DEASSIGN);
+}
+
 void machine_msi_route_del(struct machine *m, struct msi_route *r)
 {
 	pthread_mutex_lock(&m->irq_lock);

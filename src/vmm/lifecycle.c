@@ -10,6 +10,7 @@
 #include <time.h>
 #include "devices/machine_if.h"
 #include "vmm/acpi.h"
+#include "vmm/insight.h"
 #include "vmm/machine.h"
 
 /* ---- any thread ---- */
@@ -20,6 +21,10 @@ static void request_locked(struct machine *m, enum machine_event event, int code
 	m->event_pending = true;
 	m->event = event;
 	m->event_code = code;
+	m->event_cpu = -1;
+	for (u32 i = 0; i < m->ncpus; i++)
+		if (m->cpu[i].started && pthread_equal(m->cpu[i].thread, pthread_self()))
+			m->event_cpu = (int)i;
 	m->hold = true; /* the caller's own vCPU stops too, when its handler returns */
 	for (u32 i = 0; i < m->ncpus; i++)
 		if (m->cpu[i].inside)
@@ -60,7 +65,7 @@ const char *machine_state_name(const struct machine *m)
 	static const char *const names[] = {[MACHINE_STOPPED] = "prelaunch", [MACHINE_RUNNING] = "running",
 					    [MACHINE_PAUSED] = "paused", [MACHINE_ENDED] = "shutdown"};
 
-	return names[m->state];
+	return m->state == MACHINE_RUNNING && m->debugger_holds ? "debug" : names[m->state];
 }
 
 void machine_pause(struct machine *m)
@@ -98,6 +103,7 @@ void machine_end(struct machine *m, int status, const char *reason)
 		return;
 	vcpus_hold(m);
 	m->state = MACHINE_ENDED;
+	debugger_ended(m, status);
 	notify(m, NOTICE_SHUTDOWN, reason);
 	loop_stop(m->loop, status);
 }
@@ -118,6 +124,7 @@ static int do_reset(struct machine *m, struct err *e)
 {
 	int ret = 0;
 
+	insight_forget(m);
 	for (struct device *d = m->devices; d; d = d->next)
 		if (d->cls->reset)
 			d->cls->reset(d);
@@ -130,13 +137,27 @@ static int do_reset(struct machine *m, struct err *e)
 	return ret ? ret : machine_load(m, e);
 }
 
+static void on_panic(struct machine *m)
+{
+	log_msg(LOG_ERROR, "guest: kernel panic");
+	if (m->cfg.autopsy_on_panic)
+		machine_autopsy_report(m, "kernel panic");
+	notify(m, NOTICE_PANIC, NULL);
+	machine_end(m, STATUS_PANIC, "guest-panic");
+}
+
 static void on_reset(struct machine *m, int code)
 {
 	struct err e = {0};
 
 	if (code == STATUS_TRIPLE_FAULT) {
 		log_msg(LOG_ERROR, "guest: triple fault (it crashed without a handler)");
+		machine_autopsy_report(m, "triple fault");
 		machine_end(m, STATUS_TRIPLE_FAULT, "guest-panic");
+		return;
+	}
+	if (m->cfg.autopsy_on_panic && machine_panicking(m)) {
+		on_panic(m);
 		return;
 	}
 	if (m->cfg.no_reboot) {
@@ -151,6 +172,7 @@ static void on_reset(struct machine *m, int code)
 	m->resets++;
 	log_msg(LOG_INFO, "guest: restarts");
 	notify(m, NOTICE_RESET, NULL);
+	debugger_was_reset(m);
 	if (m->state == MACHINE_RUNNING)
 		vcpus_release(m);
 }
@@ -187,9 +209,7 @@ void lifecycle_event(void *machine)
 			end_failed(m);
 			break;
 		}
-		log_msg(LOG_ERROR, "guest: kernel panic");
-		notify(m, NOTICE_PANIC, NULL);
-		machine_end(m, STATUS_PANIC, "guest-panic");
+		on_panic(m);
 		break;
 	}
 }

@@ -2,7 +2,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include "backends/disk.h"
 #include "base/file.h"
 #include "devices/bus.h"
 #include "devices/cmos.h"
@@ -11,12 +10,13 @@
 #include "devices/pci.h"
 #include "devices/pvpanic.h"
 #include "devices/uart.h"
-#include "devices/virtio_blk.h"
 #include "devices/virtio_console.h"
+#include "devices/virtio_disk.h"
 #include "devices/virtio_fs.h"
 #include "devices/virtio_rng.h"
 #include "devices/virtio_vsock.h"
 #include "vmm/acpi.h"
+#include "vmm/insight.h"
 #include "vmm/machine.h"
 
 #define KERNEL_MAX (1ull << 30)
@@ -177,17 +177,16 @@ static int add_virtio_console(struct machine *m, struct pci_host *pci)
 
 static int add_disk(struct machine *m, struct pci_host *pci, const struct machine_disk *d, struct err *e)
 {
-	struct virtio_blk_options o = {.serial = d->serial, .queues = m->ncpus, .stop_on_enospc = m->cfg.stop_on_enospc};
-	struct virtio_blk *blk = NULL;
-	int ret = disk_open(m->loop, &d->disk, &o.disk, e);
+	struct virtio_disk_options o = {.config = &d->disk, .serial = d->serial, .queues = m->ncpus,
+					.stop_on_enospc = m->cfg.stop_on_enospc};
+	int ret = 0;
 
-	if (ret)
-		return ret;
-	ret = virtio_blk_create(m, pci, &o, &blk);
-	if (!ret)
-		return 0;
-	disk_destroy(o.disk);
-	return err_set(e, -ret, "--disk %s: %s", d->disk.path, strerror(-ret));
+	o.attr.fd = kvm_page_attr(m->vm, &o.attr.bytes, &o.attr.code);
+	ret = virtio_disk_create(m, pci, &o, &m->disk[m->ndisks], e);
+	if (o.attr.fd >= 0)
+		close(o.attr.fd);
+	m->ndisks += !ret;
+	return ret;
 }
 
 static int add_vsock(struct machine *m, struct pci_host *pci)
@@ -215,7 +214,7 @@ static int add_shares(struct machine *m, struct pci_host *pci, struct err *e)
 
 		ret = share_start(&m->cfg.share[i], &sock, &m->share_pid[i], e);
 		if (!ret)
-			ret = virtio_fs_create(m, pci, m->cfg.share[i].tag, sock, e);
+			ret = virtio_fs_create(m, pci, m->cfg.share[i].tag, sock, share_is_untrusted(&m->cfg.share[i]), e);
 	}
 	return ret;
 }
@@ -256,7 +255,10 @@ static int assemble(struct machine *m, struct err *e)
 		ret = machine_add_nets(m, pci, e);
 	if (!ret)
 		ret = add_shares(m, pci, e);
-	return ret ? ret : power_on_save(m, e);
+	if (ret)
+		return ret;
+	ports_follow(m);
+	return power_on_save(m, e);
 }
 
 int machine_create(const struct machine_config *cfg, struct loop *loop, struct machine **out, struct err *e)
@@ -270,10 +272,13 @@ int machine_create(const struct machine_config *cfg, struct loop *loop, struct m
 	m->loop = loop;
 	m->devices_tail = &m->devices;
 	pthread_mutex_init(&m->irq_lock, NULL);
+	pthread_mutex_init(&m->ports_lock, NULL);
 	pthread_mutex_init(&m->run_lock, NULL);
 	pthread_cond_init(&m->run_cond, NULL);
 	m->hold = true;
-	ret = assemble(m, e);
+	m->may_run = ~0ull;
+	ret = insight_create(m);
+	ret = ret ? err_set(e, -ret, "machine: no memory") : assemble(m, e);
 	if (ret) {
 		machine_destroy(m);
 		return ret;
@@ -296,11 +301,15 @@ void machine_destroy(struct machine *m)
 	if (!m)
 		return;
 	vcpus_quit(m);
+	if (m->pio)
+		bus_watch(m->pio, NULL, NULL);
+	debugger_free(m);
 	destroy_devices(m->devices);
 	for (u32 i = 0; i < m->cfg.nshares; i++)
 		if (m->share_pid[i] > 0)
 			share_reap(m->share_pid[i]);
 	power_on_free(m);
+	insight_free(m);
 	for (u32 i = 0; i < m->ncpus; i++)
 		vcpu_destroy(&m->cpu[i]);
 	irq_free(m);
@@ -312,6 +321,7 @@ void machine_destroy(struct machine *m)
 	bus_free(m->mmio);
 	pthread_cond_destroy(&m->run_cond);
 	pthread_mutex_destroy(&m->run_lock);
+	pthread_mutex_destroy(&m->ports_lock);
 	pthread_mutex_destroy(&m->irq_lock);
 	free(m);
 }

@@ -2,7 +2,8 @@
  * The machine: assembled by machine_create(), run by machine_run(). Nothing here ends the process.
  *
  * Threads: the main thread runs the event loop and all of the lifecycle; each vCPU has a thread that sits in KVM_RUN and calls
- * device handlers. Lock order: run_lock, then irq_lock, then a device's lock.
+ * device handlers. Lock order: run_lock, then irq_lock, then a device's lock, then
+ * ports_lock.
  */
 #ifndef VMM_MACHINE_H
 #define VMM_MACHINE_H
@@ -30,6 +31,7 @@
 enum { STATUS_PANIC = 120, STATUS_TRIPLE_FAULT = 121, STATUS_FAILED = 125 };
 
 struct chardev;
+struct symbols; /* debug/symbols.h */
 struct machine_disk {
 	struct disk_config disk;
 	char serial[21];
@@ -59,6 +61,9 @@ struct machine_config {
 	struct machine_port port[MACHINE_PORTS_MAX];
 	u32 nports;
 	struct chardev *serial, *virtio_console; /* NULL: no one listens; no such device */
+	int autopsy_fd;        /* where the report on a crash goes as JSON; 0: nowhere */
+	bool autopsy_on_panic; /* a report then too */
+	const struct symbols *symbols; /* of the kernel's file; NULL: none given. Not owned */
 	struct virtio_vsock_options vsock;       /* cid 0: none; owned by the machine once it is created */
 };
 
@@ -76,9 +81,15 @@ struct vcpu_thread {
 	bool inside; /* under run_lock: may be in KVM_RUN or a handler */
 	int tid;
 	u64 exits[MACHINE_EXITS]; /* by exit reason; written by the owner only */
+	bool debug_exit;          /* under run_lock: left with KVM_EXIT_DEBUG, which says debug */
+	struct kvm_debug_exit_arch debug;
 	struct power_on *power_on;
 };
 
+struct virtio_disk;
+struct virtio_net;
+struct debugger;  /* vmm/debugger.c */
+struct insight;  /* vmm/insight.h */
 struct msi_table; /* vmm/irq.c */
 struct acpi_pm;
 struct machine {
@@ -94,10 +105,14 @@ struct machine {
 	struct vcpu_thread cpu[MACHINE_CPUS_MAX];
 	u32 ncpus;
 	struct device *devices, **devices_tail;
+	struct virtio_disk *disk[MACHINE_DISKS_MAX]; /* in the list too */
+	u32 ndisks;
+	struct virtio_net *net[MACHINE_NETS_MAX]; /* NULL: of another kind */
 	pid_t share_pid[SHARES_MAX]; /* 0: none */
 	struct acpi_pm *pm;
 	struct power_on *power_on; /* interrupt controllers and PIT */
 
+	pthread_mutex_t ports_lock;
 	pthread_mutex_t irq_lock;
 	struct msi_table *msi;
 
@@ -105,19 +120,25 @@ struct machine {
 	pthread_cond_t run_cond;
 	bool hold;           /* vCPU threads stay out of KVM_RUN */
 	bool quit;           /* vCPU threads end */
+	bool debugger_holds; /* hold stays, whoever releases */
+	bool debug_queued;
+	u64 may_run;         /* mask of vCPUs: the debugger lets some go, others not */
 	u32 ninside;
 	bool event_pending;
 	enum machine_event event;
 	int event_code;
+	int event_cpu;       /* whose thread asked; -1: none */
 	char failure[300];   /* why the machine cannot go on; first cause */
 
 	/* main thread */
 	enum machine_state state;
 	bool user_paused;
 	u32 resets;
+	struct debugger *debugger; /* NULL: no gdb server */
 	u64 start_ns;
 	void (*notify)(void *arg, enum machine_notice n, const char *reason);
 	void *notify_arg;
+	struct insight *insight;
 };
 
 /* ---- main thread ---- */
@@ -141,6 +162,7 @@ struct pci_host;
 int machine_add_nets(struct machine *m, struct pci_host *pci, struct err *e);
 int irq_init(struct machine *m, struct err *e);
 void irq_free(struct machine *m);
+void ports_follow(struct machine *m); /* ports.c: from here on the engine knows which ports nobody decodes */
 int cpuid_set(struct machine *m, struct vcpu_thread *v, struct err *e);
 int vcpu_create(struct machine *m, u32 index, struct err *e);
 void vcpu_destroy(struct vcpu_thread *v);
@@ -154,5 +176,10 @@ int power_on_restore(struct machine *m, struct err *e);
 void power_on_free(struct machine *m);
 int machine_load(struct machine *m, struct err *e);
 void lifecycle_event(void *machine); /* runs on the loop when event_pending */
+/* debugger.c; the first on vCPU threads */
+void debugger_exit(struct vcpu_thread *v); /* it left with KVM_EXIT_DEBUG */
+void debugger_was_reset(struct machine *m);
+void debugger_ended(struct machine *m, int status);
+void debugger_free(struct machine *m);
 
 #endif

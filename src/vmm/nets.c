@@ -19,16 +19,16 @@ static void default_mac(const struct machine *m, u32 index, u8 *mac)
 	memcpy(mac + 3, &hash, 3);
 }
 
-static int add_virtio_net(struct machine *m, struct pci_host *pci, const struct net_options *net, const u8 *mac, struct err *e)
+static int add_virtio_net(struct machine *m, struct pci_host *pci, u32 index, const u8 *mac, struct err *e)
 {
+	const struct net_options *net = &m->cfg.net[index];
 	struct virtio_net_options o = {0};
-	struct virtio_net *n = NULL;
 	int ret = net_open(m->loop, net, &o.net, e);
 
 	if (ret)
 		return ret;
 	memcpy(o.mac, mac, sizeof(o.mac));
-	ret = virtio_net_create(m, pci, &o, &n);
+	ret = virtio_net_create(m, pci, &o, &m->net[index]);
 	if (ret)
 		net_destroy(o.net);
 	return ret ? err_set(e, -ret, "--net: %s", strerror(-ret)) : 0;
@@ -48,7 +48,7 @@ int machine_add_nets(struct machine *m, struct pci_host *pci, struct err *e)
 		if (net->kind == NET_VHOST_USER)
 			ret = vhost_user_net_create(m, pci, net, mac, e);
 		else
-			ret = add_virtio_net(m, pci, net, mac, e);
+			ret = add_virtio_net(m, pci, i, mac, e);
 	}
 	return ret;
 }

@@ -179,7 +179,7 @@ static void handle_request(struct qmp_client *c, const char *p, size_t n)
 {
 	cJSON *req = cJSON_ParseWithLength(p, n), *reply = NULL;
 	const char *name = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(req, "execute"));
-	struct qmp_answer a = {0};
+	struct qmp_answer a = {.args = cJSON_GetObjectItemCaseSensitive(req, "arguments")};
 
 	if (!req)
 		reply = error_of("GenericError", "Invalid JSON syntax");

@@ -4,6 +4,7 @@
 #include <time.h>
 #include "kvm/stats.h"
 #include "kvm/chan.h"
+#include "vmm/qmp_insight.h"
 #include "vmm/qmp_int.h"
 
 cJSON *qmp_version_json(const char *version)
@@ -35,7 +36,7 @@ static void query_name(const struct qmp_options *o, struct qmp_answer *a)
 static void query_status(const struct qmp_options *o, struct qmp_answer *a)
 {
 	a->result = cJSON_CreateObject();
-	cJSON_AddBoolToObject(a->result, "running", o->machine->state == MACHINE_RUNNING);
+	cJSON_AddBoolToObject(a->result, "running", o->machine->state == MACHINE_RUNNING && !o->machine->debugger_holds);
 	cJSON_AddStringToObject(a->result, "status", machine_state_name(o->machine));
 }
 
@@ -62,7 +63,10 @@ static void cmd_stop(const struct qmp_options *o, struct qmp_answer *a)
 
 static void cmd_cont(const struct qmp_options *o, struct qmp_answer *a)
 {
-	a->then = machine_resume;
+	if (o->machine->state == MACHINE_RUNNING && o->machine->debugger_holds)
+		a->error = "a debugger has stopped the VM (continue there, or let it detach)";
+	else
+		a->then = machine_resume;
 }
 
 static void powerdown(const struct qmp_options *o, struct qmp_answer *a)
@@ -166,6 +170,7 @@ static void stats(const struct qmp_options *o, struct qmp_answer *a)
 		cJSON_AddItemToArray(cpus, vcpu_stats(&m->cpu[i]));
 	if (m->state == MACHINE_RUNNING && !m->event_pending)
 		vcpus_release(m);
+	qmp_add_device_stats(m, a->result);
 }
 
 static void query_commands(const struct qmp_options *o, struct qmp_answer *a);
@@ -184,6 +189,12 @@ static const struct qmp_command commands[] = {
 	{"x-doppel-stats", stats},
 	{"x-doppel-console", to_console},
 	{"x-doppel-log", to_log},
+	{"x-doppel-registers", qmp_registers},
+	{"x-doppel-memory", qmp_memory},
+	{"x-doppel-autopsy", qmp_autopsy},
+	{"x-doppel-coverage", qmp_coverage},
+	{"x-doppel-profile", qmp_profile},
+	{"x-doppel-symbols", qmp_symbols},
 };
 
 static void query_commands(const struct qmp_options *o, struct qmp_answer *a)

@@ -7,8 +7,10 @@
 #include "vmm/qmp.h"
 
 struct qmp_answer {
+	const cJSON *args;  /* the request's "arguments"; NULL: none */
 	cJSON *result;      /* NULL: {} */
-	const char *error;  /* GenericError */
+	const char *error;  /* GenericError: a constant, or error_text */
+	char error_text[200];
 	bool to_console;    /* the connection becomes a console */
 	bool log_only;      /* and ends when what was there to replay is out */
 	void (*then)(struct machine *m); /* once the answer is on its way */
@@ -18,6 +20,14 @@ struct qmp_command {
 	void (*run)(const struct qmp_options *o, struct qmp_answer *a);
 };
 const struct qmp_command *qmp_command_find(const char *name);
+/* qmp_inspect.c */
+void qmp_registers(const struct qmp_options *o, struct qmp_answer *a);
+void qmp_memory(const struct qmp_options *o, struct qmp_answer *a);
+
 cJSON *qmp_version_json(const char *version);
+
+
+struct machine;
+void qmp_add_device_stats(struct machine *m, cJSON *result); /* qmp_devices.c */
 
 #endif

@@ -34,6 +34,7 @@ static const int allowed[] = {
 	SCMP_SYS(fallocate), SCMP_SYS(io_uring_enter),
 	/* memory; the dirty log comes in a memfd */
 	SCMP_SYS(munmap), SCMP_SYS(mremap), SCMP_SYS(madvise), SCMP_SYS(brk), SCMP_SYS(memfd_create),
+	SCMP_SYS(sysinfo), /* qsort asks how much there is */
 	/* threads that are there (their first steps may come after this), time, signals */
 	SCMP_SYS(set_robust_list), SCMP_SYS(rseq),
 	SCMP_SYS(futex), SCMP_SYS(sched_yield), SCMP_SYS(clock_gettime), SCMP_SYS(clock_nanosleep), SCMP_SYS(nanosleep),

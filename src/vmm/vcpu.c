@@ -99,6 +99,7 @@ static exit_fn *const exits[MACHINE_EXITS] = {
 	[KVM_EXIT_INTR] = exit_again,
 	[KVM_EXIT_IRQ_WINDOW_OPEN] = exit_again,
 	[KVM_EXIT_SHUTDOWN] = exit_shutdown,
+	[KVM_EXIT_DEBUG] = debugger_exit,
 	[KVM_EXIT_SYSTEM_EVENT] = exit_system_event,
 	[KVM_EXIT_INTERNAL_ERROR] = exit_internal_error,
 	[KVM_EXIT_FAIL_ENTRY] = exit_fail_entry,
@@ -118,6 +119,11 @@ static void handle_exit(struct vcpu_thread *v)
 }
 
 /* ---- threads ---- */
+static bool held_locked(const struct vcpu_thread *v)
+{
+	return v->m->hold || !(v->m->may_run >> v->index & 1);
+}
+
 /* Waits while the machine is held; false when the thread is to end. */
 static bool enter(struct vcpu_thread *v)
 {
@@ -125,12 +131,12 @@ static bool enter(struct vcpu_thread *v)
 	bool go = false;
 
 	pthread_mutex_lock(&m->run_lock);
-	if (v->inside && (m->hold || m->quit)) {
+	if (v->inside && (held_locked(v) || m->quit)) {
 		v->inside = false;
 		m->ninside--;
 		pthread_cond_broadcast(&m->run_cond);
 	}
-	while (m->hold && !m->quit)
+	while (held_locked(v) && !m->quit)
 		pthread_cond_wait(&m->run_cond, &m->run_lock);
 	go = !m->quit;
 	if (go && !v->inside) {
@@ -201,7 +207,7 @@ void vcpus_hold(struct machine *m)
 void vcpus_release(struct machine *m)
 {
 	pthread_mutex_lock(&m->run_lock);
-	m->hold = false;
+	m->hold = m->debugger_holds;
 	pthread_cond_broadcast(&m->run_cond);
 	pthread_mutex_unlock(&m->run_lock);
 }

@@ -18,10 +18,10 @@
 #include "devices/debug_exit.h"
 #include "devices/i8042.h"
 #include "devices/uart.h"
-#include "devices/virtio_blk.h"
 #include "devices/virtio_console.h"
 #include "devices/virtio_net.h"
 #include "devices/virtio_rng.h"
+#include "blk_local.h"
 #include "virtio_driver.h"
 
 static u64 state = 88172645463325252ull;
@@ -249,7 +249,6 @@ static struct moody_net *create(struct machine *m, struct pci_host *h, const cha
 	struct virtio_net_options no = {.net = &make_net()->net, .mac = {2, 3, 4, 5, 6, 7}};
 	struct virtio_net *vn;
 	struct virtio_rng *r;
-	struct virtio_blk *b;
 	struct virtio_console *con;
 	struct disk *disk;
 	struct err e = {0};
@@ -259,7 +258,7 @@ static struct moody_net *create(struct machine *m, struct pci_host *h, const cha
 	const struct virtio_console_options co = {
 	    .n_ports = 2,
 	    .port = {{.chardev = &c[0].base, .console = true}, {.chardev = &c[1].base, .name = "port"}}};
-	if (virtio_rng_create(m, h, &r) || virtio_blk_create(m, h, &bo, &b) ||
+	if (virtio_rng_create(m, h, &r) || blk_local_create(m, h, &bo) ||
 	    virtio_console_create(m, h, &co, &con) || virtio_net_create(m, h, &no, &vn))
 		abort();
 	return container_of(no.net, struct moody_net, net);

@@ -132,8 +132,28 @@ static void time(void)
 	wrmsr(0x4b564d01, 0);
 }
 
+static void undecoded_ports(void)
+{
+	u8 buf[8] = {0};
+	void *p = buf;
+	u64 n = 3, v = 0x1234567800000000;
+
+	__asm__ volatile("in $0x80, %%al" : "+a"(v));
+	check("in al of a port that nobody decodes", v, 0x12345678000000ff);
+	__asm__ volatile("mov $0xe6, %%edx; in %%dx, %%ax" : "+a"(v)::"edx");
+	check("in ax", v, 0x123456780000ffff);
+	__asm__ volatile("in $0x80, %%eax" : "+a"(v));
+	check("in eax", v, 0xffffffff);
+	__asm__ volatile("out %%eax, $0x80; rep insb" : "+D"(p), "+c"(n) : "d"(0x80), "a"(0) : "memory");
+	check("rep insb", *(u64 *)buf, 0xffffff);
+	check("in eax over a port that somebody decodes", ({ u32 x; __asm__ volatile("in $0xe5, %%eax" : "=a"(x)); x; }), 0xffffffff);
+	__asm__ volatile("mov $0xffff, %%edx; in %%dx, %%al" : "=a"(v)::"edx");
+	check("the last port", v & 0xff, 0xff);
+}
+
 void guest_main(void)
 {
+	undecoded_ports();
 	cpuid_and_xsave();
 	identities();
 	compare_exchange();

@@ -220,7 +220,8 @@ static void load(struct vcpu *cpu, const struct state *s)
 
 	memcpy(cpu->gpr, s->gpr, sizeof(cpu->gpr));
 	cpu->rip = s->rip;
-	cpu->rflags = (cpu->rflags & FL_AC) | s->rflags | FL_ONE | FL_IF;
+	cpu->rflags = s->rflags | FL_ONE | FL_IF | (guest.world == WORLD_SMAP ? FL_AC : 0);
+	cpu_update_mode(cpu); /* the program before may have set AC */
 	cpu->seg[SEG_FS].base = world_facts[guest.world].mode64 ? s->fs_base : (u32)s->fs_base;
 	cpu->seg[SEG_GS].base = world_facts[guest.world].mode64 ? s->gs_base : (u32)s->gs_base;
 	memcpy(x->fx.xmm, s->vec.xmm, sizeof(x->fx.xmm));

@@ -2,15 +2,15 @@
 # Translator and interpreter in lock-step through the boot of a Debian kernel, one vCPU. SOAK_KERNEL and SOAK_INITRD as in soak.sh. Takes
 # one to five minutes.
 set -u
-kernel=${SOAK_KERNEL:-} initrd=${SOAK_INITRD:-}
 doppel=${DOPPEL:-$(dirname "${DOPPEL_ENGINE:-build/doppel-engine}")/doppel}
-if [ ! -r "$kernel" ] || [ ! -r "$initrd" ]; then
-	echo "SOAK_KERNEL and SOAK_INITRD name no readable files"
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+read -r kernel initrd < <("$(dirname "$0")/guest.sh" "$tmp")
+if [ -z "$initrd" ]; then
+	echo "no kernel, or no busybox and cpio for an initramfs"
 	echo "0 passed, 0 failed, 1 skipped"
 	exit 0
 fi
-tmp=$(mktemp -d)
-trap 'rm -rf "$tmp"' EXIT
 timeout 1200 "$doppel" run -q --engine check --kernel "$kernel" --initrd "$initrd" --memory 256M \
 	--append 'console=ttyS0 reboot=t panic=-1 nowatchdog rcupdate.rcu_cpu_stall_suppress=1 bench=none' >"$tmp/log" 2>&1 </dev/null
 if grep -aq GUEST-DONE "$tmp/log"; then

@@ -30,8 +30,12 @@ struct machine *fake_machine_new(void)
 	m->pio = bus_new();
 	m->mmio = bus_new();
 	m->loop = loop_new();
-	m->ram = mmap(NULL, FAKE_RAM, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	m->high = mmap(NULL, FAKE_HIGH_RAM, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	m->mem.slot[0].fd = m->mem.slot[1].fd = memfd_create("fake-ram", MFD_CLOEXEC);
+	m->mem.slot[1].offset = FAKE_RAM;
+	if (ftruncate(m->mem.slot[0].fd, FAKE_RAM + FAKE_HIGH_RAM))
+		abort();
+	m->ram = mmap(NULL, FAKE_RAM, PROT_READ | PROT_WRITE, MAP_SHARED, m->mem.slot[0].fd, 0);
+	m->high = mmap(NULL, FAKE_HIGH_RAM, PROT_READ | PROT_WRITE, MAP_SHARED, m->mem.slot[0].fd, FAKE_RAM);
 	m->mem.nslots = 2;
 	m->mem.slot[0].gpa = 0;
 	m->mem.slot[0].size = FAKE_RAM;
@@ -61,6 +65,7 @@ void fake_machine_free(struct machine *m)
 	bus_free(m->pio);
 	bus_free(m->mmio);
 	loop_free(m->loop);
+	close(m->mem.slot[0].fd);
 	munmap(m->ram, FAKE_RAM);
 	munmap(m->high, FAKE_HIGH_RAM);
 	free(m);
@@ -160,6 +165,18 @@ int machine_msi_route_set(struct machine *m, struct msi_route *r, u64 addr, u32 
 	return 0;
 }
 
+int machine_msi_route_bind(struct machine *m, const struct msi_route *r, int fd, bool on)
+{
+	int *bound = m->route[r->gsi - FAKE_GSIS].bound;
+	for (u32 i = 0; i < ARRAY_SIZE(m->route[0].bound); i++) {
+		if (bound[i] != (on ? 0 : fd + 1))
+			continue;
+		bound[i] = on ? fd + 1 : 0;
+		return 0;
+	}
+	return -ENOSPC;
+}
+
 void machine_msi_route_del(struct machine *m, struct msi_route *r)
 {
 	close(r->eventfd);
@@ -245,12 +262,18 @@ void mmio_write(struct machine *m, u64 a, unsigned size, u64 v)
 
 u64 fake_msis(struct machine *m, u32 data)
 {
-	u64 n = 0;
-	for (int i = 0; i < FAKE_ROUTES; i++)
-		if (m->route[i].used && m->route[i].data == data &&
-		    read(m->route[i].route->eventfd, &n, 8) == 8)
-			return n;
-	return 0;
+	u64 n = 0, all = 0;
+	for (int i = 0; i < FAKE_ROUTES; i++) {
+		struct fake_route *r = &m->route[i];
+		if (!r->used || r->data != data)
+			continue;
+		if (read(r->route->eventfd, &n, 8) == 8)
+			all += n;
+		for (u32 j = 0; j < ARRAY_SIZE(r->bound); j++)
+			if (r->bound[j] && read(r->bound[j] - 1, &n, 8) == 8)
+				all += n;
+	}
+	return all;
 }
 
 u32 cfg_read(struct machine *m, unsigned slot, unsigned off, unsigned size)

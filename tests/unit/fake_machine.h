@@ -17,6 +17,7 @@ struct fake_route {
 	u64 addr;
 	u32 data;
 	struct msi_route *route;
+	int bound[8]; /* other eventfds, + 1 */
 };
 struct fake_ioeventfd {
 	u64 addr;

@@ -177,16 +177,18 @@ static int traces(void)
 static void system_calls(void **state)
 {
 	int (*const killed[])(void) = {makes_socket, makes_process, executes, traces};
+	bool sanitized = false; /* its run-time library uses signals and calls of its own */
 
+#if defined(__SANITIZE_ADDRESS__)
+	sanitized = true;
+#endif
 	assert_int_equal(in_child(allowed_calls), 0);
-#if !defined(__SANITIZE_ADDRESS__)
-	for (unsigned i = 0; i < ARRAY_SIZE(killed); i++) {
+	for (unsigned i = 0; i < ARRAY_SIZE(killed) && !sanitized; i++) {
 		int status = in_child(killed[i]);
 
 		assert_true(WIFSIGNALED(status));
 		assert_int_equal(WTERMSIG(status), SIGSYS);
 	}
-#endif
 }
 
 int main(void)

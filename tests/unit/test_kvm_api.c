@@ -21,6 +21,7 @@
 #include <cmocka.h>
 
 #include "base/base.h"
+#include "kvm/chan.h"
 #include "kvm_vm.h"
 
 #define HIGH     0x100000 /* first byte after RAM: DS = 0xffff, offset 0x10 */
@@ -559,6 +560,46 @@ static void ioeventfds(void **state)
 		close(fd[i]);
 }
 
+/* Ports of which the client has said that nobody decodes them: no exit, unless something of the engine's or an ioeventfd is there. */
+static void open_ports(void **state)
+{
+	struct doppel_ports p;
+	struct kvm_ioeventfd e = {.addr = 0x80, .len = 1, .flags = KVM_IOEVENTFD_FLAG_PIO};
+	struct vm v;
+	/* in al,0x80; out 0x54,al (exit); out 0x80,al; in eax,0x53 (touches 0x54: exit); in eax,0x50; out 0x54,eax (exit); in al,0x21
+	 * (the PIC); out 0x54,al (exit); mov di,0x800; mov cx,3; mov dx,0x80; rep insb; out 0x80,al; mov cx,2; rep outsw; mov
+	 * al,[0x802]; out 0x54,al (exit); in al,0x80 (exit: closed again) */
+	static const u8 code[] = {0xe4, 0x80, 0xe6, 0x54, 0xe6, 0x80, 0x66, 0xe5, 0x53, 0x66, 0xe5, 0x50, 0x66, 0xe7, 0x54, 0xe4,
+				  0x21, 0xe6, 0x54, 0xbf, 0,	8,    0xb9, 3,	  0,	0xba, 0x80, 0,	  0xf3, 0x6c, 0xe6, 0x80,
+				  0xb9, 2,    0,    0xf3, 0x6f, 0xa0, 2,    8,	  0xe6, 0x54, 0xe4, 0x80};
+
+	(void)state;
+	if (choice == KVM_CHOICE_KVM)
+		skip();
+	start_with(&v, code, sizeof(code), true);
+	memset(&p, 0xff, sizeof(p));
+	p.open[0x54 / 8] &= (u8)~BIT(0x54 % 8);
+	assert_int_equal(kvm_ioctl(v.vm, DOPPEL_SET_OPEN_PORTS, &p), 0);
+	assert_io(&v, 0x54, false);
+	assert_int_equal(io_data(&v)[0], 0xff);
+	assert_io(&v, 0x53, true);
+	memset(io_data(&v), 0, 4);
+	assert_io(&v, 0x54, false);
+	assert_memory_equal(io_data(&v), "\xff\xff\xff\xff", 4);
+	assert_io(&v, 0x54, false);
+	assert_int_equal(io_data(&v)[0], 0); /* the PIC's mask */
+	e.fd = eventfd(0, EFD_NONBLOCK);
+	assert_int_equal(kvm_ioctl(v.vm, KVM_IOEVENTFD, &e), 0);
+	assert_io(&v, 0x54, false);
+	assert_int_equal(io_data(&v)[0], 0xff);
+	assert_true(fired(e.fd));
+	memset(&p, 0, sizeof(p));
+	assert_int_equal(kvm_ioctl(v.vm, DOPPEL_SET_OPEN_PORTS, &p), 0);
+	assert_io(&v, 0x80, true);
+	stop(&v);
+	close(e.fd);
+}
+
 static void irqfds(void **state)
 {
 	/* sti; 1: hlt; jmp 1b; at 0x1010: out 0x51,al; mov al,0x20; out 0x20,al; out 0x52,al; iret */
@@ -915,7 +956,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(string_io),	     cmocka_unit_test(mmio_shapes),  cmocka_unit_test(halt_with_irqchip),
 		cmocka_unit_test(shutdown),	     cmocka_unit_test(kick_running), cmocka_unit_test(inject_and_window),
 		cmocka_unit_test(dirty_log),	     cmocka_unit_test(slots),	     cmocka_unit_test(bad_slots),
-		cmocka_unit_test(ioeventfds),	     cmocka_unit_test(irqfds),	     cmocka_unit_test(round_trips),
+		cmocka_unit_test(ioeventfds),	     cmocka_unit_test(open_ports),   cmocka_unit_test(irqfds),	     cmocka_unit_test(round_trips),
 		cmocka_unit_test(chip_round_trips),  cmocka_unit_test(msrs),	     cmocka_unit_test(too_small),
 		cmocka_unit_test(guest_debug),	     cmocka_unit_test(translate),    cmocka_unit_test(engine_death),
 		cmocka_unit_test(vmm_death),	     cmocka_unit_test(signal_mask),  cmocka_unit_test(signal_mask_death),

@@ -9,7 +9,7 @@
 #include <linux/virtio_blk.h>
 
 #include "backends/disk.h"
-#include "devices/virtio_blk.h"
+#include "blk_local.h"
 #include "virtio_driver.h"
 
 enum { SIZE = 1 << 20, QUEUES = 3 };
@@ -96,11 +96,10 @@ static int teardown(void **state)
 
 static struct drv *blk(struct fixture *x, bool stop, bool write_through, u64 features)
 {
-	struct virtio_blk *b;
 	x->f = calloc(1, sizeof(*x->f));
 	x->f->disk = (struct disk){.ops = &fake_ops, .size = SIZE, .block_size = 4096, .write_through = write_through};
 	const struct virtio_blk_options o = {.disk = &x->f->disk, .queues = QUEUES, .stop_on_enospc = stop};
-	assert_int_equal(virtio_blk_create(x->m, x->host, &o, &b), 0);
+	assert_int_equal(blk_local_create(x->m, x->host, &o), 0);
 	drv_find(&x->d, x->m, 1);
 	drv_start(&x->d, MODERN | features, QUEUES, 16, true);
 	return &x->d;

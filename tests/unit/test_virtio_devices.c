@@ -12,9 +12,9 @@
 
 #include "backends/chardev.h"
 #include "backends/disk.h"
-#include "devices/virtio_blk.h"
 #include "devices/virtio_console.h"
 #include "devices/virtio_rng.h"
+#include "blk_local.h"
 #include "virtio_driver.h"
 
 #define MODERN (BIT64(VIRTIO_F_VERSION_1) | BIT64(VIRTIO_RING_F_INDIRECT_DESC))
@@ -233,7 +233,6 @@ static struct drv *blk(struct fixture *f, bool read_only)
 {
 	struct disk *disk;
 	struct err e = {0};
-	struct virtio_blk *b;
 	strcpy(f->path, "/tmp/doppel-test-disk-XXXXXX");
 	int fd = mkstemp(f->path);
 	assert_true(fd >= 0);
@@ -245,7 +244,7 @@ static struct drv *blk(struct fixture *f, bool read_only)
 	close(fd);
 	assert_int_equal(disk_open_raw(f->m->loop, f->path, read_only, &disk, &e), 0);
 	const struct virtio_blk_options o = {.disk = disk, .serial = "serial-0"};
-	assert_int_equal(virtio_blk_create(f->m, f->host, &o, &b), 0);
+	assert_int_equal(blk_local_create(f->m, f->host, &o), 0);
 	drv_find(&f->d, f->m, 1);
 	return &f->d;
 }

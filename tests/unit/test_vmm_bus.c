@@ -88,6 +88,47 @@ static void holes_and_ends(void **state)
 	bus_free(b);
 }
 
+static void count(void *arg)
+{
+	++*(int *)arg;
+}
+
+/* What the engine is told of the ports: the map follows regions as they come, move and go. */
+static void free_map(void **state)
+{
+	struct bus *b = bus_new();
+	struct region bar = {.name = "bar", .base = 0x1008, .size = 16, .min_size = 1, .max_size = 4, .ops = &ops},
+		      beyond = {.name = "beyond", .base = 0xfffa, .size = 0x100, .min_size = 1, .max_size = 4, .ops = &ops};
+	u8 map[8192], all[8192];
+	int changes = 0;
+
+	memset(all, 0xff, sizeof(all));
+	bus_watch(b, count, &changes);
+	bus_free_map(b, map, 65536);
+	assert_memory_equal(map, all, sizeof(map));
+	assert_int_equal(bus_add(b, &bar), 0); /* not enabled: claimed all the same */
+	assert_int_equal(bus_add(b, &beyond), 0);
+	assert_int_equal(bus_add(b, &bar), -EBUSY);
+	assert_int_equal(changes, 2);
+	bus_free_map(b, map, 65536);
+	assert_memory_equal(map + 0x200, "\xff\0\0\xff", 4);
+	assert_int_equal(map[8191], 0x03);
+	bus_del(b, &bar);
+	bar.base = 0x81;
+	bar.size = 3;
+	assert_int_equal(bus_add(b, &bar), 0);
+	bus_free_map(b, map, 65536);
+	assert_memory_equal(map + 0x200, all, 4);
+	assert_int_equal(map[0x10], 0xf1);
+	bus_del(b, &beyond);
+	bus_del(b, &bar);
+	assert_int_equal(changes, 6);
+	bus_free_map(b, map, 65536);
+	assert_memory_equal(map, all, sizeof(map));
+	bus_watch(b, NULL, NULL);
+	bus_free(b);
+}
+
 static void guest_memory(void **state)
 {
 	struct machine m;
@@ -107,6 +148,7 @@ static void guest_memory(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {cmocka_unit_test(split_and_widen), cmocka_unit_test(holes_and_ends),
+					   cmocka_unit_test(free_map),
 					   cmocka_unit_test(guest_memory)};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

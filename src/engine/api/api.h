@@ -45,4 +45,10 @@ int vcpu_create(struct vm *vm, u32 id, int *chan_fd);
 
 long api_check_extension(u64 cap);
 
+
+/* What KVM_SET_GUEST_DEBUG takes. */
+#define GUEST_DEBUG_FLAGS                                                                                        \
+	(KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP | KVM_GUESTDBG_USE_SW_BP | KVM_GUESTDBG_USE_HW_BP |        \
+	 KVM_GUESTDBG_INJECT_DB | KVM_GUESTDBG_INJECT_BP | KVM_GUESTDBG_BLOCKIRQ)
+
 #endif

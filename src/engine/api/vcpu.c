@@ -3,6 +3,7 @@
 
 #include "engine/api/api.h"
 #include "engine/cpu/cpu.h"
+#include "engine/cpu/record.h"
 #include "engine/irqchip/irqchip.h"
 #include "engine/lib/lib.h"
 #include "engine/mmu/mmu.h"
@@ -33,9 +34,13 @@ static s64 set_regs(struct api_call *c)
 	g[R_SI] = r->rsi, g[R_DI] = r->rdi, g[R_SP] = r->rsp, g[R_BP] = r->rbp;
 	g[8] = r->r8, g[9] = r->r9, g[10] = r->r10, g[11] = r->r11;
 	g[12] = r->r12, g[13] = r->r13, g[14] = r->r14, g[15] = r->r15;
+	if (cpu->rip != r->rip) { /* an access under way at the VMM is not the new instruction's */
+		mmio_commit(cpu);
+		cpu->pio.answered = false;
+	}
 	cpu->rip = r->rip;
 	cpu->rflags = (r->rflags & 0x3f7fd5) | FL_ONE;
-	cpu->exc.pending = cpu->redelivery.pending = false;
+	cpu->exc.pending = cpu->redelivery.pending = cpu->inject_bp = false;
 	cpu_update_mode(cpu);
 	return 0;
 }
@@ -297,12 +302,20 @@ static s64 set_guest_debug(struct api_call *c)
 	const struct kvm_guest_debug *d = (void *)c->buf;
 	struct vcpu *cpu = c->cpu;
 
-	if (d->control & ~(u32)(KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP | KVM_GUESTDBG_USE_SW_BP |
-				KVM_GUESTDBG_USE_HW_BP))
-		return -EINVAL; /* INJECT_DB/BP, BLOCKIRQ: not supported */
-	cpu->guest_debug = d->control & KVM_GUESTDBG_ENABLE ? d->control : 0;
+	u32 control = d->control & KVM_GUESTDBG_ENABLE ? d->control : 0, inject = KVM_GUESTDBG_INJECT_DB | KVM_GUESTDBG_INJECT_BP;
+
+	if (d->control & ~(u32)GUEST_DEBUG_FLAGS)
+		return -EINVAL;
+	if (d->control & inject && (cpu->exc.pending || cpu->redelivery.pending))
+		return -EBUSY;
+	if (d->control & KVM_GUESTDBG_INJECT_DB)
+		cpu->exc = (struct exception){.vector = EXC_DB, .pending = true};
+	cpu->inject_bp = d->control & KVM_GUESTDBG_INJECT_BP;
+	control &= ~inject;
+	if ((control | cpu->guest_debug) & KVM_GUESTDBG_USE_HW_BP)
+		mmu_flush_all(cpu); /* watched pages get no entries, code at breakpoints no short cuts */
+	cpu->guest_debug = control;
 	memcpy(cpu->guest_debug_dr, d->arch.debugreg, sizeof(cpu->guest_debug_dr));
-	mmu_flush_all(cpu);
 	return 0;
 }
 
@@ -343,6 +356,32 @@ static s64 dump_code(struct api_call *c)
 	return 0;
 }
 
+static s64 get_record(struct api_call *c)
+{
+	record_get(c->cpu, (void *)c->buf);
+	return 0;
+}
+
+static s64 set_record(struct api_call *c)
+{
+	if (c->arg & ~(u64)(DOPPEL_RECORD_ARRIVALS | DOPPEL_RECORD_COVERAGE))
+		return -EINVAL;
+	record_set(c->cpu, (u32)c->arg);
+	return 0;
+}
+
+static s64 clear_coverage(struct api_call *c)
+{
+	record_clear_coverage(c->cpu);
+	return 0;
+}
+
+static s64 get_coverage(struct api_call *c)
+{
+	record_get_coverage((void *)c->buf);
+	return 0;
+}
+
 const struct api_row api_vcpu_rows[] = {
 	API_ROW(KVM_GET_REGS, get_regs),
 	API_ROW(KVM_SET_REGS, set_regs),
@@ -360,5 +399,9 @@ const struct api_row api_vcpu_rows[] = {
 	API_ROW(KVM_TRANSLATE, translate),
 	API_ROW(DOPPEL_GET_STATS, get_stats),
 	API_ROW(DOPPEL_DUMP_CODE, dump_code),
+	API_ROW(DOPPEL_GET_RECORD, get_record),
+	API_ROW(DOPPEL_SET_RECORD, set_record),
+	API_ROW(DOPPEL_CLEAR_COVERAGE, clear_coverage),
+	API_ROW(DOPPEL_GET_COVERAGE, get_coverage),
 };
 const unsigned api_vcpu_count = ARRAY_SIZE(api_vcpu_rows);

@@ -288,6 +288,19 @@ static s64 vm_invalidate(struct api_call *c)
 	return 0;
 }
 
+static s64 vm_set_open_ports(struct api_call *c)
+{
+	const struct doppel_ports *p = (void *)c->buf;
+
+	for (unsigned i = 0; i < ARRAY_SIZE(c->vm->open_ports); i++) {
+		u64 v = 0;
+
+		memcpy(&v, p->open + i * sizeof(v), sizeof(v));
+		__atomic_store_n(&c->vm->open_ports[i], v, __ATOMIC_RELEASE);
+	}
+	return 0;
+}
+
 const struct api_row api_vm_rows[] = {
 	API_ROW(KVM_CHECK_EXTENSION, vm_check_extension),
 	API_ROW(KVM_CREATE_VCPU, vm_create_vcpu),
@@ -312,5 +325,6 @@ const struct api_row api_vm_rows[] = {
 	API_ROW(KVM_ENABLE_CAP, vm_enable_cap),
 	API_ROW(DOPPEL_INVALIDATE, vm_invalidate),
 	API_ROW(DOPPEL_SET_BELL, vm_set_bell),
+	API_ROW(DOPPEL_SET_OPEN_PORTS, vm_set_open_ports),
 };
 const unsigned api_vm_count = ARRAY_SIZE(api_vm_rows);

@@ -41,9 +41,31 @@ bool dbg_insn_breakpoint(const struct vcpu *cpu, gva_t rip, u64 *dr6)
 	return hit;
 }
 
-void dbg_data_access(struct vcpu *cpu, gva_t a, unsigned size, bool write)
+bool dbg_any_insn(const struct vcpu *cpu)
 {
 	u64 dr7 = active_dr7(cpu);
+
+	for (unsigned n = 0; n < 4; n++)
+		if (dr7 >> (2 * n) & 3 && rw_field(dr7, n) == RW_EXEC)
+			return true;
+	return false;
+}
+
+bool dbg_page_armed(const struct vcpu *cpu, gva_t rip)
+{
+	u64 dr7 = active_dr7(cpu);
+
+	for (unsigned n = 0; n < 4; n++)
+		if (dr7 >> (2 * n) & 3 && rw_field(dr7, n) == RW_EXEC &&
+		    (cpu->rflags & FL_RF || !((active_dr(cpu, n) ^ rip) & PAGE_MASK)))
+			return true;
+	return false;
+}
+
+/* B bits of the data breakpoints that the access hits. */
+static u64 data_hits(const struct vcpu *cpu, gva_t a, unsigned size, bool write)
+{
+	u64 dr7 = active_dr7(cpu), hit = 0;
 
 	for (unsigned n = 0; unlikely(dr7 & 0xff) && n < 4; n++) {
 		unsigned rw = rw_field(dr7, n), len = length(dr7, n);
@@ -52,8 +74,24 @@ void dbg_data_access(struct vcpu *cpu, gva_t a, unsigned size, bool write)
 		if (!(dr7 >> (2 * n) & 3) || !(rw == RW_ACCESS || (rw == RW_WRITE && write)))
 			continue;
 		if (a < at + len && at < a + size)
-			cpu->dr6_pending |= BIT64(n);
+			hit |= BIT64(n);
 	}
+	return hit;
+}
+
+void dbg_data_before(struct vcpu *cpu, gva_t a, unsigned size, bool write)
+{
+	if (likely(!dbg_armed(cpu)) || !cpu->restartable || !data_hits(cpu, a, size, write))
+		return;
+	cpu->restartable = false;
+	cpu->step_once = true;
+	__builtin_longjmp(cpu->unwind, 1);
+}
+
+void dbg_data_access(struct vcpu *cpu, gva_t a, unsigned size, bool write)
+{
+	if (unlikely(dbg_armed(cpu)))
+		cpu->dr6_pending |= data_hits(cpu, a, size, write);
 }
 
 u64 dbg_data_take(struct vcpu *cpu)

@@ -1,5 +1,6 @@
 /* Exceptions: raising one, delivering it, and what a fault during delivery turns into (SDM 3A 6.15, table 6-5). */
 #include "engine/cpu/cpu_int.h"
+#include "engine/cpu/record.h"
 #include "engine/lib/lib.h"
 
 static _Noreturn void raise(struct vcpu *cpu, struct exception e)
@@ -108,21 +109,29 @@ static void mark_external(struct exception *e)
 
 static bool deliver_exception(struct vcpu *cpu, struct exception e, bool noted)
 {
+	u32 nested = 0;
+
 	for (;; noted = false) {
 		struct exception next;
 
 		cpu->exc.pending = false;
-		if (!noted)
+		if (!noted) {
+			record_event(cpu, &e, nested);
 			note_exception(cpu, &e);
+		}
 		if (try_deliver(cpu, &e, INT_EXC))
 			return true;
 		if (!cpu->exc.pending)
 			leave_to_vmm(cpu, &e, false);
 		next = cpu->exc;
+		nested = DOPPEL_EVENT_NESTED;
 		mark_external(&next);
-		if (e.vector == EXC_DF && exc_class(next.vector) != CLASS_BENIGN)
+		if (e.vector == EXC_DF && exc_class(next.vector) != CLASS_BENIGN) {
+			record_event(cpu, &next, nested | DOPPEL_EVENT_SHUTDOWN);
 			return cpu->exc.pending = false;
+		}
 		if (makes_double_fault(e.vector, next.vector)) {
+			record_event(cpu, &next, nested);
 			if (next.vector == EXC_PF)
 				cpu->cr2 = next.cr2;
 			next = (struct exception){.vector = EXC_DF, .has_error = true};
@@ -142,6 +151,7 @@ static bool deliver_hard(struct vcpu *cpu, const struct exception *e)
 		return true;
 	if (!cpu->exc.pending)
 		leave_to_vmm(cpu, e, true);
+	record_event(cpu, e, DOPPEL_EVENT_INTERRUPT);
 	mark_external(&cpu->exc);
 	return exception_deliver(cpu); /* interrupts are benign: handled serially */
 }

@@ -124,6 +124,18 @@ static bool pio_take(struct vcpu *cpu, bool in, u16 port, unsigned size)
 	return hit;
 }
 
+/* All of the access meets ports that neither a device of the client nor an ioeventfd (the caller has looked) decodes. */
+static bool pio_is_open(struct vcpu *cpu, u16 port, unsigned size, u32 count)
+{
+	if (port + size > 0x10000)
+		return false; /* the client says what lies behind the last port */
+	for (u32 p = port; p < port + size; p++)
+		if (!(__atomic_load_n(&cpu->vm->open_ports[p / 64], __ATOMIC_RELAXED) >> p % 64 & 1))
+			return false;
+	cpu->stats.open_ports += count;
+	return true;
+}
+
 u32 cpu_in(struct vcpu *cpu, u16 port, unsigned size)
 {
 	u32 v = 0;
@@ -134,6 +146,8 @@ u32 cpu_in(struct vcpu *cpu, u16 port, unsigned size)
 	}
 	if (cpu->vm->irqchip && irqchip_pio_read(cpu->vm, port, size, &v))
 		return v;
+	if (pio_is_open(cpu, port, size, 1))
+		return ~0u;
 	pio_exit(cpu, true, port, size, 1);
 }
 
@@ -144,6 +158,8 @@ void cpu_out(struct vcpu *cpu, u16 port, unsigned size, u32 v)
 	if (cpu->vm->irqchip && irqchip_pio_write(cpu->vm, port, size, v))
 		return;
 	if (vm_ioeventfd_write(cpu, true, port, size, v))
+		return;
+	if (pio_is_open(cpu, port, size, 1))
 		return;
 	memcpy(pio_data(cpu), &v, size);
 	pio_exit(cpu, false, port, size, 1);
@@ -162,6 +178,10 @@ u32 cpu_in_string(struct vcpu *cpu, u16 port, unsigned size, u32 count, void *bu
 		memcpy(buf, &v, size);
 		return 1;
 	}
+	if (pio_is_open(cpu, port, size, n)) {
+		memset(buf, 0xff, (size_t)n * size);
+		return n;
+	}
 	pio_exit(cpu, true, port, size, n);
 }
 
@@ -176,6 +196,8 @@ u32 cpu_out_string(struct vcpu *cpu, u16 port, unsigned size, u32 count, const v
 		return 1;
 	if (vm_ioeventfd_write(cpu, true, port, size, v))
 		return 1;
+	if (pio_is_open(cpu, port, size, n))
+		return n;
 	memcpy(pio_data(cpu), buf, (size_t)n * size);
 	pio_exit(cpu, false, port, size, n);
 }

@@ -85,6 +85,8 @@ static enum next deliver_interrupts(struct vcpu *cpu)
 	bool can = cpu->rflags & FL_IF && cpu->shadow == SHADOW_NONE;
 
 	cpu->irq_window = false;
+	if (unlikely(cpu->guest_debug & KVM_GUESTDBG_BLOCKIRQ))
+		return GO_ON; /* KVM_RUN looks again when the debugger has let go of them */
 	if (cpu->nmi_pending && !cpu->nmi_masked) {
 		if (cpu->shadow != SHADOW_NONE) {
 			cpu->irq_window = true;
@@ -174,10 +176,19 @@ static enum next halted(struct vcpu *cpu)
 
 /* ---- debugging: traps, breakpoints ---- */
 
+/*
+ * Code in a page with an instruction breakpoint is stepped through. Only the translator's loop sees each arrival in a page; the
+ * interpreter's blocks lead on to each other.
+ */
+static bool at_breakpoints(const struct vcpu *cpu)
+{
+	return cpu->tr.on ? dbg_page_armed(cpu, cpu->mode.long64 ? cpu->rip : (u32)(cpu->rip + cpu->seg[SEG_CS].base)) : dbg_any_insn(cpu);
+}
+
 static bool careful(const struct vcpu *cpu)
 {
-	return cpu->rflags & FL_TF || cpu->guest_debug & KVM_GUESTDBG_ENABLE || cpu->dr7 & 0xff || cpu->mmio.n ||
-	       cpu->pio.answered || cpu->shadow != SHADOW_NONE;
+	return cpu->rflags & FL_TF || cpu->guest_debug & KVM_GUESTDBG_SINGLESTEP || cpu->step_once || cpu->dr6_pending || cpu->mmio.n ||
+	       cpu->pio.answered || cpu->shadow != SHADOW_NONE || (unlikely(dbg_armed(cpu)) && at_breakpoints(cpu));
 }
 
 static enum next debug_exit(struct vcpu *cpu, u32 exception, u64 dr6)
@@ -199,6 +210,7 @@ static enum next step(struct vcpu *cpu)
 	u64 dr6 = 0, rip = cpu->rip, rf = cpu->rflags & FL_RF;
 	u8 shadow = cpu->shadow;
 
+	cpu->step_once = false;
 	if (!rf && shadow != SHADOW_MOVSS && !cpu->mmio.n && !cpu->pio.answered &&
 	    dbg_insn_breakpoint(cpu, cpu->seg[SEG_CS].base + cpu->rip, &dr6)) {
 		if (debug && cpu->guest_debug & KVM_GUESTDBG_USE_HW_BP)
@@ -242,6 +254,16 @@ static enum next pending_exception(struct vcpu *cpu)
 	return exception_deliver(cpu) ? GO_ON : triple_fault(cpu);
 }
 
+/* As INT3 does, of which the debugger was told, and which it does not know. */
+static enum next inject_breakpoint(struct vcpu *cpu)
+{
+	u64 next = cpu->mode.long64 ? cpu->rip + 1 : (u32)(cpu->rip + 1);
+
+	cpu->inject_bp = false;
+	cpu_interrupt(cpu, EXC_BP, INT_INT3, false, 0, next);
+	return GO_ON;
+}
+
 static enum next redeliver(struct vcpu *cpu)
 {
 	bool alive = event_redeliver(cpu);
@@ -255,8 +277,13 @@ static enum next once(struct vcpu *cpu)
 	struct vcpu_chan *c = cpu->chan;
 	bool restart = cpu->mmio.n || cpu->pio.answered;
 
+	cpu->restartable = false;
 	if (cpu->exc.pending)
 		return pending_exception(cpu);
+	if (unlikely(cpu->inject_bp))
+		return inject_breakpoint(cpu);
+	if (unlikely(cpu->dr6_pending) && cpu->guest_debug & KVM_GUESTDBG_USE_HW_BP && cpu->shadow == SHADOW_NONE)
+		return debug_exit(cpu, EXC_DB, dbg_data_take(cpu)); /* delivering an event wrote there */
 	if (cpu->halted_by_hlt) {
 		cpu->halted_by_hlt = false;
 		cpu->mp_state = MP_HALTED;
@@ -284,6 +311,7 @@ static enum next once(struct vcpu *cpu)
 		return GO_ON;
 	if (careful(cpu))
 		return step(cpu);
+	cpu->restartable = true;
 	if (cpu->tr.on)
 		tr_run(cpu);
 	else

@@ -11,6 +11,7 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
+#include "engine/cpu/record.h"
 #include "engine/interp/interp_int.h"
 #include "engine/translate/stress.h"
 
@@ -71,7 +72,7 @@ struct icache {
 };
 
 _Static_assert(sizeof(struct icache) <= PAGE_INDEX_BASE - ENG_ICACHE_BASE, "header fits");
-_Static_assert(BLOCKS_BASE + BLOCKS_SIZE <= ENG_ICACHE_BASE + ENG_ICACHE_SIZE, "arena holds all");
+_Static_assert(BLOCKS_BASE + BLOCKS_SIZE <= ENG_COVERAGE_BASE, "arena holds all");
 _Static_assert(2 * sizeof(struct icache_vcpu) <= VCPU_STRIDE, "two per vCPU");
 
 static struct icache *cache(void)
@@ -396,7 +397,7 @@ static bool decode(struct vcpu *cpu, gpa_t start, unsigned limit, struct iblock 
 		}
 		iop_compile(cpu, &in, op);
 		at += in.len;
-		if (insn_ends_block(&in))
+		if (insn_ends_block(&in) || (records_coverage(cpu) && in.desc->attr & IA_BRANCH))
 			break;
 	}
 	b->gpa = start;
@@ -480,6 +481,8 @@ struct iblock *block_find(struct vcpu *cpu, gva_t lin)
 		switch (block_make(cpu, start, &b)) {
 		case MADE:
 			cpu->stats.blocks_decoded++;
+			if (records_coverage(cpu))
+				record_coverage(cpu, cpu->rip, b->bytes);
 			return b;
 		case MAKE_NEVER:
 			return NULL;

@@ -5,7 +5,9 @@
  * Counting: a handler that leaves a block adds the instructions of the block up to itself. When a fault unwinds out of
  * a block, icache->cur is still set, and RIP says how many had retired.
  */
+#include "engine/cpu/breakpoints.h"
 #include "engine/cpu/fpu.h"
+#include "engine/cpu/record.h"
 #include "engine/cpu/run.h"
 #include "engine/interp/interp_int.h"
 #include "engine/translate/tr.h"
@@ -98,6 +100,8 @@ static void oneoff_fill(struct vcpu *cpu, struct icache_oneoff *o, gva_t lin, co
 	struct iblock *b = (struct iblock *)o->block;
 
 	memset(o, 0, sizeof(*o));
+	if (records_coverage(cpu) && !err)
+		record_coverage(cpu, cpu->rip, in->len);
 	b->gpa = lin & ~PAGE_MASK;
 	b->bytes = in->len;
 	b->nops = 1;
@@ -153,6 +157,7 @@ static struct iblock *find_next(struct vcpu *cpu, struct icache_vcpu *ic)
 	struct icache_lookup *e = lookup_slot(ic, cpu->rip);
 	struct iblock *b;
 
+	record_arrival(cpu);
 	if (e->rip == cpu->rip && e->tag == lookup_tag(cpu, cpu->rip))
 		return e->block;
 	wrap_ip(cpu);
@@ -163,7 +168,7 @@ static struct iblock *find_next(struct vcpu *cpu, struct icache_vcpu *ic)
 		interp_forget_lookups(cpu);
 		ic->generation = icache_generation();
 	}
-	if (b && cpu->mode.flat)
+	if (b && cpu->mode.flat && !(cpu->mode.key & MODE_KEY_ARRIVALS)) /* what is remembered leads on without being recorded */
 		remember(cpu, ic, e, b);
 	else if (b && cpu->rip + b->bytes - 1 > cpu->seg[SEG_CS].limit)
 		b = NULL;
@@ -173,7 +178,7 @@ static struct iblock *find_next(struct vcpu *cpu, struct icache_vcpu *ic)
 static bool must_stop(const struct vcpu *cpu, const struct icache_vcpu *ic)
 {
 	return attention(cpu) || ic->stop || cpu->shadow || (cpu->rflags & FL_TF) || cpu->halted_by_hlt ||
-	       (cpu->irq_window && cpu->rflags & FL_IF);
+	       (cpu->irq_window && cpu->rflags & FL_IF) || (unlikely(dbg_armed(cpu)) && dbg_page_armed(cpu, code_linear(cpu)));
 }
 
 bool interp_must_stop(const struct vcpu *cpu)
@@ -197,6 +202,7 @@ static __attribute__((noinline)) void step_one(struct vcpu *cpu, struct icache_v
 
 	wrap_ip(cpu);
 	check_cs_limit(cpu, 1);
+	record_arrival(cpu);
 	b = oneoff_find(cpu, ic, code_linear(cpu));
 	cpu->icache = ic + 1; /* finds no further block */
 	ic[1].stepping = true;
@@ -211,6 +217,7 @@ void interp_one_block(struct vcpu *cpu)
 
 	wrap_ip(cpu);
 	check_cs_limit(cpu, 1);
+	record_arrival(cpu);
 	cpu->stats.blocks_run++;
 	b = block_find(cpu, code_linear(cpu));
 	if (b && !cpu->mode.flat && cpu->rip + b->bytes - 1 > cpu->seg[SEG_CS].limit)

@@ -161,6 +161,7 @@ void mmu_read_slow(struct vcpu *cpu, gva_t a, void *buf, unsigned size, enum mmu
 	g0 = translate(cpu, a, ACC_READ, idx);
 	if (first < size)
 		g1 = translate(cpu, go_on(cpu, a, first), ACC_READ, idx);
+	dbg_data_before(cpu, a, size, false);
 	read_part(cpu, g0, tmp, first);
 	if (first < size)
 		read_part(cpu, g1, tmp + first, size - first);
@@ -179,6 +180,7 @@ void mmu_write_slow(struct vcpu *cpu, gva_t a, const void *buf, unsigned size, e
 	g0 = translate(cpu, a, ACC_WRITE, idx);
 	if (first < size)
 		g1 = translate(cpu, go_on(cpu, a, first), ACC_WRITE, idx);
+	dbg_data_before(cpu, a, size, true);
 	write_part(cpu, g0, buf, first);
 	if (first < size)
 		write_part(cpu, g1, (const u8 *)buf + first, size - first);
@@ -195,6 +197,7 @@ void mmu_probe(struct vcpu *cpu, gva_t a, unsigned size, enum access_type t, enu
 	translate(cpu, a, t, idx);
 	if (first < size)
 		translate(cpu, go_on(cpu, a, first), t, idx);
+	dbg_data_before(cpu, a, size, t == ACC_WRITE); /* what follows a probe may have changed state before it writes */
 }
 
 void *mmu_ptr_slow(struct vcpu *cpu, gva_t a, unsigned size, enum access_type t, enum mmu_idx idx)
@@ -209,6 +212,7 @@ void *mmu_ptr_slow(struct vcpu *cpu, gva_t a, unsigned size, enum access_type t,
 		return NULL;
 	}
 	g = translate(cpu, a, t, idx);
+	dbg_data_before(cpu, a, size, t == ACC_WRITE);
 	attr = g < ENG_GPA_LIMIT ? __atomic_load_n(page_attr(g), __ATOMIC_RELAXED) : 0;
 	if (!(attr & PA_RAM) || (t == ACC_WRITE && attr & PA_RO))
 		return NULL;

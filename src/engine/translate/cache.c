@@ -10,6 +10,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "engine/cpu/record.h"
 #include "engine/lib/lib.h"
 #include "engine/translate/check.h"
 #include "engine/translate/stress.h"
@@ -173,14 +174,16 @@ struct tr_site *site_of_code(u64 host)
 
 /* ---- making ---- */
 
-static void begin(struct build *b, struct vcpu *cpu, u32 key)
+static void begin(struct build *b, struct vcpu *cpu, u32 key, unsigned limit)
 {
 	struct tcache *c = cache();
 
 	memset(b, 0, sizeof(*b));
 	b->cpu = cpu;
 	b->key = key;
+	b->limit = limit;
 	b->s1_guest = INSN_NO_REG;
+	b->s0_held = H_NONE;
 	b->idx = cpu->mode.mmu_idx;
 	b->mode64 = cpu->mode.long64;
 	b->b = tb_at(c->nblocks);
@@ -234,6 +237,21 @@ static void flush_at_safepoint(struct vm *vm, void *arg)
 		interp_forget_lookups(vm->vcpus[i]);
 }
 
+/* What is too long for the reach of its jumps, or the room for a block's sites, is made shorter. */
+static bool build(struct build *b, struct vcpu *cpu, gpa_t gpa, u32 key, enum page_mode mode)
+{
+	for (unsigned limit = tr_stress()->max_insns; limit; limit /= 2) {
+		begin(b, cpu, key, limit);
+		b->checked = mode != PAGE_PROTECTED;
+		b->soft = mode >= PAGE_SOFT;
+		if (build_block(b, gpa))
+			return true;
+		if (!b->total)
+			return false;
+	}
+	return false;
+}
+
 enum made { MADE, AGAIN, NEVER, FULL };
 
 static enum made make(struct vcpu *cpu, gpa_t gpa, u32 key, struct tblock **out)
@@ -256,10 +274,7 @@ static enum made make(struct vcpu *cpu, gpa_t gpa, u32 key, struct tblock **out)
 		   (mode == PAGE_PROTECTED && !(__atomic_load_n(page_attr(gpa), __ATOMIC_ACQUIRE) & PA_CODE))) {
 		r = AGAIN;
 	} else {
-		begin(&b, cpu, key);
-		b.checked = mode != PAGE_PROTECTED;
-		b.soft = mode >= PAGE_SOFT;
-		if (build_block(&b, gpa)) {
+		if (build(&b, cpu, gpa, key, mode)) {
 			*out = link_locked(&b, gpa, list);
 			icache_page_cover_locked(gpa & PAGE_MASK, gpa, gpa + b.b->bytes - 1);
 			cpu->stats.tr_blocks++;
@@ -279,6 +294,8 @@ struct tblock *tb_make(struct vcpu *cpu, gpa_t gpa, u32 key_bits)
 	for (;;) {
 		switch (make(cpu, gpa, tr_key(cpu) | key_bits, &b)) {
 		case MADE:
+			if (records_coverage(cpu))
+				record_coverage(cpu, (code_linear(cpu) & PAGE_MASK) | (gpa & ~PAGE_MASK), b->bytes);
 			return b;
 		case NEVER:
 			return NULL;

@@ -106,10 +106,11 @@ static u32 own_insn(const struct build *b, s32 target)
 	return i >= 0 && (unsigned)i <= b->n && !b->insn_waits[i] && b->insn_key[i] == b->key ? b->insn_host[i] : 0;
 }
 
-/* For a jump back: a checked block compares its code each time around, and has no gen_loop_head() to look at attention. */
+/* For a jump back: a checked block compares its code each time around, and has no gen_loop_head() to look at attention. One
+ * without shared look-ups goes back to the one with them. */
 static u32 own_behind(const struct build *b, s32 target)
 {
-	return b->checked ? 0 : own_insn(b, target);
+	return b->checked || b->key & TR_KEY_ALONE ? 0 : own_insn(b, target);
 }
 
 static void backward_jump(struct build *b, s32 target)
@@ -210,16 +211,21 @@ static bool direct_target(const struct build *b, s32 *target)
 
 static bool gen_jcc(struct build *b)
 {
+	unsigned cond = b->in.cond;
 	s32 target = 0;
 
 	if (!direct_target(b, &target) || b->nexits == ARRAY_SIZE(b->exits))
 		return false;
+	if (b->turned[b->n]) {
+		cond ^= 1;
+		target = (s32)(b->page_off + b->in.len);
+	}
 	if (target <= (s32)b->page_off && own_behind(b, target)) {
-		emit_jcc(&b->e, b->in.cond, own_behind(b, target));
+		emit_jcc(&b->e, cond, own_behind(b, target));
 		build_islands(b); /* here they do not lengthen the loop */
 		return true;
 	}
-	emit_jcc(&b->e, b->in.cond, emit_here(&b->e));
+	emit_jcc(&b->e, cond, emit_here(&b->e));
 	b->exits[b->nexits].rel_end = b->e.p;
 	b->exits[b->nexits].target = target;
 	b->exits[b->nexits].off = b->page_off;

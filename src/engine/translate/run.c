@@ -6,6 +6,7 @@
 #include <sys/syscall.h>
 #include <ucontext.h>
 
+#include "engine/cpu/record.h"
 #include "engine/interp/hostop.h"
 #include "engine/lib/lib.h"
 #include "engine/translate/check.h"
@@ -213,29 +214,32 @@ static bool group_fails(const struct vcpu *cpu, const struct tr_site *s, gva_t a
 }
 
 /* The entry is there now. A turn of the lock-step mode makes its own ones for writing. */
-static u64 look_again(struct vcpu *cpu, const struct tr_site *s, gva_t a)
+static u64 look_again(struct vcpu *cpu, const struct tr_site *s, gva_t a, u32 drops)
 {
 	if (tr_checking() && s->write)
 		tt_drop_write(cpu, a & PAGE_MASK, cpu->mode.mmu_idx);
+	if (s->holding && (tr_checking() || cpu->tr.drops != drops))
+		return 0; /* earlier look-ups are to be repeated too: what they found may not hold any more */
 	return s->host; /* 0: an earlier look-up is to be repeated; the loop finds a block that does */
 }
 
 static u64 on_memory(struct vcpu *cpu, struct tr_site *s, const struct stop *st, bool fault)
 {
 	gva_t a = tr_site_address(cpu, s);
+	u32 drops = cpu->tr.drops;
 	enum tt_fill r = tt_fill(cpu, a, s->size, s->write, cpu->mode.mmu_idx);
 
 	cpu->stats.tr_misses++;
 	if (tr_checking() && fault && r == TT_FILLED) { /* the turn had it, and the instruction faulted nevertheless */
-		look_again(cpu, s, a);
+		look_again(cpu, s, a, drops);
 		r = TT_SAME;
 	}
 	if (r == TT_FILLED || (r == TT_SAME && !fault))
-		return look_again(cpu, s, a);
+		return look_again(cpu, s, a, drops);
 	if (group_fails(cpu, s, a))
 		return leave_group(cpu, s, st);
 	if (r == TT_NONE && !tr_checking() && walk(cpu, s, a) && tt_fill(cpu, a, s->size, s->write, cpu->mode.mmu_idx) == TT_FILLED)
-		return look_again(cpu, s, a);
+		return look_again(cpu, s, a, drops);
 	cpu->stats.tr_interpreted++;
 	return interpret_and_resume(cpu, s, st);
 }
@@ -417,10 +421,12 @@ static void loop(struct vcpu *cpu, struct icache_vcpu *ic)
 	ic[1].cur = NULL;
 	check_unwound(cpu);
 	while (!interp_must_stop(cpu) && run_code(cpu, find_code(cpu))) {
-		if (cpu->tr.crosses || is_checked(cpu))
+		if (cpu->tr.crosses || is_checked(cpu)) {
+			record_arrival(cpu);
 			interp_alone(cpu);
-		else
+		} else {
 			interp_one_block(cpu);
+		}
 	}
 }
 

@@ -16,6 +16,7 @@
 #define TT_SIZE      (TT_ENTRIES * 8)
 #define TT_USER_CTX  4    /* address spaces of the low half that keep their tables */
 #define TT_LOG       65536 /* entries made since the last flush */
+#define TR_HELD      4    /* look-ups that a block remembers */
 
 /* Table pairs (read, write) of a vCPU: user address spaces, then the two supervisor ones. */
 enum { TTP_KERNEL = TT_USER_CTX, TTP_KERNEL_AC, TTP_COUNT };
@@ -64,6 +65,8 @@ struct tr_state {
 	u32 from;          /* site of the last indirect jump */
 	u64 value;         /* read by an instruction with two memory operands */
 	u64 address;       /* of an operand, where it is not what the address fields say */
+	u64 held[TR_HELD]; /* what look-ups found: hold.c */
+	u32 drops;         /* counts what takes entries out of the tables */
 	u64 addend;        /* waits here while both of the translator's registers are busy */
 	u64 page_va;       /* guest address of the page whose code runs */
 	u64 host_sp;       /* of tr_enter() */

@@ -59,6 +59,8 @@ struct tr_site {
 	u8 kind;
 	bool write; /* MEM: the look-up is for writing ... */
 	bool own_write, group; /* ... as this instruction does; it serves later accesses too */
+	bool holding; /* MEM: earlier look-ups are remembered (hold.c) */
+	u8 nth;     /* instruction of the block */
 	bool waits; /* MEM: an x87 exception may be pending, which comes before a fault of the access */
 	u16 x87_op, x87_off; /* last x87 instruction before it, if nothing has recorded that yet: gen_x87.c */
 	u8 base, index, shift, seg, asize; /* MEM: address, as in struct iop */
@@ -145,12 +147,14 @@ struct ea {
 
 bool ea_same_base(const struct ea *a, const struct ea *b); /* they differ by a constant */
 
-/* The last look-up, as long as S0 still holds what it found: good for [lo, hi) from the same base and index. */
+/* A look-up that serves later accesses: good for [lo, hi) from the same base and index. What it found is in S0, in memory
+ * (tr.held), or both. */
 struct held {
-	bool valid, write;
+	bool valid, write, stored;
 	struct ea ea;
 	s64 lo, hi;
 	unsigned from; /* instruction that looked up */
+	unsigned last; /* the last one that it is known to serve */
 };
 struct build {
 	struct vcpu *cpu;
@@ -163,10 +167,13 @@ struct build {
 	u32 page_off;       /* of the current instruction */
 	struct insn in;
 	struct insn code[TR_MAX_INSNS]; /* the block, decoded ahead */
-	unsigned total;
+	unsigned total, limit;          /* instructions: here, and at most */
 	u8 label[TR_MAX_INSNS + 1];     /* enum label_bits */
 	bool no_resume[TR_MAX_INSNS + 1]; /* code that relies on an earlier look-up */
-	struct held held;
+	bool turned[TR_MAX_INSNS + 1];  /* a jump back that was turned around: the next instruction is its target's copy */
+	bool in_loop[TR_MAX_INSNS + 1]; /* of a loop that was unrolled */
+	struct held held[TR_HELD];
+	u8 s0_held;         /* whose look-up S0 holds; H_NONE: none */
 	u8 s1_guest;        /* spilled guest register that S1 holds too, unless e.written says it was overwritten */
 	u8 s1_from;         /* instruction that left it there */
 	u8 *emu;            /* room for decoded instructions */
@@ -220,17 +227,37 @@ void build_room(struct build *b, unsigned bytes); /* at most so many bytes follo
 
 /* ---- scan.c: what is known of the block before code is made ---- */
 void scan_block(struct build *b, gpa_t page);
-/* Widens [*lo, *hi) to what the following instructions access with the same base and index. */
-void scan_group(const struct build *b, const struct ea *ea, bool *write, s64 *lo, s64 *hi);
+/* What one look-up is to be for. */
+struct group {
+	s64 lo, hi;
+	bool write;
+	bool apart;    /* S0 is likely to be needed for something else in between */
+	unsigned last; /* instruction that it serves last */
+};
+/* Widens the group to what the following instructions access with the same base and index. */
+void scan_group(const struct build *b, const struct ea *ea, struct group *g);
+/* What the instruction accesses: 0 nothing, 1 one operand that could be shared (*ea), 2 anything else. */
+unsigned scan_access(const struct insn *in, unsigned off, struct ea *ea, unsigned *size, bool *write);
+/* Follows base and index over one instruction: *moved by how much the address grows; false: lost. */
+bool scan_follow(const struct insn *in, const struct ea *ea, s64 *moved);
 /* The instruction changes the register by a constant. */
 bool scan_delta(const struct insn *in, unsigned reg, s64 *delta);
 u32 scan_written(const struct insn *in); /* registers, implicit ones too */
 bool shifts_by_cl(const struct insn *in);
 int own_index(const struct build *b, s32 target); /* instruction of the block at the offset, or -1 */
 
-/* ---- hold: S0 over several instructions ---- */
-void hold_drop(struct build *b);
+/* ---- unroll.c ---- */
+void unroll_loops(struct build *b);
+
+/* ---- hold.c: look-ups that serve several instructions ---- */
+void hold_drop(struct build *b);   /* S0 is needed */
+void hold_forget(struct build *b); /* nothing is known here: a label, or code that may change what look-ups depend on */
 void hold_after_insn(struct build *b);
+/* An earlier look-up serves this access: S0 holds it again. */
+bool hold_find(struct build *b, const struct ea *ea, unsigned size, bool write);
+/* S0 holds what a look-up for the group found. */
+void hold_keep(struct build *b, const struct ea *ea, const struct group *g);
+bool hold_any(const struct build *b); /* something is remembered in memory */
 
 /* ---- gen_*.c: each emits one instruction; false: let the interpreter's handler do it, nothing was emitted ---- */
 bool gen_branch(struct build *b);

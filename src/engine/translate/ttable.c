@@ -112,6 +112,7 @@ void tr_tlb_reset(struct vcpu *cpu)
 {
 	if (!cpu->tr.on)
 		return;
+	cpu->tr.drops++;
 	for (unsigned i = 0; i < TTP_COUNT; i++) {
 		flush_pair(&cpu->tr.pair[i]);
 		cpu->tr.pair[i].ctx = 0;
@@ -126,6 +127,7 @@ void tr_tlb_low_changed(struct vcpu *cpu)
 
 	if (!s->on)
 		return;
+	s->drops++;
 	for (unsigned i = TTP_KERNEL; i <= TTP_KERNEL_AC; i++)
 		if (s->pair[i].has_low)
 			flush_pair(&s->pair[i]);
@@ -149,6 +151,7 @@ void tr_tlb_high_changed(struct vcpu *cpu)
 {
 	if (!cpu->tr.on)
 		return;
+	cpu->tr.drops++;
 	flush_pair(&cpu->tr.pair[TTP_KERNEL]);
 	flush_pair(&cpu->tr.pair[TTP_KERNEL_AC]);
 	tr_forget_targets(cpu);
@@ -169,6 +172,7 @@ void tr_tlb_drop_range(struct vcpu *cpu)
 {
 	if (!cpu->tr.on)
 		return;
+	cpu->tr.drops++;
 	flush_pair(&cpu->tr.pair[cpu->tr.user_slot]);
 	flush_pair(&cpu->tr.pair[TTP_KERNEL]);
 	flush_pair(&cpu->tr.pair[TTP_KERNEL_AC]);
@@ -180,6 +184,7 @@ void tr_tlb_drop_page(struct vcpu *cpu, u64 a)
 
 	if (!s->on)
 		return;
+	s->drops++;
 	drop(&s->pair[s->user_slot], a & PAGE_MASK);
 	drop(&s->pair[TTP_KERNEL], a & PAGE_MASK);
 	drop(&s->pair[TTP_KERNEL_AC], a & PAGE_MASK);
@@ -189,6 +194,7 @@ void tr_tlb_drop_writes(struct vcpu *cpu, u64 gpa)
 {
 	if (!cpu->tr.on)
 		return;
+	cpu->tr.drops++;
 	for (unsigned i = 0; i < TTP_COUNT; i++) {
 		struct tt_pair *p = &cpu->tr.pair[i];
 

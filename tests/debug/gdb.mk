@@ -1,0 +1,7 @@
+# The gdb server: with real gdb on a bare-metal guest, and the small Linux of the kernel kit if it is there.
+DEBUG_GUEST_FLAGS := -std=gnu17 -O1 -g -m64 -ffreestanding -nostdlib -static -no-pie -fno-pie -mno-red-zone -mgeneral-regs-only \
+	-fno-stack-protector -fcf-protection=none -fno-asynchronous-unwind-tables -fno-omit-frame-pointer -fno-optimize-sibling-calls \
+	-Wall -Wextra -Werror -Wl,--build-id=none -Wl,-z,noexecstack -Wl,--no-warn-rwx-segments
+$(B)/tests/debug/guest.elf: tests/debug/guest/start.S tests/debug/guest/main.c tests/debug/guest/guest.ld
+	@mkdir -p $(@D)
+	@echo GUEST $@ && $(CC) $(DEBUG_GUEST_FLAGS) -Wl,-T,tests/debug/guest/guest.ld -o $@ $(filter %.S %.c,$^)
