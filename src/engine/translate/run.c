@@ -37,6 +37,8 @@ bool tr_vcpu_start(struct vcpu *cpu)
 		return false;
 	jc_start(cpu);
 	cpu->tr.on = true;
+	cpu->record.key |= tr_stress()->record;
+	cpu_update_mode(cpu);
 	mmu_flush_all(cpu); /* tables follow the TLB's contexts from here on */
 	return true;
 }
