@@ -1,4 +1,5 @@
 /* One translation in the making: decodes from a place in a guest page on and has each instruction emitted. */
+#include "engine/trace/trace.h"
 #include "engine/translate/check.h"
 #include "engine/translate/tr_int.h"
 
@@ -15,7 +16,7 @@ struct tr_site *build_site(struct build *b, enum site_kind kind)
 		return b->site; /* overwritten; the block is given up */
 	}
 	s = &b->site[b->nsites++];
-	*s = (struct tr_site){.kind = kind, .goff = (u16)b->page_off, .x87_op = b->x87_op, .x87_off = b->x87_off};
+	*s = (struct tr_site){.kind = kind, .goff = (u16)b->page_off, .nth = (u8)b->n, .x87_op = b->x87_op, .x87_off = b->x87_off};
 	return s;
 }
 
@@ -118,10 +119,10 @@ static bool gen_special(struct build *b)
 
 	if (!is_special(&b->in))
 		return false;
-	hold_drop(b);
+	hold_forget(b);
 	b->s1_guest = INSN_NO_REG;
 	done = gen_sys(b) || gen_bitmem(b);
-	hold_drop(b);
+	hold_forget(b);
 	b->s1_guest = INSN_NO_REG;
 	return done;
 }
@@ -135,6 +136,8 @@ static void emit_insn(struct build *b)
 	if (in->desc->attr & IA_BRANCH)
 		gen_x87_flush(b);
 	b->emulated = false;
+	if (b->key & MODE_KEY_TRACE && trace_insn_of(in) != TI_NONE)
+		repeatable = false;
 	if (repeatable && gen_special(b))
 		return;
 	if (repeatable && mode_allows(b, in) &&
@@ -164,16 +167,15 @@ static void set_resumes(struct build *b, bool falls)
 		struct tr_site *s = &b->site[i];
 
 		s->block = (u32)(b->b - tb_at(0));
-		for (unsigned k = 0; k + 1 <= b->n; k++)
-			if (b->insn_off[k] == s->goff)
-				s->resume = (k + 1 < b->n || falls) && !b->no_resume[k + 1] ? b->insn_host[k + 1] : 0;
+		if (s->nth < b->n && (s->nth + 1u < b->n || falls) && !b->no_resume[s->nth + 1])
+			s->resume = b->insn_host[s->nth + 1];
 	}
 }
 
 static const u8 nop5[] = {0x0f, 0x1f, 0x44, 0x00, 0x00};
 
 /* record_arrival(): the ring's index is a byte, so that it wraps by itself. */
-static void gen_arrival(struct build *b, u32 off)
+static void gen_record(struct build *b, u32 off)
 {
 	struct hostmem next = MEM_VCPU(record.next), va = MEM_VCPU(tr.page_va), here = mem_at(S1, (s32)off), more = mem_at(S0, 1),
 		       at = {.base = H_NONE, .index = S0, .shift = 3, .gs = true, .disp = (s32)offsetof(struct vcpu, record.at)};
@@ -188,23 +190,14 @@ static void gen_arrival(struct build *b, u32 off)
 
 void build_entry(struct build *b)
 {
-	u32 start_off = b->insn_off[0];
-
 	emit_align(&b->e, 8);
 	b->b->enter = (u32)emit_here(&b->e);
-	{
-		struct hostmem target = MEM_VCPU(tr.target), va = MEM_VCPU(tr.page_va), back = mem_at(S0, -(s32)start_off);
-
-		emit_load(&b->e, S0, &target, 8);
-		if (start_off)
-			emit_lea(&b->e, S0, &back, 8);
-		emit_store(&b->e, &va, S0, 8);
-	}
+	gen_arrival(b, b->insn_off[0]);
 	emit_align(&b->e, 8); /* killing a block replaces this NOP by a jump, at once */
 	b->b->body = (u32)emit_here(&b->e);
 	emit_bytes(&b->e, nop5, sizeof(nop5));
 	if (b->key & MODE_KEY_ARRIVALS)
-		gen_arrival(b, start_off);
+		gen_record(b, b->insn_off[0]);
 }
 
 static void emit_dead_stub(struct build *b, u32 start_off)
@@ -241,7 +234,7 @@ bool build_block(struct build *b, gpa_t gpa)
 		build_room(b, 48);
 		note_insn(b);
 		if (b->label[b->n]) {
-			hold_drop(b);
+			hold_forget(b);
 			b->s1_guest = INSN_NO_REG;
 		}
 		if (b->label[b->n] & LABEL_BACKWARD && !b->checked)
@@ -249,7 +242,7 @@ bool build_block(struct build *b, gpa_t gpa)
 		emit_insn(b);
 		hold_after_insn(b);
 		b->n++;
-		b->page_off += b->in.len;
+		b->page_off = b->insn_off[b->n];
 		if (b->checked && b->emulated)
 			b->total = b->n;
 	}
