@@ -1,7 +1,7 @@
 /* What all disk formats share: checking requests, counting them. */
 #include "backends/disk_int.h"
 
-enum { DISK_NOW_MAX = 128 * 1024 }; /* more would hold up the loop */
+enum { DISK_NOW_MAX = 2 << 20 }; /* more would hold up other requests */
 
 static int check(const struct disk *d, const struct disk_req *r)
 {
@@ -25,11 +25,11 @@ int disk_submit(struct disk *d, struct disk_req *r)
 	return 0;
 }
 
-bool disk_read_now(struct disk *d, const struct disk_req *r)
+bool disk_now(struct disk *d, const struct disk_req *r)
 {
-	if (r->op != DISK_READ || d->limit || !d->ops->read_now || r->len > DISK_NOW_MAX || check(d, r))
+	if (r->op > DISK_WRITE || d->limit || !d->ops->now || r->len > DISK_NOW_MAX || check(d, r))
 		return false;
-	return d->ops->read_now(d, r, r->offset + d->base);
+	return d->ops->now(d, r, r->offset + d->base);
 }
 
 void disk_go(struct disk *d)

@@ -32,8 +32,9 @@ struct disk_req {
 struct disk;
 struct disk_ops {
 	void (*submit)(struct disk *d, struct disk_req *r); /* range checked */
-	/* A read that needs no waiting: done, or nothing has happened. May be NULL. */
-	bool (*read_now)(struct disk *d, const struct disk_req *r, u64 offset);
+	/* A transfer that the page cache takes or gives at once: true; false: it has to be submitted (a write may have been done in
+	 * part). May be NULL. */
+	bool (*now)(struct disk *d, const struct disk_req *r, u64 offset);
 	void (*flush_queue)(struct disk *d);                /* hand over what submit has gathered */
 	void (*drain)(struct disk *d);
 	void (*destroy)(struct disk *d);
@@ -55,9 +56,9 @@ struct disk {
 /* Checks the range and access; -EINVAL or -EROFS and no done, or 0 and done follows. Call disk_go after the
  * last of a batch. */
 int disk_submit(struct disk *d, struct disk_req *r) __attribute__((warn_unused_result));
-/* Instead of disk_submit, for a read whose data is at hand: true: it is done, successfully, and no done
+/* Instead of disk_submit, for a transfer that needs no waiting: true: it is done, successfully, and no done
  * follows; false: submit it. */
-bool disk_read_now(struct disk *d, const struct disk_req *r);
+bool disk_now(struct disk *d, const struct disk_req *r);
 void disk_go(struct disk *d);
 void disk_drain(struct disk *d);   /* waits until nothing is in flight; limits do not hold it up */
 void disk_destroy(struct disk *d); /* drains */

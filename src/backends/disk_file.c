@@ -213,6 +213,13 @@ bool disk_file_read_cached(const struct disk_file *f, u64 off, const struct iove
 	return preadv2(f->fd, iov, (int)n, (off_t)off, RWF_NOWAIT) == (ssize_t)len;
 }
 
+bool disk_file_write_cached(const struct disk_file *f, u64 off, const struct iovec *iov, unsigned n, u64 len)
+{
+	if (f->direct_fd >= 0)
+		return false;
+	return pwritev(f->fd, iov, (int)n, (off_t)off) == (ssize_t)len;
+}
+
 int disk_file_read(const struct disk_file *f, u64 off, void *p, u64 n)
 {
 	while (n) {

@@ -42,6 +42,9 @@ void disk_file_aim(const struct disk_file *f, struct disk_req *r);
 /* From the page cache, all of it, or not at all. */
 bool disk_file_read_cached(const struct disk_file *f, u64 off, const struct iovec *iov, unsigned n, u64 len);
 
+/* Into the page cache. False: nothing, or a part of it. */
+bool disk_file_write_cached(const struct disk_file *f, u64 off, const struct iovec *iov, unsigned n, u64 len);
+
 /* Whole transfers: 0 or -errno. Reading behind the end gives zeroes. */
 int disk_file_read(const struct disk_file *f, u64 off, void *p, u64 n);
 int disk_file_write(const struct disk_file *f, u64 off, const void *p, u64 n);

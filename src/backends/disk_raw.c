@@ -74,9 +74,13 @@ static void raw_submit(struct disk *disk, struct disk_req *r)
 	disk_aio_submit(&d->aio, r);
 }
 
-static bool raw_read_now(struct disk *disk, const struct disk_req *r, u64 offset)
+/* To and from the page cache a transfer is a copy, done sooner than handed to the ring. */
+static bool raw_now(struct disk *disk, const struct disk_req *r, u64 offset)
 {
-	return disk_file_read_cached(&raw_of(disk)->file, offset, r->iov, r->n_iov, r->len);
+	const struct disk_file *f = &raw_of(disk)->file;
+	if (r->op == DISK_READ)
+		return disk_file_read_cached(f, offset, r->iov, r->n_iov, r->len);
+	return !disk->write_through && disk_file_write_cached(f, offset, r->iov, r->n_iov, r->len);
 }
 
 static void raw_flush_queue(struct disk *disk)
@@ -99,7 +103,7 @@ static void raw_destroy(struct disk *disk)
 }
 
 static const struct disk_ops raw_ops = {
-    .submit = raw_submit, .read_now = raw_read_now, .flush_queue = raw_flush_queue, .drain = raw_drain, .destroy = raw_destroy};
+    .submit = raw_submit, .now = raw_now, .flush_queue = raw_flush_queue, .drain = raw_drain, .destroy = raw_destroy};
 
 int disk_raw_create(struct loop *l, const char *path, struct disk_file *f, struct disk **out, struct err *e)
 {

@@ -113,6 +113,7 @@ struct net_options {
 	unsigned queues;	     /* TAP: 1..NET_PAIRS_MAX */
 	u16 mtu;		     /* 0: as the kind has it */
 	bool mac_given;
+	bool by_default;	     /* USER: nobody asked for it; it need not be there when the VM starts */
 	u8 mac[NET_MAC];
 	unsigned n_forwards;
 	struct net_forward forward[NET_FORWARDS_MAX];

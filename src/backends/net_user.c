@@ -52,7 +52,7 @@ int net_open_user(struct loop *l, const struct net_options *o, struct net **out,
 	ret = pid = start(o, pair[1], e);
 	close(pair[1]);
 	if (pid > 0)
-		ret = net_process_ready(pair[0], e);
+		ret = o->by_default ? 0 : net_process_ready(pair[0], e);
 	if (!ret)
 		ret = net_link_new(l, pair[0], pid, USER_FEATURES, mtu_of(o), out);
 	if (!ret)

@@ -3,8 +3,8 @@
  * thread, looks up and changes tables with plain calls, and moves guest data by disk_aio, so that many transfers
  * are under way at once and the main loop never waits for a disk. Finished requests go back by an eventfd.
  *
- * A read whose tables and data are in memory already the main thread does itself, if it gets the images' lock at
- * once: a hand-over to the thread and back costs several times as much as the read.
+ * What needs no waiting the main thread does itself, if it gets the images' lock at once: reads of what is in memory,
+ * writes to clusters that are there. A hand-over to the thread and back costs several times as much as the copy.
  *
  * FLUSH covers the requests completed before it was submitted. With changed tables it is a commit; without, a
  * sync among the other transfers.
@@ -23,7 +23,7 @@
 #include "backends/disk_aio.h"
 #include "backends/qcow2_int.h"
 
-enum { PARTS_MAX = 512, AT_ONCE_MAX = 128 * 1024 };
+enum { PARTS_MAX = 512, AT_ONCE_MAX = 2 << 20 };
 
 struct queue {
 	struct disk_req *head, **tail;
@@ -381,13 +381,28 @@ static bool read_pieces(struct qcow2_image *q, const struct disk_req *r, u64 off
 	return true;
 }
 
-static bool disk_read_now_op(struct disk *disk, const struct disk_req *r, u64 offset)
+/* As do_write(), where nothing but data changes. */
+static bool write_pieces(struct qcow2_image *q, const struct disk_req *r, u64 offset)
+{
+	if (q->broken)
+		return false;
+	for (u64 at = 0; at < r->len;) {
+		struct qcow2_extent x;
+		if (qcow2_map(q, offset + at, r->len - at, &x) || x.kind != QCOW2_EXT_DATA || !x.in_place ||
+		    qcow2_is_metadata(q, x.host, x.len) || at_once(r, DISK_WRITE, q, at, x.host, x.len))
+			return false;
+		at += x.len;
+	}
+	return true;
+}
+
+static bool disk_now_op(struct disk *disk, const struct disk_req *r, u64 offset)
 {
 	struct qcow2_disk *d = disk_of(disk);
-	if (pthread_mutex_trylock(&d->images))
+	if ((r->op == DISK_WRITE && disk->write_through) || pthread_mutex_trylock(&d->images))
 		return false;
 	allow_reading(d->image, false);
-	bool done = read_pieces(d->image, r, offset);
+	bool done = (r->op == DISK_WRITE ? write_pieces : read_pieces)(d->image, r, offset);
 	allow_reading(d->image, true);
 	pthread_mutex_unlock(&d->images);
 	return done;
@@ -440,7 +455,7 @@ static void disk_destroy_op(struct disk *disk)
 }
 
 static const struct disk_ops qcow2_ops = {.submit = disk_submit_op,
-					  .read_now = disk_read_now_op,
+					  .now = disk_now_op,
 					  .flush_queue = disk_flush_queue,
 					  .drain = disk_drain_op,
 					  .destroy = disk_destroy_op};

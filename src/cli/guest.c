@@ -279,3 +279,16 @@ int duplicate_guest(struct guest *g, const char *config, size_t n, bool net, str
 	g->initrd_fd = ret;
 	return 0;
 }
+
+int guest_open_image(const char *what, const char *path, struct err *e)
+{
+	struct stat st;
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO must not hold us */
+
+	if (fd < 0)
+		return err_set(e, errno, "--%s %s: %s", what, path, strerror(errno));
+	if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode))
+		return fd;
+	close(fd);
+	return err_set(e, EINVAL, "--%s %s: not a regular file", what, path);
+}

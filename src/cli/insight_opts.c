@@ -10,14 +10,6 @@
 
 #define FILE_MAX (4ull << 30) /* a kernel with debugging information has some 500 MiB */
 
-int parse_panic(struct insight_options *o, const char *value, struct err *e)
-{
-	o->panic = !strcmp(value, "autopsy");
-	if (!o->panic && strcmp(value, "exit") != 0)
-		return err_set(e, EINVAL, "%s: not an answer to a panic (exit, autopsy)", value);
-	return 0;
-}
-
 static int read_symbols(struct insight_options *o, struct err *e)
 {
 	void *data = NULL;
@@ -37,23 +29,27 @@ static int read_symbols(struct insight_options *o, struct err *e)
 
 int insight_options_open(struct insight_options *o, struct machine_config *cfg, struct err *e)
 {
-	int ret = o->symbols ? read_symbols(o, e) : 0;
+	int ret = 0;
 
 	o->fd = -1;
+	cfg->autopsy_on_panic = o->panic && !strcmp(o->panic, "autopsy");
+	if (o->panic && !cfg->autopsy_on_panic && strcmp(o->panic, "exit") != 0)
+		return err_set(e, EINVAL, "--panic %s: not an answer to a panic (exit, autopsy)", o->panic);
+	if (o->symbols)
+		ret = read_symbols(o, e);
 	if (!ret && o->autopsy) {
 		o->fd = open(o->autopsy, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
 		if (o->fd < 0)
 			ret = err_set(e, errno, "--autopsy %s: %s", o->autopsy, strerror(errno));
 	}
 	cfg->autopsy_fd = MAX(o->fd, 0);
-	cfg->autopsy_on_panic = o->panic;
 	cfg->symbols = o->table;
 	return ret;
 }
 
 int insight_options_start(const struct insight_options *o, struct machine *m, struct err *e)
 {
-	int ret = o->panic || o->branches ? machine_record(m, DOPPEL_RECORD_ARRIVALS) : 0;
+	int ret = m->cfg.autopsy_on_panic || o->branches ? machine_record(m, DOPPEL_RECORD_ARRIVALS, 0) : 0;
 
 	if (ret == -ENOTTY && !o->branches)
 		return 0; /* a kernel KVM: the autopsy does without */

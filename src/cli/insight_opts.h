@@ -5,12 +5,11 @@
 #include "vmm/machine.h"
 
 struct insight_options {
-	const char *symbols, *autopsy;
-	bool panic, branches;
+	const char *symbols, *autopsy, *panic;
+	bool branches;
 	int fd;
 	struct symbols *table;
 };
-int parse_panic(struct insight_options *o, const char *value, struct err *e);
 /* Opens and reads what they name, and tells the machine. */
 int insight_options_open(struct insight_options *o, struct machine_config *cfg, struct err *e);
 int insight_options_start(const struct insight_options *o, struct machine *m, struct err *e);

@@ -6,7 +6,7 @@
 static const struct command *const commands[] = {
 	&cmd_run,  &cmd_exec, &cmd_ps,	 &cmd_logs,  &cmd_console, &cmd_stop,  &cmd_pause,  &cmd_resume,
 	&cmd_cp,   &cmd_diff, &cmd_apply, &cmd_discard, &cmd_stats,
-	&cmd_debug, &cmd_regs, &cmd_mem, &cmd_disasm, &cmd_screenshot, &cmd_symbols, &cmd_autopsy,
+	&cmd_debug, &cmd_regs, &cmd_mem, &cmd_disasm, &cmd_screenshot, &cmd_symbols, &cmd_autopsy, &cmd_profile, &cmd_coverage,
 	&cmd_doctor, &cmd_help, &cmd_version,
 };
 

@@ -2,9 +2,15 @@
 #include "cli/net_opts.h"
 
 #include <arpa/inet.h>
+#include <ifaddrs.h>
+#include <limits.h>
+#include <net/if.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+
+#include "base/paths.h"
 
 #define ANY_KIND  0xffu
 #define LOOPBACK4 "127.0.0.1"
@@ -182,6 +188,29 @@ int net_options_parse(const char *value, struct net_options *out, struct err *e)
 		ret = check_complete(out, e);
 	free(copy);
 	return ret;
+}
+
+static bool is_usable(const struct ifaddrs *i)
+{
+	int family = i->ifa_addr ? i->ifa_addr->sa_family : AF_UNSPEC;
+
+	return (family == AF_INET || family == AF_INET6) && i->ifa_flags & IFF_UP && !(i->ifa_flags & IFF_LOOPBACK);
+}
+
+bool net_options_default(struct net_options *out)
+{
+	struct ifaddrs *all = NULL;
+	char path[PATH_MAX];
+	struct err e = {0};
+	bool found = false;
+
+	if (path_part("doppel-net", "DOPPEL_NET", X_OK, path, sizeof(path), &e) < 0 || getifaddrs(&all) < 0)
+		return false;
+	for (const struct ifaddrs *i = all; i && !found; i = i->ifa_next)
+		found = is_usable(i);
+	freeifaddrs(all);
+	*out = (struct net_options){.kind = NET_USER, .queues = 1, .by_default = true};
+	return found;
 }
 
 void net_options_ports(const struct net_options *o, unsigned count, char *buf, size_t n)

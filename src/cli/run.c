@@ -46,6 +46,7 @@ struct run_options {
 	u32 ndisks;
 	struct net_options net[MACHINE_NETS_MAX];
 	u32 nnets;
+	bool net_said; /* --net was given, be it none */
 	struct share_option share[SHARES_MAX];
 	u32 nshares;
 	const char *share_server;
@@ -158,6 +159,7 @@ static int parse_net(void *target, const char *value, struct err *e)
 	if (o->nnets == MACHINE_NETS_MAX)
 		return err_set(e, E2BIG, "more than %d networks", MACHINE_NETS_MAX);
 	ret = net_options_parse(value, &n, e);
+	o->net_said = true;
 	if (!ret && n.kind != NET_NONE)
 		o->net[o->nnets++] = n;
 	return ret;
@@ -173,11 +175,6 @@ static int parse_share(void *target, const char *value, struct err *e)
 
 	o->nshares += !ret;
 	return ret;
-}
-
-static int parse_panic_opt(void *target, const char *value, struct err *e)
-{
-	return parse_panic(&((struct run_options *)target)->insight, value, e);
 }
 
 static int parse_env(void *target, const char *value, struct err *e)
@@ -200,7 +197,7 @@ static const struct opt run_opts[] = {
 	{"on-enospc", 0, OPT_CALL, 0, "WHAT", "the host's disk is full: stop the VM, or report an I/O error to the guest (default)",
 	 0, 0, parse_enospc},
 	{"spool", 0, OPT_CALL, 0, "printer=DIR", "a printer: each job of the guest becomes a file in DIR", 0, 0, parse_spool},
-	{"net", 0, OPT_CALL, 0, "NETWORK", "none, user[,hostfwd=tcp:HOSTPORT:GUESTPORT], and others; see doppel(1)", 0, 0,
+	{"net", 0, OPT_CALL, 0, "NETWORK", "none, user[,hostfwd=tcp:HOSTPORT:GUESTPORT], and others; see doppel(1) (default none; of a duplicate user)", 0, 0,
 	 parse_net},
 	{"share", 0, OPT_CALL, 0, "HOST[:GUEST][:rw]", "folder of this machine for the guest, read-only unless rw; may be repeated",
 	 0, 0, parse_share},
@@ -214,7 +211,7 @@ static const struct opt run_opts[] = {
 	{"bare", 0, OPT_FLAG, AT(dup.bare), NULL, "no duplicate: a small root of busybox in memory", 0, 0, NULL},
 	{"dump", 0, OPT_CALL, 0, "translate=PC", "when the VM ends, print the translated code of a guest address", 0, 0, parse_dump},
 	{"symbols", 0, OPT_STRING, AT(insight.symbols), "FILE", "the kernel's symbols: ELF file or System.map", 0, 0, NULL},
-	{"panic", 0, OPT_CALL, 0, "WHAT", "a guest panic: exit (default), or autopsy, which reports first", 0, 0, parse_panic_opt},
+	{"panic", 0, OPT_STRING, AT(insight.panic), "WHAT", "a guest panic: exit (default), or autopsy, which reports first", 0, 0, NULL},
 	{"autopsy", 0, OPT_STRING, AT(insight.autopsy), "FILE", "the report on a crash as JSON too", 0, 0, NULL},
 	{"branches", 0, OPT_FLAG, AT(insight.branches), NULL, "record jumps for doppel autopsy (--panic=autopsy does)", 0, 0, NULL},
 	{"console", 0, OPT_CALL, 0, "DEVICE", "serial (ttyS0) or virtio (hvc0; needs its driver) (default serial)", 0, 0,
@@ -231,19 +228,6 @@ static const struct opt run_opts[] = {
 };
 
 /* ---- acquire ---- */
-static int open_image(const char *what, const char *path, struct err *e)
-{
-	struct stat st;
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO must not hold us */
-
-	if (fd < 0)
-		return err_set(e, errno, "--%s %s: %s", what, path, strerror(errno));
-	if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode))
-		return fd;
-	close(fd);
-	return err_set(e, EINVAL, "--%s %s: not a regular file", what, path);
-}
-
 /* No self-tests of ciphers: they are half of the boot. A panic ends the VM, by pvpanic or by its reboot. */
 #define DUPLICATE_APPEND "console=%s quiet panic=-1 cryptomgr.notests random.trust_cpu=on %s"
 
@@ -314,13 +298,13 @@ static int open_files(struct run *r, struct err *e)
 	} else if (!o->append) {
 		r->cfg.append = r->o.virtio_console ? "console=hvc0" : "console=ttyS0";
 	}
-	fd = open_image("kernel", o->kernel, e);
+	fd = guest_open_image("kernel", o->kernel, e);
 	if (fd < 0)
 		return fd;
 	r->cfg.kernel_fd = fd;
 	if (!o->initrd)
 		return 0;
-	fd = open_image("initrd", o->initrd, e);
+	fd = guest_open_image("initrd", o->initrd, e);
 	if (fd < 0)
 		return fd;
 	r->cfg.initrd_fd = fd;
@@ -614,6 +598,8 @@ static int run_a_duplicate(struct run *r, char **command)
 				  .vm = duplicate_vm, .arg = r};
 	int ret = 0;
 
+	if (!r->o.net_said && net_options_default(&r->o.net[0]))
+		r->o.nnets = 1;
 	r->o.dup.share = r->o.share;
 	r->o.dup.n_shares = r->o.nshares;
 	r->o.dup.net = r->o.nnets > 0;

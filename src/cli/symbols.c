@@ -6,6 +6,7 @@
 #include <unistd.h>
 #include "cli/cli.h"
 #include "cli/client.h"
+#include "cli/insight.h"
 #include "debug/symbols.h"
 
 struct symbols_options {
@@ -17,7 +18,7 @@ static const struct opt symbols_opts[] = {
 };
 
 /* Piece after piece: to stdout, or into s. */
-static int fetch(struct client *c, struct symbols *s, struct err *e)
+int symbols_fetch(struct client *c, struct symbols *s, struct err *e)
 {
 	double from = 0, count = 1;
 
@@ -77,7 +78,7 @@ static int symbols_main(const struct command *c, int argc, char **argv)
 	if (client_open(&client, argv[1], &e) < 0)
 		return cli_fail(&e);
 	s = o.output ? symbols_new() : NULL;
-	ret = fetch(&client, s, &e);
+	ret = symbols_fetch(&client, s, &e);
 	if (!ret && o.output) {
 		symbols_sort(s);
 		ret = write_elf(o.output, s, &e);

@@ -150,9 +150,9 @@ static bool find_names(struct kallsyms *t, u32 run)
 
 	/* the run may have taken in a value too many from what follows */
 	for (t->nmarkers = run; t->nmarkers + 2 > run && t->nmarkers > SYMS_MIN / PER_MARKER; t->nmarkers--) {
-		if (!marker(t, t->markers, t->nmarkers - 1, &last) || last + MARKER_STEP + 16 > t->markers)
+		if (!marker(t, t->markers, t->nmarkers - 1, &last) || last + 16 > t->markers)
 			continue;
-		from = (t->markers - last - MARKER_STEP) & ~7ull;
+		from = (t->markers - last - MIN(t->markers - last, (u64)MARKER_STEP)) & ~7ull;
 		to = t->markers - last;
 		for (u64 at = from; at + 8 < to; at += 8) {
 			u32 n = 0;

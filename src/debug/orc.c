@@ -7,13 +7,17 @@
 #include "debug/kimage.h"
 #include "debug/unwind.h"
 
-enum { ENTRIES_MAX = 4 << 20, ENTRY_SIZE = 6 };
+enum { ENTRIES_MAX = 4 << 20, ENTRY_SIZE = 6, TABLES_MAX = 256, BEHIND_MAX = 1 << 16 };
 enum { REG_UNDEFINED, REG_PREV_SP, REG_DX, REG_DI, REG_BP, REG_SP, REG_R10, REG_R13, REG_BP_INDIRECT, REG_SP_INDIRECT };
 enum { KIND_UNKNOWN, KIND_END, KIND_CALL, KIND_REGS, KIND_PARTIAL };
 
-struct orc {
+struct orc_table {
 	u32 *ip;    /* of each entry, from KERNEL_LOWEST; ascending */
 	u8 *entry;
+	u32 n;
+};
+struct orc {
+	struct orc_table table[TABLES_MAX]; /* the kernel's, then modules' */
 	u32 n;
 	bool newer; /* Linux 6.4 and later: types are numbered anew, the end is one of them */
 };
@@ -23,16 +27,16 @@ struct orc_entry {
 	u8 sp_reg, bp_reg, kind;
 };
 
-static struct orc_entry decode(const struct orc *o, u32 i)
+static struct orc_entry decode(const struct orc *o, const struct orc_table *t, u32 i)
 {
 	static const u8 older[] = {KIND_CALL, KIND_REGS, KIND_PARTIAL, KIND_CALL};
 	static const u8 newer[] = {KIND_UNKNOWN, KIND_END, KIND_CALL, KIND_REGS, KIND_PARTIAL, KIND_UNKNOWN, KIND_UNKNOWN, KIND_UNKNOWN};
 	struct orc_entry e;
 	u16 bits = 0;
 
-	memcpy(&e.sp_offset, o->entry + (size_t)i * ENTRY_SIZE, 2);
-	memcpy(&e.bp_offset, o->entry + (size_t)i * ENTRY_SIZE + 2, 2);
-	memcpy(&bits, o->entry + (size_t)i * ENTRY_SIZE + 4, 2);
+	memcpy(&e.sp_offset, t->entry + (size_t)i * ENTRY_SIZE, 2);
+	memcpy(&e.bp_offset, t->entry + (size_t)i * ENTRY_SIZE + 2, 2);
+	memcpy(&bits, t->entry + (size_t)i * ENTRY_SIZE + 4, 2);
 	e.sp_reg = bits & 15;
 	e.bp_reg = bits >> 4 & 15;
 	if (o->newer) {
@@ -48,12 +52,12 @@ static struct orc_entry decode(const struct orc *o, u32 i)
 }
 
 /* Which numbering: by far the most entries are for calls, which is 0 in the older and 2 in the newer. */
-static bool is_newer(const struct orc *o)
+static bool is_newer(const struct orc_table *t)
 {
 	u32 zero = 0, two = 0;
 
-	for (u32 i = 0; i < o->n; i++) {
-		u8 type = o->entry[(size_t)i * ENTRY_SIZE + 5] & 7;
+	for (u32 i = 0; i < t->n; i++) {
+		u8 type = t->entry[(size_t)i * ENTRY_SIZE + 5] & 7;
 
 		zero += type == 0;
 		two += type == 2;
@@ -61,19 +65,42 @@ static bool is_newer(const struct orc *o)
 	return two > zero;
 }
 
-static bool load_ips(struct orc *o, const struct inspect *in, u64 at)
+static bool load_ips(struct orc_table *t, const struct inspect *in, u64 at)
 {
-	s32 *rel = calloc(o->n, sizeof(*rel));
-	bool ok = rel && inspect_read(in, at, rel, 4ull * o->n) == 4ull * o->n;
+	s32 *rel = calloc(t->n, sizeof(*rel));
+	bool ok = rel && inspect_read(in, at, rel, 4ull * t->n) == 4ull * t->n;
 
-	for (u32 i = 0; ok && i < o->n; i++) {
+	for (u32 i = 0; ok && i < t->n; i++) {
 		u64 ip = at + 4ull * i + (u64)(s64)rel[i] - KERNEL_LOWEST;
 
-		ok = ip < KERNEL_END - KERNEL_LOWEST && (!i || ip >= o->ip[i - 1]);
-		o->ip[i] = (u32)ip;
+		ok = ip < MODULES_END - KERNEL_LOWEST && (!i || ip >= t->ip[i - 1]);
+		t->ip[i] = (u32)ip;
 	}
 	free(rel);
 	return ok;
+}
+
+static void free_table(struct orc_table *t)
+{
+	free(t->ip);
+	free(t->entry);
+	*t = (struct orc_table){0};
+}
+
+bool orc_add(struct orc *o, const struct inspect *in, u64 ip, u64 entry, u32 n)
+{
+	struct orc_table *t = &o->table[o->n];
+
+	if (o->n == TABLES_MAX)
+		return false;
+	*t = (struct orc_table){.ip = calloc(n, sizeof(*t->ip)), .entry = calloc(n, ENTRY_SIZE), .n = n};
+	if (!t->ip || !t->entry || !load_ips(t, in, ip) ||
+	    inspect_read(in, entry, t->entry, (u64)n * ENTRY_SIZE) != (u64)n * ENTRY_SIZE) {
+		free_table(t);
+		return false;
+	}
+	o->n++;
+	return true;
 }
 
 struct orc *orc_load(const struct symbols *s, const struct inspect *in)
@@ -88,46 +115,59 @@ struct orc *orc_load(const struct symbols *s, const struct inspect *in)
 	if (ip_end <= ip || !n || n > ENTRIES_MAX || entry_end - entry != n * ENTRY_SIZE)
 		return NULL;
 	o = calloc(1, sizeof(*o));
-	if (!o)
-		return NULL;
-	o->n = (u32)n;
-	o->ip = calloc(n, sizeof(*o->ip));
-	o->entry = calloc(n, ENTRY_SIZE);
-	if (!o->ip || !o->entry || !load_ips(o, in, ip) || inspect_read(in, entry, o->entry, n * ENTRY_SIZE) != n * ENTRY_SIZE) {
+	if (o && !orc_add(o, in, ip, entry, (u32)n)) {
 		orc_free(o);
-		return NULL;
+		o = NULL;
 	}
-	o->newer = is_newer(o);
+	if (o)
+		o->newer = is_newer(&o->table[0]);
 	return o;
 }
 
 void orc_free(struct orc *o)
 {
-	if (!o)
-		return;
-	free(o->ip);
-	free(o->entry);
+	for (u32 i = 0; o && i < o->n; i++)
+		free_table(&o->table[i]);
 	free(o);
+}
+
+/* The table with the nearest beginning; far behind its last entry nothing is its. */
+static const struct orc_table *table_for(const struct orc *o, u32 want)
+{
+	const struct orc_table *best = NULL;
+
+	for (u32 i = 0; i < o->n; i++) {
+		const struct orc_table *t = &o->table[i];
+
+		if (t->ip[0] <= want && want - MIN(want, t->ip[t->n - 1]) < BEHIND_MAX && (!best || t->ip[0] > best->ip[0]))
+			best = t;
+	}
+	return best;
 }
 
 static bool find(const struct orc *o, u64 pc, struct orc_entry *e)
 {
-	u32 lo = 0, hi = o->n, want = 0;
+	const struct orc_table *t = NULL;
+	u32 lo = 0, hi = 0, want = 0;
 
-	if (pc < KERNEL_LOWEST || pc >= KERNEL_END)
+	if (pc < KERNEL_LOWEST || pc >= MODULES_END)
 		return false;
 	want = (u32)(pc - KERNEL_LOWEST);
+	t = table_for(o, want);
+	if (!t)
+		return false;
+	hi = t->n;
 	while (lo < hi) {
 		u32 mid = lo + (hi - lo) / 2;
 
-		if (o->ip[mid] <= want)
+		if (t->ip[mid] <= want)
 			lo = mid + 1;
 		else
 			hi = mid;
 	}
 	if (!lo)
 		return false;
-	*e = decode(o, lo - 1);
+	*e = decode(o, t, lo - 1);
 	return true;
 }
 

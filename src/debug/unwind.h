@@ -24,6 +24,8 @@ struct orc;
 /* The kernel's tables; NULL: it has none, or they make no sense. */
 struct orc *orc_load(const struct symbols *s, const struct inspect *in);
 void orc_free(struct orc *o);
+/* A module's table as well; false: it makes no sense. */
+bool orc_add(struct orc *o, const struct inspect *in, u64 ip, u64 entry, u32 n);
 
 struct unwinder {
 	const struct inspect *in;

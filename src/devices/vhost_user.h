@@ -26,6 +26,8 @@ struct vhost_user_options {
 	u16 queue_size;
 	/* Answers a chain without the server: the bytes written. v->lock held. */
 	u32 (*fail)(struct virtio *v, unsigned queue, const struct virtq_chain *c);
+	/* The same for what needs no server, while it is there: 0: ask it. NULL: always. */
+	u32 (*answer)(struct virtio *v, unsigned queue, const struct virtq_chain *c);
 };
 
 /* ---- main thread, before the vCPUs run ---- */

@@ -122,7 +122,7 @@ static void forward(struct relay *q, const struct virtq_chain *c)
 	__atomic_store_n((u16 *)(avail + 2), q->avail_next, __ATOMIC_RELEASE);
 }
 
-/* 1: taken, 0: none, < 0: the driver broke the rules */
+/* 1: for the server, 2: answered here, 0: none, < 0: the driver broke the rules */
 static int take_one(struct vhost_user *u, unsigned queue)
 {
 	struct relay *q = &u->relay[queue];
@@ -133,7 +133,13 @@ static int take_one(struct vhost_user *u, unsigned queue)
 		return got;
 	if (u->dead) {
 		fail_chain(u, queue, c);
-		return 1;
+		return 2;
+	}
+	u32 written = u->o.answer ? u->o.answer(u->v, queue, c) : 0;
+
+	if (written) {
+		virtq_push(&u->v->queue[queue], c, written);
+		return 2;
 	}
 	if (q->flight[c->head].busy)
 		return -EIO; /* a buffer given twice */
@@ -150,25 +156,26 @@ void vhost_user_notify(struct vhost_user *u, unsigned queue)
 	struct virtq *q = &u->v->queue[queue];
 	const u64 one = 1;
 	int budget = VIRTIO_BUDGET, got = 0;
-	bool any = false;
+	bool any = false, answered = false;
 
 	if (!u->running)
 		return;
 	do {
 		virtq_quiet(q);
 		while (budget > 0 && (got = take_one(u, queue)) > 0) {
-			any = true;
+			any |= got == 1;
+			answered |= got == 2;
 			budget--;
 		}
 	} while (!got && virtq_listen(q) && budget > 0);
-	if (any && !u->dead && write(u->relay[queue].kick, &one, sizeof(one)) < 0)
+	if (any && write(u->relay[queue].kick, &one, sizeof(one)) < 0)
 		log_msg(LOG_DEBUG, "%s: kick lost",
 			u->o.name); /* the counter is full: the server has not looked yet */
 	if (got < 0)
 		virtio_needs_reset_locked(u->v, "bad descriptor chain");
 	else if (budget <= 0)
 		virtio_again(u->v, queue);
-	if (u->dead)
+	if (answered)
 		virtio_signal_queue(u->v, queue);
 }
 

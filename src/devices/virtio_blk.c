@@ -282,7 +282,7 @@ static bool submit_locked(struct virtio_blk *b, struct request *r)
 static void start(struct virtio_blk *b, struct request *r)
 {
 	int status = prepare(b, r);
-	if (status == IN_FLIGHT && disk_read_now(b->disk, &r->disk))
+	if (status == IN_FLIGHT && disk_now(b->disk, &r->disk))
 		status = VIRTIO_BLK_S_OK;
 	if (status == IN_FLIGHT) {
 		if (submit_locked(b, r))

@@ -7,7 +7,7 @@
 
 struct virtio_fs;
 /* tag: what the guest mounts, at most 36 bytes. sock: a vhost-user server of file systems; owned from here
- * on. */
-int virtio_fs_create(struct machine *m, struct pci_host *h, const char *tag, int sock, struct err *e);
+ * on. untrusted: it has no attributes trusted.*, so that need not be asked. */
+int virtio_fs_create(struct machine *m, struct pci_host *h, const char *tag, int sock, bool untrusted, struct err *e);
 
 #endif

@@ -36,12 +36,20 @@
 #define ENG_VCPU_ALTSTACK_SIZE 0x10000ull
 #define ENG_MAX_VCPUS   64
 
-/* Jump caches of translated code, in the vCPU's arena: GS-relative displacements (translate/state.h). */
-#define ENG_VCPU_JC_USER64      0x0900000ull
-#define ENG_VCPU_JC_KERNEL64    0x0a00000ull
-#define ENG_VCPU_JC_KERNEL64_AC 0x0b00000ull
-#define ENG_VCPU_JC_USER32      0x0d00000ull
-#define ENG_VCPU_JC_KERNEL32    0x0e00000ull
+/*
+ * Jump caches of translated code (translate/jcache.c), an arena per vCPU: those of kernel modes, and for each of the user address spaces
+ * that the translator keeps apart a piece that FS points into while it is the current one. Kernel ones are reached from GS.
+ */
+#define ENG_JC_BASE       (ENG_VCPU_BASE + 0x40000000ull)
+#define ENG_JC_STRIDE     ENG_VCPU_STRIDE
+#define ENG_JC_KERNEL64    0x000000ull
+#define ENG_JC_KERNEL64_AC 0x130000ull
+#define ENG_JC_KERNEL32    0x260000ull
+#define ENG_JC_USER        0x400000ull /* the first piece */
+#define ENG_JC_USER_STRIDE 0x300000ull
+#define ENG_JC_USER_FS     0x001000ull /* in a piece: where FS points; before and behind, what the C library has there */
+#define ENG_JC_USER64      0x002000ull
+#define ENG_JC_USER32      0x132000ull
 
 /* Decoded code (interpreter) and other lazily grown caches: NORESERVE. */
 #define ENG_ICACHE_BASE 0x2000000000ull

@@ -63,17 +63,10 @@ void proc_name(int fd, char buf[16])
 	snprintf(buf, 16, "%d", fd);
 }
 
-u32 open_flags(const struct fs *fs, bool dir)
+u32 open_flags(const struct fs *fs)
 {
-	switch (fs->o.cache) {
-	case FS_CACHE_NEVER:
-		return dir ? 0 : FOPEN_DIRECT_IO;
-	case FS_CACHE_ALWAYS:
-		return FOPEN_KEEP_CACHE | (dir ? FOPEN_CACHE_DIR : 0);
-	case FS_CACHE_AUTO:
-		break;
-	}
-	return dir ? 0 : FOPEN_KEEP_CACHE; /* FUSE_AUTO_INVAL_DATA drops what has changed */
+	/* otherwise FUSE_AUTO_INVAL_DATA drops what has changed */
+	return fs->o.cache == FS_CACHE_NEVER ? FOPEN_DIRECT_IO : FOPEN_KEEP_CACHE;
 }
 
 int node_statx(struct fs *fs, struct fs_node *n, struct statx *st)
@@ -283,6 +276,8 @@ int op_lookup(struct fs_request *r)
 	else
 		ret = r->node->closed ? -ENOENT : reply_entry(r, fd, name);
 	node_unpin(r->fs, r->node);
+	if (!ret)
+		habit_looked_up(r->fs, r->node);
 	if (ret == -ENOENT && policy[r->fs->o.cache].negative) {
 		struct fuse_entry_out out = {.entry_valid = policy[r->fs->o.cache].negative};
 

@@ -53,6 +53,9 @@ struct fs_node {
 	struct fs_node *dir; /* where it was last seen; NULL: root, or unlinked (then fd stays open) */
 	char *name;
 	struct fs_node *hash_next;
+	u32 bare;       /* a directory: entries that the guest has seen without attributes, and not asked for */
+	bool bare_list; /* the list that it may have kept is one of names only */
+	s64 listed;     /* and is that of this ctime; 0: it keeps none */
 	struct fs_node *older, *newer; /* among those with an fd that can be opened again */
 };
 
@@ -79,6 +82,13 @@ struct fs_table {
 	u32 n, used, free; /* free: slot + 1 of the first */
 };
 
+/* ---- what readers of directories use (habit.c) ---- */
+struct fs_habit {
+	bool names_only;
+	u32 step, count; /* every step-th entry is left bare */
+	u32 bare, asked; /* entries without attributes; and those of them that were asked for */
+};
+
 struct fs {
 	struct fs_options o;
 	bool as_root; /* may act as any user */
@@ -94,6 +104,7 @@ struct fs {
 	struct fs_node *oldest, *newest;
 	u32 n_fds, max_fds; /* descriptors of nodes */
 	u32 n_handles, max_handles;
+	struct fs_habit habit;
 };
 
 /* root_fd (O_PATH) is the fs's if it succeeds. The process' working directory must be /proc/self/fd, so that

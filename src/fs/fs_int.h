@@ -60,6 +60,11 @@ void handle_close(struct fs *fs, u64 id, const struct fs_node *n);
 /* Answers an open request with a new handle of fd, which is the handle's or closed from here on. */
 int op_opened(struct fs_request *r, int fd, bool write, struct fuse_open_out *out);
 
+/* ---- habit.c ---- */
+bool habit_wants_attributes(struct fs *fs, struct fs_node *dir, u8 type);
+void habit_looked_up(struct fs *fs, struct fs_node *dir);
+u32 habit_opened_dir(struct fs *fs, struct fs_node *dir, const struct statx *st);
+
 /* ---- shared by operations (attr.c, cred.c) ---- */
 #define FS_STATX_MASK (STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID)
 void attr_fill(const struct fs *fs, const struct statx *st, struct fuse_attr *a);
@@ -74,7 +79,7 @@ int reply_entry(struct fs_request *r, int dir_fd, const char *name);
 int node_reopen(struct fs *fs, struct fs_node *n, int flags);
 u64 guest_ino(const struct fs *fs, dev_t dev, u64 ino);
 /* What the guest is to do with cached data of a file it opens (FOPEN_*). */
-u32 open_flags(const struct fs *fs, bool dir);
+u32 open_flags(const struct fs *fs);
 void proc_name(int fd, char buf[16]);
 
 /* What the thread does between these, it does with the guest's user and group (if this process may). */

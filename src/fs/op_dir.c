@@ -19,7 +19,8 @@ struct linux_dirent64 { /* getdents64(2) */
 
 int op_opendir(struct fs_request *r)
 {
-	struct fuse_open_out out = {.open_flags = open_flags(r->fs, true)};
+	struct fuse_open_out out = {0};
+	struct statx st;
 
 	if (!S_ISDIR(r->node->key.type))
 		return -ENOTDIR;
@@ -28,6 +29,8 @@ int op_opendir(struct fs_request *r)
 
 	if (fd < 0)
 		return fd;
+	if (statx(fd, "", AT_EMPTY_PATH, STATX_CTIME, &st) == 0)
+		out.open_flags = habit_opened_dir(r->fs, r->node, &st);
 	return op_opened(r, fd, false, &out);
 }
 
@@ -91,7 +94,7 @@ static bool add_entry(struct listing *l, const struct linux_dirent64 *d)
 		return false;
 	memset(p, 0, bytes);
 	/* one that vanished meanwhile has no entry: the guest will ask when it wants it */
-	if (l->plus && !is_dots(d->name) &&
+	if (l->plus && !is_dots(d->name) && habit_wants_attributes(r->fs, r->node, d->type) &&
 	    entry_fill(r, r->node, l->dir_fd, d->name, (struct fuse_entry_out *)p))
 		memset(p, 0, bytes);
 	struct fuse_dirent *out = l->plus ? &((struct fuse_direntplus *)p)->dirent : (struct fuse_dirent *)p;

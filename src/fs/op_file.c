@@ -49,7 +49,7 @@ int op_opened(struct fs_request *r, int fd, bool write, struct fuse_open_out *ou
 int op_open(struct fs_request *r)
 {
 	const struct fuse_open_in *in = req_take(r, sizeof(*in));
-	struct fuse_open_out out = {.open_flags = open_flags(r->fs, false)};
+	struct fuse_open_out out = {.open_flags = open_flags(r->fs)};
 	bool write = wants_write(in->flags), kill = in->open_flags & FUSE_OPEN_KILL_SUIDGID;
 
 	if (!S_ISREG(r->node->key.type))

@@ -127,7 +127,7 @@ static int reply_created(struct fs_request *r, struct fs_node *n, const struct s
 	struct {
 		struct fuse_entry_out entry;
 		struct fuse_open_out open;
-	} out = {.entry.nodeid = n->id, .open = {.fh = fh, .open_flags = open_flags(r->fs, false)}};
+	} out = {.entry.nodeid = n->id, .open = {.fh = fh, .open_flags = open_flags(r->fs)}};
 
 	attr_timeout(r->fs, &out.entry.entry_valid, &out.entry.entry_valid_nsec);
 	attr_timeout(r->fs, &out.entry.attr_valid, &out.entry.attr_valid_nsec);

@@ -63,17 +63,45 @@ static int set_route(int fd)
 	return ioctl(fd, SIOCADDRT, &r) < 0 ? -errno : 0;
 }
 
-/* Over the machine's own file, not into it: it is no change of the duplicate's. */
-static int set_resolver(void)
+static int write_resolver(const char *path)
 {
-	int fd = open("/run/resolv.conf", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
 	ssize_t n = fd < 0 ? -1 : write(fd, RESOLVER, sizeof(RESOLVER) - 1);
 
 	if (fd >= 0)
 		close(fd);
-	if (n < 0 || chmod("/run/resolv.conf", 0644) < 0)
-		return -errno;
-	return mount("/run/resolv.conf", "/etc/resolv.conf", NULL, MS_BIND, NULL) < 0 ? -errno : 0;
+	return n < 0 || chmod(path, 0644) < 0 ? -errno : 0;
+}
+
+/* systemd-resolved and others have a link into /run there, and ours is empty: what it leads to is made. */
+static int make_link_target(void)
+{
+	char link[256], path[sizeof(link) + 8];
+	ssize_t n = readlink("/etc/resolv.conf", link, sizeof(link) - 1);
+	const char *run = NULL;
+
+	link[n > 0 ? n : 0] = 0;
+	run = !strncmp(link, "../run/", 7) ? link + 2 : link;
+	if (strncmp(run, "/run/", 5) != 0 || strstr(run, ".."))
+		return -ENOENT;
+	snprintf(path, sizeof(path), "%s", run);
+	for (char *s = strchr(path + 5, '/'); s; s = strchr(s + 1, '/')) {
+		*s = 0;
+		mkdir(path, 0755);
+		*s = '/';
+	}
+	return write_resolver(path);
+}
+
+/* Over the machine's own file, not into it: it is no change of the duplicate's. */
+static int set_resolver(void)
+{
+	int e = write_resolver("/run/resolv.conf");
+
+	if (e)
+		return e;
+	e = mount("/run/resolv.conf", "/etc/resolv.conf", NULL, MS_BIND, NULL) < 0 ? -errno : 0;
+	return e == -ENOENT ? make_link_target() : e;
 }
 
 void network_up(bool user)

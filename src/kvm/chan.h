@@ -116,13 +116,14 @@ struct vcpu_chan {
 	u32 client_waits, engine_waits;             /* somebody sleeps on turn */
 	u32 attention __attribute__((aligned(64))); /* enum attention of engine/vcpu.h; futex of a halted vCPU */
 	u32 sleeping;                               /* the vCPU sleeps on attention */
-	u32 calm;                                   /* 0 after attention was set: what translated loops look at */
+	u32 calm;                                   /* CHAN_CALM; 0 after attention was set: what translated code looks at */
 	u32 ioctl __attribute__((aligned(64)));
 	u32 size;                                   /* payload bytes, both ways */
 	u64 arg;
 	s64 ret;
 	u8 payload[KVMW_PAYLOAD] __attribute__((aligned(64)));
 };
+#define CHAN_CALM   0xffff0u /* the mask that makes an index of a jump's target: engine/translate/state.h */
 #define CHAN_CANCEL 0x01u /* attention bit a client may set: stop KVM_RUN (= ATT_CANCEL) */
 
 _Static_assert(sizeof(struct vcpu_chan) <= KVMW_CHAN_SIZE, "channel fits");

@@ -27,23 +27,11 @@ static cJSON *of_vcpu(struct machine *m, u32 index, bool full)
 	return j;
 }
 
-/* Symbols are found through whichever vCPU has the kernel mapped. */
-static void find_symbols(struct machine *m, int first)
-{
-	for (u32 i = 0; i < m->ncpus && !m->insight->symbols; i++) {
-		struct insight_vcpu v;
-
-		m->insight->retry_ns = 0;
-		if (insight_vcpu(&m->cpu[(i + (u32)MAX(first, 0)) % m->ncpus], &v) == 0)
-			insight_symbols(m, &v);
-	}
-}
-
 cJSON *machine_autopsy(struct machine *m, const char *reason, int cpu)
 {
 	cJSON *j = cJSON_CreateObject(), *list = NULL;
 
-	find_symbols(m, cpu);
+	insight_find(m, cpu);
 	cJSON_AddStringToObject(j, "reason", reason);
 	cJSON_AddNumberToObject(j, "cpu", cpu);
 	list = cJSON_AddArrayToObject(j, "vcpus");
@@ -93,11 +81,14 @@ bool machine_panicking(struct machine *m)
 	return false;
 }
 
-int machine_record(struct machine *m, u32 what)
+int machine_record(struct machine *m, u32 set, u32 clear)
 {
+	u32 what = (m->insight->record | set) & ~clear;
 	long ret = 0;
 
 	for (u32 i = 0; i < m->ncpus && ret >= 0; i++)
 		ret = kvm_ioctl(m->cpu[i].kvm, DOPPEL_SET_RECORD, (unsigned long)what);
+	if (ret >= 0)
+		m->insight->record = what;
 	return (int)MIN(ret, 0l);
 }

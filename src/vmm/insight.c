@@ -4,7 +4,9 @@
 #include <string.h>
 #include <time.h>
 #include "base/file.h"
+#include "debug/modules.h"
 #include "vmm/insight.h"
+#include "vmm/profile.h"
 
 #define KERNEL_FILE_MAX (1ull << 30)
 #define RETRY_NS        1000000000ull /* a guest that boots will have them soon; looking takes some ms */
@@ -13,7 +15,7 @@
 int insight_create(struct machine *m)
 {
 	m->insight = calloc(1, sizeof(*m->insight));
-	return m->insight ? 0 : -ENOMEM;
+	return m->insight ? profile_create(m) : -ENOMEM;
 }
 
 void insight_forget(struct machine *m)
@@ -33,6 +35,7 @@ void insight_free(struct machine *m)
 	if (!m->insight)
 		return;
 	insight_forget(m);
+	profile_free(m);
 	free(m->insight);
 	m->insight = NULL;
 }
@@ -117,6 +120,10 @@ static struct symbols *find_symbols(struct machine *m, const struct insight_vcpu
 
 	if (guest)
 		symbols_sort(guest);
+	if (linux_guest) {
+		modules_symbols(guest, &v->in);
+		symbols_sort(guest);
+	}
 	if (m->cfg.symbols) {
 		s = symbols_new();
 		if (s)
@@ -147,8 +154,21 @@ const struct symbols *insight_symbols(struct machine *m, const struct insight_vc
 	if (!n->symbols)
 		return NULL;
 	n->orc = orc_load(n->symbols, &v->in);
+	modules_orc(n->symbols, n->orc, &v->in);
 	linux_find(&n->tasks, n->symbols, &v->in);
 	return n->symbols;
+}
+
+void insight_find(struct machine *m, int first)
+{
+	insight_forget(m); /* modules may have come since */
+	for (u32 i = 0; i < m->ncpus && !m->insight->symbols; i++) {
+		struct insight_vcpu v;
+
+		m->insight->retry_ns = 0;
+		if (insight_vcpu(&m->cpu[(i + (u32)MAX(first, 0)) % m->ncpus], &v) == 0)
+			insight_symbols(m, &v);
+	}
 }
 
 u32 insight_stack(struct machine *m, const struct insight_vcpu *v, struct unwind_frame *out, u32 max)

@@ -12,7 +12,6 @@
 #include "vmm/machine.h"
 
 struct profile;
-struct coverage;
 struct insight {
 	struct symbols *symbols;  /* NULL: not looked for, or none */
 	struct err why;           /* none: why */
@@ -20,6 +19,7 @@ struct insight {
 	struct linux_tasks tasks;
 	u64 retry_ns;             /* none: not looked for again before */
 	struct profile *profile;
+	u32 record;               /* DOPPEL_RECORD_* that are on */
 };
 
 /* A vCPU's state, and its view of memory. */
@@ -41,6 +41,8 @@ void insight_release(struct machine *m, bool held);
 int insight_vcpu(struct vcpu_thread *v, struct insight_vcpu *out);
 /* NULL: none; why tells. Looks for them if need be, through that vCPU. */
 const struct symbols *insight_symbols(struct machine *m, const struct insight_vcpu *v);
+/* Looks anew, through whichever vCPU has the kernel mapped, that one first. */
+void insight_find(struct machine *m, int first);
 u32 insight_stack(struct machine *m, const struct insight_vcpu *v, struct unwind_frame *out, u32 max);
 
 /* ---- autopsy.c ---- */
@@ -48,6 +50,13 @@ u32 insight_stack(struct machine *m, const struct insight_vcpu *v, struct unwind
 cJSON *machine_autopsy(struct machine *m, const char *reason, int cpu);
 void machine_autopsy_report(struct machine *m, const char *reason); /* of the vCPU that crashed: to stderr and the file */
 bool machine_panicking(struct machine *m); /* the vCPU that asked for a reset did so from Linux' panic() */
-int machine_record(struct machine *m, u32 what); /* DOPPEL_RECORD_*, on all vCPUs, which are held */
+int machine_record(struct machine *m, u32 set, u32 clear); /* DOPPEL_RECORD_*, on all vCPUs, which are held */
+
+/* ---- coverage.c ---- */
+struct coverage_piece {
+	u32 next, count, total, lost;
+};
+int coverage_switch(struct machine *m, bool on); /* -ENOTTY: this KVM cannot */
+int coverage_read(struct machine *m, struct coverage_piece *c, char *buf, size_t size); /* from c->next on, which moves */
 
 #endif

@@ -16,7 +16,7 @@
 #include <unistd.h>
 #include "vmm/instance.h"
 
-enum { INFO_MAX = 4096, TRIES = 20 };
+enum { INFO_MAX = 4096, TRIES = 20, LOOKS = 10, LOOK_US = 10000 };
 
 bool instance_name_ok(const char *name)
 {
@@ -98,6 +98,10 @@ int instance_claim(struct instance *in, const char *name, struct err *e)
 		if (mkdir(in->dir, 0700) < 0 && errno != EEXIST)
 			return err_set(e, errno, "%s: %s", in->dir, strerror(errno));
 		ret = try_lock(in, true);
+		for (int look = 0; look < LOOKS && ret == -EWOULDBLOCK; look++) {
+			usleep(LOOK_US); /* who asks whether a VM is alive holds the lock for a moment */
+			ret = try_lock(in, true);
+		}
 		if (ret == -EWOULDBLOCK)
 			return err_set(e, EEXIST, "--name %s: a VM of that name is running (doppel stop %s, or another name)",
 				       name, name);

@@ -214,7 +214,7 @@ static int add_shares(struct machine *m, struct pci_host *pci, struct err *e)
 
 		ret = share_start(&m->cfg.share[i], &sock, &m->share_pid[i], e);
 		if (!ret)
-			ret = virtio_fs_create(m, pci, m->cfg.share[i].tag, sock, e);
+			ret = virtio_fs_create(m, pci, m->cfg.share[i].tag, sock, share_is_untrusted(&m->cfg.share[i]), e);
 	}
 	return ret;
 }

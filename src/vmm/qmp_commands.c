@@ -192,6 +192,8 @@ static const struct qmp_command commands[] = {
 	{"x-doppel-registers", qmp_registers},
 	{"x-doppel-memory", qmp_memory},
 	{"x-doppel-autopsy", qmp_autopsy},
+	{"x-doppel-coverage", qmp_coverage},
+	{"x-doppel-profile", qmp_profile},
 	{"x-doppel-symbols", qmp_symbols},
 };
 

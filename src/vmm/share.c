@@ -46,6 +46,13 @@ static int server_path(const struct machine_share *s, char *path, size_t size, s
 	return 0;
 }
 
+bool share_is_untrusted(const struct machine_share *s)
+{
+	const char *env = getenv("DOPPEL_FS");
+
+	return !s->server && !(env && *env) && !s->no_xattr;
+}
+
 static int make_listener(struct sockaddr_un *a, struct err *e)
 {
 	char dir[PATHS_MAX];

@@ -22,6 +22,8 @@ struct machine_share {
 
 /* Starts a server; its connected socket (the caller's), and its process. */
 int share_start(const struct machine_share *s, int *sock, pid_t *pid, struct err *e);
+/* It has no attributes trusted.*, and says so of each file. */
+bool share_is_untrusted(const struct machine_share *s);
 /* The socket is closed: the server leaves; waits for that, but not for ever. */
 void share_reap(pid_t pid);
 

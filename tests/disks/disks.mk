@@ -12,3 +12,8 @@ SLOW_TESTS += $(CRASH_RUN)
 $(CRASH_RUN): tests/disks/crash tests/disks/common.sh tests/disks/init $(B)/tests/disks/guest $(B)/doppel $(B)/doppel-engine
 	@mkdir -p $(@D)
 	@printf '#!/bin/sh\nexec tests/disks/crash $(abspath $(B))/doppel $(abspath $(B))/tests/disks/guest\n' >$@ && chmod +x $@
+DEBIAN_RUN := $(B)/tests/disks/debian-run
+SLOW_TESTS += $(DEBIAN_RUN)
+$(DEBIAN_RUN): tests/disks/debian $(B)/doppel $(B)/doppel-engine
+	@mkdir -p $(@D)
+	@printf '#!/bin/sh\nexec tests/disks/debian $(abspath $(B))/doppel\n' >$@ && chmod +x $@

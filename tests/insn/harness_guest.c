@@ -167,7 +167,7 @@ static __attribute__((noinline)) void execute(struct vcpu *cpu, enum harness_mod
 	for (;;) {
 		cpu->shadow = SHADOW_NONE;
 		cpu->chan->attention = 0;
-		cpu->chan->calm = 1;
+		cpu->chan->calm = CHAN_CALM;
 		if (cpu->late_size)
 			code_invalidate(cpu->late_gpa, cpu->late_size);
 		cpu->late_size = 0;

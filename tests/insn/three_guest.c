@@ -124,7 +124,7 @@ bool three_guest_init(void)
 		return false;
 	cpu->vm = vm;
 	cpu->chan = (struct vcpu_chan *)(ENG_VCPU_BASE + ENG_VCPU_CHAN);
-	cpu->chan->calm = 1;
+	cpu->chan->calm = CHAN_CALM;
 	vm->vcpus[0] = cpu;
 	vm->nvcpus = 1;
 	for (u64 a = 0; a < RAM_SIZE; a += PAGE_SIZE)
@@ -157,7 +157,7 @@ bool three_guest_signal(int sig, void *ucontext)
 static void want_attention(struct vcpu *cpu, bool yes)
 {
 	__atomic_store_n(&cpu->chan->attention, yes ? ATT_IRQ : 0, __ATOMIC_SEQ_CST);
-	__atomic_store_n(&cpu->chan->calm, yes ? 0 : 1, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&cpu->chan->calm, yes ? 0 : CHAN_CALM, __ATOMIC_SEQ_CST);
 }
 
 void three_guest_expire(void)

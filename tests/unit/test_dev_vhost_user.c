@@ -242,7 +242,7 @@ static int setup_good(void **state)
 	setup(state);
 	struct fixture *f = *state;
 
-	assert_int_equal(virtio_fs_create(f->m, f->host, "tag", start_server(&f->s, GOOD), &e), 0);
+	assert_int_equal(virtio_fs_create(f->m, f->host, "tag", start_server(&f->s, GOOD), true, &e), 0);
 	drv_find(&f->d, f->m, 1);
 	drv_start(&f->d, MODERN, QUEUES, 64, true);
 	return 0;
@@ -299,6 +299,45 @@ static void config(void **state)
 	assert_int_equal(drv_config(&f->d, 0, 1), 't');
 	assert_int_equal(drv_config(&f->d, 3, 1), 0);
 	assert_int_equal(drv_config(&f->d, 36, 4), 1);
+}
+
+/* What overlayfs asks of each file is answered without the server; other attributes are its business. */
+static void trusted_attributes(void **state)
+{
+	struct fixture *f = *state;
+	struct {
+		struct fuse_in_header h;
+		struct fuse_getxattr_in x;
+		char name[32];
+	} q = {.h = {.len = sizeof(q), .opcode = FUSE_GETXATTR, .unique = 77}, .name = "trusted.overlay.metacopy"};
+	struct fuse_out_header h;
+	struct vring_used_elem e;
+	struct vring_desc *t = NULL;
+	u32 n = 0;
+	gpa_t out = drv_alloc(&f->d, sizeof(q)), in = drv_alloc(&f->d, 64);
+	const struct seg s[] = {{out, sizeof(q), false}, {in, 64, true}};
+
+	memcpy(drv_ptr(&f->d, out), &q, sizeof(q));
+	drv_add(&f->d, REQUESTS, s, ARRAY_SIZE(s));
+	drv_kick(&f->d, REQUESTS);
+	fake_run(f->m);
+	assert_true(drv_used(&f->d, REQUESTS, &e));
+	memcpy(&h, drv_ptr(&f->d, in), sizeof(h));
+	assert_int_equal(h.error, -ENODATA);
+	assert_int_equal(h.unique, 77);
+	assert_int_equal(e.len, sizeof(h));
+	strcpy(q.name, "security.capability");
+	memcpy(drv_ptr(&f->d, out), &q, sizeof(q));
+	drv_add(&f->d, REQUESTS, s, ARRAY_SIZE(s));
+	drv_kick(&f->d, REQUESTS);
+	fake_run(f->m);
+	assert_false(drv_used(&f->d, REQUESTS, &e));
+	int got = server_take(&f->s, REQUESTS, &t, &n);
+
+	assert_true(got >= 0);
+	server_push(&f->s, REQUESTS, (u32)got, 0);
+	fake_run(f->m);
+	assert_true(drv_used(&f->d, REQUESTS, &e));
 }
 
 static void there_and_back(void **state)
@@ -427,7 +466,7 @@ static void no_server_at_all(void **state)
 	for (enum mode m = CLOSES; m <= FEW_QUEUES; m++) {
 		struct err e = {0};
 
-		assert_int_not_equal(virtio_fs_create(f->m, f->host, "tag", start_server(&f->s, m), &e), 0);
+		assert_int_not_equal(virtio_fs_create(f->m, f->host, "tag", start_server(&f->s, m), false, &e), 0);
 		assert_non_null(strstr(e.text, "shared folder tag: the server cannot be used"));
 		join_server(&f->s);
 	}
@@ -480,6 +519,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    GOOD_TEST(config),
 	    GOOD_TEST(there_and_back),
+	    GOOD_TEST(trusted_attributes),
 	    GOOD_TEST(out_of_order),
 	    GOOD_TEST(server_misbehaves),
 	    GOOD_TEST(reset_in_flight),

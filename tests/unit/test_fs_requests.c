@@ -553,8 +553,8 @@ static unsigned list(struct fs_client *c, u32 opcode, u64 node, u64 fh, u32 size
 			if (opcode == FUSE_READDIRPLUS) {
 				u64 id = ((struct fuse_entry_out *)p)->nodeid;
 
-				assert_int_not_equal(id, 0);
-				client_forget(c, id, 1);
+				if (id) /* some have no attributes: test_fs_habit.c */
+					client_forget(c, id, 1);
 			}
 		}
 	}

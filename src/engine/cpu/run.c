@@ -129,7 +129,7 @@ static enum next take_attention(struct vcpu *cpu)
 	u32 att = 0;
 
 	/* calm first: who sets attention after the exchange clears it again */
-	__atomic_store_n(&cpu->chan->calm, 1, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&cpu->chan->calm, CHAN_CALM, __ATOMIC_SEQ_CST);
 	att = __atomic_exchange_n(&cpu->chan->attention, 0, __ATOMIC_SEQ_CST);
 
 	if (att & ATT_SAFE) {

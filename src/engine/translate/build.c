@@ -15,7 +15,7 @@ struct tr_site *build_site(struct build *b, enum site_kind kind)
 		return b->site; /* overwritten; the block is given up */
 	}
 	s = &b->site[b->nsites++];
-	*s = (struct tr_site){.kind = kind, .goff = (u16)b->page_off, .x87_op = b->x87_op, .x87_off = b->x87_off};
+	*s = (struct tr_site){.kind = kind, .goff = (u16)b->page_off, .nth = (u8)b->n, .x87_op = b->x87_op, .x87_off = b->x87_off};
 	return s;
 }
 
@@ -118,10 +118,10 @@ static bool gen_special(struct build *b)
 
 	if (!is_special(&b->in))
 		return false;
-	hold_drop(b);
+	hold_forget(b);
 	b->s1_guest = INSN_NO_REG;
 	done = gen_sys(b) || gen_bitmem(b);
-	hold_drop(b);
+	hold_forget(b);
 	b->s1_guest = INSN_NO_REG;
 	return done;
 }
@@ -164,9 +164,8 @@ static void set_resumes(struct build *b, bool falls)
 		struct tr_site *s = &b->site[i];
 
 		s->block = (u32)(b->b - tb_at(0));
-		for (unsigned k = 0; k + 1 <= b->n; k++)
-			if (b->insn_off[k] == s->goff)
-				s->resume = (k + 1 < b->n || falls) && !b->no_resume[k + 1] ? b->insn_host[k + 1] : 0;
+		if (s->nth < b->n && (s->nth + 1u < b->n || falls) && !b->no_resume[s->nth + 1])
+			s->resume = b->insn_host[s->nth + 1];
 	}
 }
 
@@ -188,18 +187,9 @@ static void gen_arrival(struct build *b, u32 off)
 
 void build_entry(struct build *b)
 {
-	u32 start_off = b->insn_off[0];
-
 	emit_align(&b->e, 8);
 	b->b->enter = (u32)emit_here(&b->e);
-	{
-		struct hostmem target = MEM_VCPU(tr.target), va = MEM_VCPU(tr.page_va), back = mem_at(S0, -(s32)start_off);
-
-		emit_load(&b->e, S0, &target, 8);
-		if (start_off)
-			emit_lea(&b->e, S0, &back, 8);
-		emit_store(&b->e, &va, S0, 8);
-	}
+	gen_arrival(b, b->insn_off[0]);
 	emit_align(&b->e, 8); /* killing a block replaces this NOP by a jump, at once */
 	b->b->body = (u32)emit_here(&b->e);
 	emit_bytes(&b->e, nop5, sizeof(nop5));
@@ -241,7 +231,7 @@ bool build_block(struct build *b, gpa_t gpa)
 		build_room(b, 48);
 		note_insn(b);
 		if (b->label[b->n]) {
-			hold_drop(b);
+			hold_forget(b);
 			b->s1_guest = INSN_NO_REG;
 		}
 		if (b->label[b->n] & LABEL_BACKWARD && !b->checked)
@@ -249,7 +239,7 @@ bool build_block(struct build *b, gpa_t gpa)
 		emit_insn(b);
 		hold_after_insn(b);
 		b->n++;
-		b->page_off += b->in.len;
+		b->page_off = b->insn_off[b->n];
 		if (b->checked && b->emulated)
 			b->total = b->n;
 	}

@@ -39,6 +39,7 @@ struct tcache {
 	u64 code_used, emu_used;
 	u64 kills;
 	bool ready;
+	bool pdep;
 	u32 hash[1u << HASH_BITS];
 };
 
@@ -74,6 +75,22 @@ static bool host_has_bmi2(void)
 	return b >> 8 & 1;
 }
 
+/* Zen and Zen 2 (families 17h and 18h) have PDEP in microcode, tens of cycles and more. */
+static bool host_pdep_is_fast(void)
+{
+	u32 a = 1, b = 0, c = 0, d = 0;
+	u32 family = 0;
+
+	__asm__ volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
+	family = (a >> 8 & 15) + (a >> 20 & 255);
+	return family != 0x17 && family != 0x18;
+}
+
+bool jc_by_pdep(void)
+{
+	return cache()->pdep;
+}
+
 bool tr_init(void)
 {
 	int fd = (int)sys_call(SYS_memfd_create, "code", 0);
@@ -89,6 +106,7 @@ bool tr_init(void)
 	if (a != (long)CODE_RX || b != (long)CODE_RW)
 		return false;
 	cache()->nblocks = 1;
+	cache()->pdep = host_pdep_is_fast() && !tr_stress()->nopdep;
 	cache()->ready = true;
 	return true;
 }
@@ -165,6 +183,7 @@ static void begin(struct build *b, struct vcpu *cpu, u32 key, unsigned limit)
 	b->key = key;
 	b->limit = limit;
 	b->s1_guest = INSN_NO_REG;
+	b->s0_held = H_NONE;
 	b->idx = cpu->mode.mmu_idx;
 	b->mode64 = cpu->mode.long64;
 	b->b = tb_at(c->nblocks);

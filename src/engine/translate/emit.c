@@ -83,6 +83,12 @@ struct op {
 
 enum { OP_0F = 0x100 }; /* or'd to the opcode byte: map 0F */
 
+static void put_segment(struct op *o, const struct hostmem *m)
+{
+	if (m->gs || m->fs)
+		o->b[o->n++] = m->gs ? PREFIX_GS : PREFIX_FS;
+}
+
 static void put_head(struct op *o, unsigned opcode, unsigned size, u8 rex)
 {
 	if (size == 2)
@@ -102,8 +108,7 @@ static void put_mem(struct op *o, unsigned opcode, unsigned reg, const struct ho
 
 	if (size == 1 && byte_reg_needs_rex(reg))
 		rex |= REX;
-	if (m->gs)
-		o->b[o->n++] = PREFIX_GS;
+	put_segment(o, m);
 	put_head(o, opcode, size, rex);
 	o->n += mem_encode(o->b + o->n, reg, m);
 }
@@ -206,6 +211,21 @@ void emit_rorx(struct emit *e, unsigned dst, unsigned src, unsigned count)
 	emit_bytes(e, b, sizeof(b));
 }
 
+/* VEX.LZ.F2.0F38.W0 F5 /r */
+void emit_pdep(struct emit *e, unsigned dst, unsigned src, const struct hostmem *mask)
+{
+	struct op o = {.n = 0};
+
+	e->written |= 1u << dst;
+	put_segment(&o, mask);
+	o.b[o.n++] = 0xc4;
+	o.b[o.n++] = (u8)(((dst & 8 ? REX_R : 0) | mem_rex(mask)) << 5 ^ 0xe0) | 2;
+	o.b[o.n++] = (u8)((~src & 15) << 3 | 3);
+	o.b[o.n++] = 0xf5;
+	o.n += mem_encode(o.b + o.n, dst, mask);
+	flush(e, &o);
+}
+
 void emit_movzx16(struct emit *e, unsigned dst, unsigned src)
 {
 	struct op o = {.n = 0};
@@ -280,6 +300,15 @@ static u8 *short_branch(struct emit *e, u8 opcode)
 u8 *emit_jrcxz(struct emit *e)
 {
 	return short_branch(e, 0xe3);
+}
+
+void emit_jrcxz_back(struct emit *e, const u8 *to)
+{
+	s64 distance = to - (e->p + 2);
+
+	if (distance < -128)
+		e->full = true;
+	emit_bytes(e, (const u8[]){0xe3, (u8)distance}, 2);
 }
 
 u8 *emit_jmp_short(struct emit *e)

@@ -25,6 +25,7 @@ struct emit {
 struct hostmem {
 	u8 base, index, shift;
 	bool gs; /* GS-relative: the vCPU's state */
+	bool fs; /* FS-relative: the address space's jump caches */
 	s32 disp;
 };
 
@@ -44,8 +45,9 @@ void emit_store(struct emit *e, const struct hostmem *m, unsigned reg, unsigned 
 void emit_store_imm(struct emit *e, const struct hostmem *m, s32 imm, unsigned size);
 void emit_mov(struct emit *e, unsigned dst, unsigned src, unsigned size); /* size 2, 4 or 8 */
 void emit_mov_imm(struct emit *e, unsigned reg, u64 imm); /* shortest form */
-void emit_lea(struct emit *e, unsigned reg, const struct hostmem *m, unsigned size); /* size 4 or 8; m->gs must be false */
+void emit_lea(struct emit *e, unsigned reg, const struct hostmem *m, unsigned size); /* size 4 or 8; no segment */
 void emit_rorx(struct emit *e, unsigned dst, unsigned src, unsigned count); /* 64-bit, BMI2 */
+void emit_pdep(struct emit *e, unsigned dst, unsigned src, const struct hostmem *mask); /* 32-bit, BMI2 */
 void emit_movzx16(struct emit *e, unsigned dst, unsigned src); /* dst32 = zero-extended low word of src */
 void emit_movzx8(struct emit *e, unsigned dst, unsigned src);
 void emit_jmp(struct emit *e, u64 target);             /* rel32 always: may be patched */
@@ -55,6 +57,7 @@ void emit_jmp_reg(struct emit *e, unsigned reg);
 
 /* Short forward branches: the returned place is given to emit_short_here(), at most 127 bytes on (else: full). */
 u8 *emit_jrcxz(struct emit *e);
+void emit_jrcxz_back(struct emit *e, const u8 *to); /* to: in the writable view, at most 126 bytes back */
 u8 *emit_jmp_short(struct emit *e);
 u8 *emit_jcc_short(struct emit *e, unsigned cond);
 void emit_short_here(struct emit *e, u8 *place);

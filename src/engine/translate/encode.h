@@ -7,7 +7,7 @@
 #define ENCODE_MAX 16 /* one instruction, rounded up */
 
 enum { REX_B = 1, REX_X = 2, REX_R = 4, REX_W = 8, REX = 0x40 };
-enum { PREFIX_GS = 0x65, PREFIX_66 = 0x66, PREFIX_LOCK = 0xf0 };
+enum { PREFIX_FS = 0x64, PREFIX_GS = 0x65, PREFIX_66 = 0x66, PREFIX_LOCK = 0xf0 };
 
 /* A byte register that without REX would be AH CH DH BH. */
 static inline bool byte_reg_needs_rex(unsigned reg)

@@ -4,10 +4,6 @@
  * word: backward jumps and the jump cache do.
  */
 #include "engine/translate/tr_int.h"
-#include "kvm/chan.h"
-
-#define ATTENTION (ENG_VCPU_CHAN - ENG_VCPU_STATE + offsetof(struct vcpu_chan, attention))
-#define CALM      (ENG_VCPU_CHAN - ENG_VCPU_STATE + offsetof(struct vcpu_chan, calm))
 
 unsigned tr_jc_class(u32 key)
 {
@@ -31,45 +27,64 @@ static bool in_page(s32 target)
 	return target >= 0 && target < (s32)PAGE_SIZE;
 }
 
-/* The address in tr.target and S0. */
-static void jump_cached(struct build *b)
+void gen_indirect(struct build *b)
 {
 	unsigned cls = tr_jc_class(b->key);
-	struct hostmem target = MEM_VCPU(tr.target), att = mem_gs(ATTENTION), slot, twice, sum;
+	struct hostmem target = MEM_VCPU(tr.target), from = MEM_VCPU(tr.from), calm = mem_gs(GS_CALM),
+		       twice = {.base = S0, .index = S0}, host;
 	struct tr_site *s = NULL;
-	u8 *hit = NULL;
 
-	build_room(b, 96);
+	build_room(b, 64);
 	s = build_site(b, SITE_JUMP);
 	s->disp = b->sp_moved;
 	if (cls == JC_NONE) {
+		emit_store(&b->e, &target, S1, 8);
 		build_leave(b, site_number(b, s));
 		return;
 	}
-	slot = (struct hostmem){.base = H_NONE, .index = S1, .shift = 3, .gs = true, .disp = (s32)jc_displacement(cls)};
-	twice = (struct hostmem){.base = S1, .index = S1};
-	sum = (struct hostmem){.base = S0, .index = S1};
-	emit_movzx16(&b->e, S1, S0);
-	emit_lea(&b->e, S1, &twice, 4);
-	emit_load(&b->e, S1, &slot, 8);
-	emit_lea(&b->e, S0, &sum, 8);
-	emit_load(&b->e, S1, &att, 4);
-	emit_lea(&b->e, S0, &sum, 8); /* 0: the entry is the target's, and nobody asks for attention */
-	emit_load(&b->e, S1, &target, 2);
-	emit_lea(&b->e, S1, &twice, 4);
-	hit = emit_jrcxz(&b->e);
-	build_leave(b, site_number(b, s));
-	emit_short_here(&b->e, hit);
-	slot.disp += (s32)offsetof(struct jc_entry, host);
-	emit_jmp_mem(&b->e, &slot);
+	host = jc_field(cls, offsetof(struct jc_entry, host));
+	emit_store_imm(&b->e, &from, (s32)site_number(b, s), 4);
+	if (jc_by_pdep()) {
+		emit_pdep(&b->e, S0, S1, &calm);
+	} else {
+		emit_movzx16(&b->e, S0, S1);
+		emit_lea(&b->e, S0, &twice, 4);
+	}
+	emit_jmp_mem(&b->e, &host);
 }
 
-void gen_indirect(struct build *b)
+void gen_arrival(struct build *b, u32 off)
 {
-	struct hostmem target = MEM_VCPU(tr.target);
+	unsigned cls = tr_jc_class(b->key);
+	struct hostmem va = MEM_VCPU(tr.page_va), sum = {.base = S0, .index = S1},
+		       calm = mem_gs(GS_CALM), negated;
+	static const u8 lea_back[] = {0x4d, 0x8d, 0xbf}; /* lea r15, [r15 + disp32]: always as long */
+	u8 *same = NULL, *miss = NULL;
 
-	emit_store(&b->e, &target, S0, 8);
-	jump_cached(b);
+	if (cls == JC_NONE)
+		return; /* nothing leads here */
+	negated = jc_field(cls, offsetof(struct jc_entry, negated));
+	emit_load(&b->e, S0, &negated, 8);
+	emit_lea(&b->e, S0, &sum, 8);
+	same = emit_jrcxz(&b->e);
+	miss = b->e.p;
+	emit_jmp(&b->e, (u64)(jc_by_pdep() ? tr_jump_again[cls] : tr_jump_miss));
+	emit_short_here(&b->e, same);
+	if (!jc_by_pdep()) {
+		emit_load(&b->e, S0, &calm, 4);
+		emit_jrcxz_back(&b->e, miss);
+	}
+	emit_bytes(&b->e, lea_back, sizeof(lea_back));
+	emit_u32(&b->e, 0 - off);
+	emit_store(&b->e, &va, S1, 8);
+	emit_align(&b->e, 8);
+	if (emit_here(&b->e) != gen_behind_arrival(b->b->enter))
+		b->full = true;
+}
+
+u64 gen_behind_arrival(u64 arrival)
+{
+	return arrival + (jc_by_pdep() ? 40 : 48);
 }
 
 /* A jump that is chained later: leads to code right behind it that leaves. */
@@ -91,15 +106,16 @@ static u32 own_insn(const struct build *b, s32 target)
 	return i >= 0 && (unsigned)i <= b->n && !b->insn_waits[i] && b->insn_key[i] == b->key ? b->insn_host[i] : 0;
 }
 
-/* For a jump back: a checked block compares its code each time around, and has no gen_loop_head() to look at attention. */
+/* For a jump back: a checked block compares its code each time around, and has no gen_loop_head() to look at attention. One
+ * without shared look-ups goes back to the one with them. */
 static u32 own_behind(const struct build *b, s32 target)
 {
-	return b->checked ? 0 : own_insn(b, target);
+	return b->checked || b->key & TR_KEY_ALONE ? 0 : own_insn(b, target);
 }
 
 static void backward_jump(struct build *b, s32 target)
 {
-	struct hostmem att = mem_gs(ATTENTION);
+	struct hostmem att = mem_gs(GS_ATTENTION);
 	struct tr_site *s = NULL;
 	u8 *go = NULL;
 	u32 own = own_behind(b, target);
@@ -120,7 +136,7 @@ static void backward_jump(struct build *b, s32 target)
 
 void gen_loop_head(struct build *b)
 {
-	struct hostmem calm = mem_gs(CALM);
+	struct hostmem calm = mem_gs(GS_CALM);
 	struct tr_site *s = build_site(b, SITE_STOP);
 
 	build_room(b, 48);
@@ -132,7 +148,7 @@ void gen_loop_head(struct build *b)
 
 void gen_goto(struct build *b, s32 target)
 {
-	struct hostmem va = MEM_VCPU(tr.page_va), to = mem_at(S0, target);
+	struct hostmem va = MEM_VCPU(tr.page_va), to = mem_at(S1, target);
 
 	build_room(b, 48);
 	if (in_page(target)) {
@@ -142,8 +158,8 @@ void gen_goto(struct build *b, s32 target)
 			chainable_jump(b, target);
 		return;
 	}
-	emit_load(&b->e, S0, &va, 8);
-	emit_lea(&b->e, S0, &to, b->mode64 ? 8 : 4);
+	emit_load(&b->e, S1, &va, 8);
+	emit_lea(&b->e, S1, &to, b->mode64 ? 8 : 4);
 	gen_indirect(b);
 }
 
@@ -195,16 +211,21 @@ static bool direct_target(const struct build *b, s32 *target)
 
 static bool gen_jcc(struct build *b)
 {
+	unsigned cond = b->in.cond;
 	s32 target = 0;
 
 	if (!direct_target(b, &target) || b->nexits == ARRAY_SIZE(b->exits))
 		return false;
+	if (b->turned[b->n]) {
+		cond ^= 1;
+		target = (s32)(b->page_off + b->in.len);
+	}
 	if (target <= (s32)b->page_off && own_behind(b, target)) {
-		emit_jcc(&b->e, b->in.cond, own_behind(b, target));
+		emit_jcc(&b->e, cond, own_behind(b, target));
 		build_islands(b); /* here they do not lengthen the loop */
 		return true;
 	}
-	emit_jcc(&b->e, b->in.cond, emit_here(&b->e));
+	emit_jcc(&b->e, cond, emit_here(&b->e));
 	b->exits[b->nexits].rel_end = b->e.p;
 	b->exits[b->nexits].target = target;
 	b->exits[b->nexits].off = b->page_off;
@@ -279,21 +300,21 @@ static bool gen_direct(struct build *b)
 	return true;
 }
 
-/* Target of an indirect jump or call into S0. */
+/* Target of an indirect jump or call into S1. */
 static bool gen_target(struct build *b)
 {
 	const struct insn_operand *o = &b->in.op[0];
 	struct hostmem m;
 
 	if (o->kind == OPK_GPR) {
-		gen_get(b, S0, o->reg);
+		gen_get(b, S1, o->reg);
 		return true;
 	}
 	if (!gen_addressable(b))
 		return false;
 	gen_access(b, b->mode64 ? 8 : 4, false);
 	m = gen_operand(b);
-	emit_load(&b->e, S0, &m, b->mode64 ? 8 : 4);
+	emit_load(&b->e, S1, &m, b->mode64 ? 8 : 4);
 	return true;
 }
 
@@ -303,13 +324,12 @@ static bool gen_through(struct build *b)
 
 	if (!gen_target(b))
 		return false;
-	hold_drop(b);
-	emit_store(&b->e, &target, S0, 8);
 	if (b->in.id == INSN_CALL) {
+		emit_store(&b->e, &target, S1, 8);
 		push_return_address(b);
-		emit_load(&b->e, S0, &target, 8);
+		emit_load(&b->e, S1, &target, 8);
 	}
-	jump_cached(b);
+	gen_indirect(b);
 	b->ended = true;
 	return true;
 }
@@ -327,7 +347,7 @@ static bool gen_ret(struct build *b)
 		at = sum;
 	}
 	gen_mark(b);
-	emit_load(&b->e, S0, &at, size);
+	emit_load(&b->e, S1, &at, size);
 	emit_lea(&b->e, H_SP, &more, size);
 	b->sp_moved = pop;
 	gen_indirect(b);

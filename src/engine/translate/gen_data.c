@@ -285,7 +285,7 @@ struct tr_site *gen_emu_site(struct build *b)
 	struct tr_site *s = build_site(b, SITE_EMU);
 
 	b->emulated = true;
-	hold_drop(b);
+	hold_forget(b);
 	b->s1_guest = INSN_NO_REG;
 	if (b->emu + EMU_SIZE > b->emu_end) {
 		b->full = true;

@@ -143,34 +143,17 @@ static void look_up(struct build *b, unsigned size, bool write, struct tr_site *
 	build_pending(b, s);
 }
 
-/* The last look-up serves this access too. */
-static bool is_held(struct build *b, const struct ea *ea, unsigned size, bool write)
-{
-	const struct held *h = &b->held;
-
-	if (!h->valid || !ea_same_base(&h->ea, ea) || ea->disp < h->lo || ea->disp + (s64)size > h->hi ||
-	    (write && !h->write))
-		return false;
-	for (unsigned i = h->from + 1; i <= b->n; i++)
-		b->no_resume[i] = true;
-	return true;
-}
-
 static struct tr_site *new_site(struct build *b, unsigned size, bool write)
 {
 	struct tr_site *s = build_site(b, SITE_MEM);
 
 	s->size = (u16)size;
 	s->write = s->own_write = write;
+	s->holding = hold_any(b);
 	s->waits = b->in.desc->cls == IC_X87 || b->in.desc->cls == IC_MMX;
 	for (unsigned i = 0; i < b->in.nops; i++)
 		s->waits |= b->in.op[i].kind == OPK_MMX;
 	return s;
-}
-
-static void hold(struct build *b, const struct ea *ea, s64 lo, s64 hi, bool write)
-{
-	b->held = (struct held){.valid = true, .write = write, .ea = *ea, .lo = lo, .hi = hi, .from = b->n};
 }
 
 /* Page numbers of [base + lo, base + lo + size) into S1 and S0, for a base in a host register. */
@@ -197,8 +180,7 @@ static void page_numbers(struct build *b, unsigned base, s32 lo, unsigned size)
 void gen_access_at(struct build *b, unsigned base, s32 disp, unsigned size, bool write)
 {
 	struct ea ea = {.base = (u8)base, .index = INSN_NO_REG, .disp = disp};
-	s64 lo = disp, hi = disp + (s64)size;
-	bool group_write = write;
+	struct group g = {.lo = disp, .hi = disp + (s64)size, .write = write, .last = b->n};
 	struct tr_site *s = NULL;
 
 	build_room(b, 75);
@@ -208,20 +190,20 @@ void gen_access_at(struct build *b, unsigned base, s32 disp, unsigned size, bool
 	s->seg = SEG_DS;
 	s->disp = disp;
 	s->asize = b->mode64 ? 8 : 4;
-	if (is_held(b, &ea, size, write)) {
+	if (hold_find(b, &ea, size, write)) {
 		gen_mark(b);
 		return;
 	}
-	scan_group(b, &ea, &group_write, &lo, &hi);
-	s->group = lo != disp || hi != disp + (s64)size || group_write != write;
-	s->disp = (s32)lo;
-	s->size = (u16)(hi - lo);
-	s->write = group_write;
+	scan_group(b, &ea, &g);
+	s->group = g.lo != disp || g.hi != disp + (s64)size || g.write != write;
+	s->disp = (s32)g.lo;
+	s->size = (u16)(g.hi - g.lo);
+	s->write = g.write;
 	s->host = (u32)emit_here(&b->e);
-	page_numbers(b, host_of(base), (s32)lo, s->size);
-	look_up(b, s->size, group_write, s);
+	page_numbers(b, host_of(base), (s32)g.lo, s->size);
+	look_up(b, s->size, g.write, s);
+	hold_keep(b, &ea, &g);
 	gen_mark(b);
-	hold(b, &ea, lo, hi, group_write);
 }
 
 /* The instruction's operand as an address that can be shared. */
@@ -241,8 +223,8 @@ static void gen_access_any(struct build *b, unsigned size, bool write)
 {
 	const struct insn_mem *m = &b->in.mem;
 	struct ea ea;
-	bool can = shareable(b, &ea), group_write = write;
-	s64 lo = ea.disp, hi = ea.disp + (s64)size;
+	bool can = shareable(b, &ea);
+	struct group g = {.lo = ea.disp, .hi = ea.disp + (s64)size, .write = write, .last = b->n};
 	struct tr_site *s = NULL;
 
 	build_room(b, 140); /* the address is made twice */
@@ -253,18 +235,19 @@ static void gen_access_any(struct build *b, unsigned size, bool write)
 	s->seg = m->seg;
 	s->asize = b->in.adsize;
 	s->disp = (s32)m->disp + (m->rip_relative ? b->in.len : 0);
-	if (can && is_held(b, &ea, size, write)) {
+	if (can && hold_find(b, &ea, size, write)) {
 		gen_mark(b);
 		return;
 	}
 	if (can)
-		scan_group(b, &ea, &group_write, &lo, &hi);
-	s->group = can && (lo != ea.disp || hi != ea.disp + (s64)size || group_write != write);
-	s->disp += (s32)(lo - ea.disp);
-	s->size = (u16)(hi - lo);
-	s->write = group_write;
+		scan_group(b, &ea, &g);
+	s->group = can && (g.lo != ea.disp || g.hi != ea.disp + (s64)size || g.write != write);
+	s->disp += (s32)(g.lo - ea.disp);
+	s->size = (u16)(g.hi - g.lo);
+	s->write = g.write;
 	s->host = (u32)emit_here(&b->e);
-	gen_ea(b, S1, (s32)(lo - ea.disp));
+	hold_drop(b); /* the address may need S0 too */
+	gen_ea(b, S1, (s32)(g.lo - ea.disp));
 	if (s->size > 1) {
 		struct hostmem last = mem_at(S1, (s32)s->size - 1);
 
@@ -272,12 +255,10 @@ static void gen_access_any(struct build *b, unsigned size, bool write)
 		emit_rorx(&b->e, S0, S0, 12);
 	}
 	emit_rorx(&b->e, S1, S1, 12);
-	look_up(b, s->size, group_write, s);
-	gen_mark(b);
+	look_up(b, s->size, g.write, s);
 	if (can)
-		hold(b, &ea, lo, hi, group_write);
-	else
-		hold_drop(b);
+		hold_keep(b, &ea, &g);
+	gen_mark(b);
 }
 
 void gen_access_stored(struct build *b, unsigned size, bool write)

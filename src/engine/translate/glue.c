@@ -29,7 +29,10 @@ __attribute__((naked, used)) u32 tr_enter(struct vcpu *cpu, u64 host)
 		"mov %%gs:%c[gpr]+96, %%r12\n\t"
 		"mov %%gs:%c[gpr]+104, %%r13\n\t"
 		"jmp *%%gs:%c[entry]\n"
-		".globl tr_leave\n"
+		".globl tr_leave, tr_jump_miss\n"
+		"tr_jump_miss:\n\t"
+		"mov %%r15, %%gs:%c[target]\n\t"
+		"mov %%gs:%c[from], %%r15d\n"
 		"tr_leave:\n\t"
 		"mov %%rax, %%gs:%c[gpr]+0\n\t"
 		"seto %%al\n\t"
@@ -54,5 +57,42 @@ __attribute__((naked, used)) u32 tr_enter(struct vcpu *cpu, u64 host)
 		"ret"
 		:
 		: [sp] "i"(offsetof(struct vcpu, tr.host_sp)), [entry] "i"(offsetof(struct vcpu, tr.entry)),
+		  [target] "i"(offsetof(struct vcpu, tr.target)), [from] "i"(offsetof(struct vcpu, tr.from)),
 		  [flags] "i"(offsetof(struct vcpu, tr.flags_ax)), [gpr] "i"(offsetof(struct vcpu, gpr)));
 }
+
+/*
+ * The second place of a target (state.h). While somebody asks for attention the mask is 0, and so is the index. PDEP only: where
+ * it is slow, nothing leads here.
+ */
+#define JUMP_AGAIN(name, segment, table)                                                                               \
+	__attribute__((naked, used)) static void name(void)                                                            \
+	{                                                                                                              \
+		__asm__ volatile("rorx $12, %%r15, %%rcx\n\t"                                                          \
+				 "pdep %%gs:%c[calm], %%ecx, %%ecx\n\t"                                               \
+				 "jrcxz 2f\n\t"                                                                        \
+				 "mov %%" segment ":%c[negated](%%rcx), %%rcx\n\t"                                    \
+				 "lea (%%rcx, %%r15), %%rcx\n\t"                                                      \
+				 "jrcxz 1f\n"                                                                          \
+				 "2:\tjmp tr_jump_miss\n"                                                             \
+				 "1:\trorx $12, %%r15, %%rcx\n\t"                                                     \
+				 "pdep %%gs:%c[calm], %%ecx, %%ecx\n\t"                                               \
+				 "jrcxz 2b\n\t"                                                                        \
+				 "jmp *%%" segment ":%c[host](%%rcx)"                                                  \
+				 :                                                                                     \
+				 : [calm] "i"(GS_CALM), [negated] "i"((s64)(table) + offsetof(struct jc_entry, negated)), \
+				   [host] "i"((s64)(table) + offsetof(struct jc_entry, host)));                        \
+	}
+#define FROM_FS(table) ((table) - ENG_JC_USER_FS)
+#define FROM_GS(table) (ENG_JC_BASE - ENG_VCPU_BASE + (table))
+JUMP_AGAIN(user64_again, "fs", FROM_FS(ENG_JC_USER64))
+JUMP_AGAIN(user32_again, "fs", FROM_FS(ENG_JC_USER32))
+JUMP_AGAIN(kernel64_again, "gs", FROM_GS(ENG_JC_KERNEL64))
+JUMP_AGAIN(kernel64_ac_again, "gs", FROM_GS(ENG_JC_KERNEL64_AC))
+JUMP_AGAIN(kernel32_again, "gs", FROM_GS(ENG_JC_KERNEL32))
+
+const char *const tr_jump_again[JC_COUNT] = {
+	[JC_USER64] = (const char *)user64_again,	  [JC_USER32] = (const char *)user32_again,
+	[JC_KERNEL64] = (const char *)kernel64_again,	  [JC_KERNEL64_AC] = (const char *)kernel64_ac_again,
+	[JC_KERNEL32] = (const char *)kernel32_again,
+};

@@ -30,12 +30,11 @@ bool tr_vcpu_start(struct vcpu *cpu)
 	stack_t ss = {.ss_sp = (u8 *)cpu + ENG_VCPU_ALTSTACK, .ss_flags = (int)SS_AUTODISARM,
 		      .ss_size = ENG_VCPU_ALTSTACK_SIZE};
 
-	if (!tr_available() || !tt_start(cpu))
+	if (!tr_available() || !tt_start(cpu) || !jc_start(cpu))
 		return false;
 	/* without AUTODISARM the kernel would look whether the guest's stack pointer lies there */
 	if (sys_call(SYS_sigaltstack, &ss, NULL) < 0 || sys_call(SYS_arch_prctl, ARCH_SET_GS, cpu) < 0)
 		return false;
-	jc_start(cpu);
 	cpu->tr.on = true;
 	mmu_flush_all(cpu); /* tables follow the TLB's contexts from here on */
 	return true;
@@ -114,17 +113,18 @@ static u64 code_at_rip(struct vcpu *cpu)
 	cpu->tr.crosses = false;
 	if (!tr_mode_ok(cpu))
 		return 0;
-	cpu->tr.target = cpu->rip;
 	cls = tr_jc_class(tr_key(cpu));
+	jc_ready(cpu, cls);
 	host = jc_find(cpu, cls, cpu->rip);
-	if (host)
-		return host;
-	t = block_at_rip(cpu);
-	if (!t)
-		return 0;
-	jc_install(cpu, cls, cpu->rip, t->enter);
-	cpu->tr.target = cpu->rip;
-	return t->enter;
+	if (!host) {
+		t = block_at_rip(cpu);
+		if (!t)
+			return 0;
+		jc_install(cpu, cls, cpu->rip, t->enter);
+		host = t->body;
+	}
+	cpu->tr.page_va = cpu->rip & PAGE_MASK;
+	return host;
 }
 
 /* ---- what translated code came back for; each returns where to go on, 0: the loop decides by RIP ---- */
@@ -214,29 +214,32 @@ static bool group_fails(const struct vcpu *cpu, const struct tr_site *s, gva_t a
 }
 
 /* The entry is there now. A turn of the lock-step mode makes its own ones for writing. */
-static u64 look_again(struct vcpu *cpu, const struct tr_site *s, gva_t a)
+static u64 look_again(struct vcpu *cpu, const struct tr_site *s, gva_t a, u32 drops)
 {
 	if (tr_checking() && s->write)
 		tt_drop_write(cpu, a & PAGE_MASK, cpu->mode.mmu_idx);
+	if (s->holding && (tr_checking() || cpu->tr.drops != drops))
+		return 0; /* earlier look-ups are to be repeated too: what they found may not hold any more */
 	return s->host; /* 0: an earlier look-up is to be repeated; the loop finds a block that does */
 }
 
 static u64 on_memory(struct vcpu *cpu, struct tr_site *s, const struct stop *st, bool fault)
 {
 	gva_t a = tr_site_address(cpu, s);
+	u32 drops = cpu->tr.drops;
 	enum tt_fill r = tt_fill(cpu, a, s->size, s->write, cpu->mode.mmu_idx);
 
 	cpu->stats.tr_misses++;
 	if (tr_checking() && fault && r == TT_FILLED) { /* the turn had it, and the instruction faulted nevertheless */
-		look_again(cpu, s, a);
+		look_again(cpu, s, a, drops);
 		r = TT_SAME;
 	}
 	if (r == TT_FILLED || (r == TT_SAME && !fault))
-		return look_again(cpu, s, a);
+		return look_again(cpu, s, a, drops);
 	if (group_fails(cpu, s, a))
 		return leave_group(cpu, s, st);
 	if (r == TT_NONE && !tr_checking() && walk(cpu, s, a) && tt_fill(cpu, a, s->size, s->write, cpu->mode.mmu_idx) == TT_FILLED)
-		return look_again(cpu, s, a);
+		return look_again(cpu, s, a, drops);
 	cpu->stats.tr_interpreted++;
 	return interpret_and_resume(cpu, s, st);
 }
@@ -279,6 +282,16 @@ static u64 on_exit(struct vcpu *cpu, struct tr_site *s, const struct stop *st)
 	return to->body;
 }
 
+/* Who asks sets attention, then clears calm: if the first was taken in between, the second says so for nothing. */
+static void calm_down(struct vcpu *cpu)
+{
+	if (likely(__atomic_load_n(&cpu->chan->calm, __ATOMIC_SEQ_CST)))
+		return;
+	if (!__atomic_load_n(&cpu->chan->attention, __ATOMIC_SEQ_CST))
+		__atomic_store_n(&cpu->chan->calm, CHAN_CALM, __ATOMIC_SEQ_CST);
+	/* attention set since then: interp_must_stop() sees it, the run loop looks at both */
+}
+
 /*
  * A target that is not canonical is the jump's own fault (SDM 2A, CALL, JMP; 2B, RET): its handler raises it, from the stack pointer
  * it began with.
@@ -292,15 +305,8 @@ static u64 on_jump(struct vcpu *cpu, const struct tr_site *s)
 	}
 	cpu->rip = next_rip(cpu, cpu->tr.target);
 	cpu->stats.tr_jumps++;
+	calm_down(cpu);
 	return 0;
-}
-
-/* Who asks sets attention, then clears calm: if the first was taken in between, the second says so for nothing. */
-static void calm_down(struct vcpu *cpu)
-{
-	if (!__atomic_load_n(&cpu->chan->attention, __ATOMIC_SEQ_CST))
-		__atomic_store_n(&cpu->chan->calm, 1, __ATOMIC_SEQ_CST);
-	/* attention set since then: interp_must_stop() sees it, the run loop looks at both */
 }
 
 static u64 came_back(struct vcpu *cpu, u32 number, const struct stop *st)

@@ -36,7 +36,7 @@ static void note_label(struct build *b, unsigned i)
 
 	if (!(in->desc->attr & IA_BRANCH) || !in->nops || in->op[0].kind != OPK_REL)
 		return;
-	to = own_index(b, (s32)(b->insn_off[i] + in->len + (s32)in->imm));
+	to = own_index(b, (s32)(b->insn_off[i] + in->len + (b->turned[i] ? 0 : (s32)in->imm)));
 	if (to >= 0)
 		b->label[to] |= (unsigned)to <= i ? LABEL_BACKWARD : LABEL_FORWARD;
 }
@@ -55,6 +55,8 @@ void scan_block(struct build *b, gpa_t page)
 			break;
 	}
 	b->insn_off[b->total] = (u16)off;
+	if (!b->checked)
+		unroll_loops(b);
 	for (unsigned i = 0; i < b->total; i++)
 		note_label(b, i);
 }
@@ -142,14 +144,7 @@ bool scan_delta(const struct insn *in, unsigned reg, s64 *delta)
 
 /* ---- groups ---- */
 
-struct access {
-	struct ea ea;
-	unsigned size;
-	bool write, other; /* other: it has one that cannot be shared */
-};
-
-/* What the instruction accesses: 0 nothing, 1 one operand that could be shared, 2 anything else. */
-static unsigned accesses(const struct insn *in, unsigned off, struct access *a)
+unsigned scan_access(const struct insn *in, unsigned off, struct ea *ea, unsigned *size, bool *write)
 {
 	const struct insn_mem *m = &in->mem;
 	bool stack = in->id == INSN_PUSH || in->id == INSN_POP || in->id == INSN_CALL || in->id == INSN_RET;
@@ -162,20 +157,20 @@ static unsigned accesses(const struct insn *in, unsigned off, struct access *a)
 		n++;
 		if (m->vsib || m->seg >= SEG_FS || in->adsize != 8 || !m->size)
 			return 2;
-		a->ea = (struct ea){.base = m->rip_relative ? 16 : m->base, .index = m->index, .disp = m->disp,
-				    .shift = m->scale ? (u8)__builtin_ctz(m->scale) : 0};
+		*ea = (struct ea){.base = m->rip_relative ? 16 : m->base, .index = m->index, .disp = m->disp,
+				  .shift = m->scale ? (u8)__builtin_ctz(m->scale) : 0};
 		if (m->rip_relative)
-			a->ea.disp += off + in->len;
-		a->size = m->size;
-		a->write = in->op[i].access & OPA_WRITE;
+			ea->disp += off + in->len;
+		*size = m->size;
+		*write = in->op[i].access & OPA_WRITE;
 	}
 	if (!stack)
 		return n;
 	if (n || in->opsize != 8)
 		return 2;
-	a->ea = (struct ea){.base = R_SP, .index = INSN_NO_REG, .disp = push ? -8 : 0};
-	a->size = 8;
-	a->write = push;
+	*ea = (struct ea){.base = R_SP, .index = INSN_NO_REG, .disp = push ? -8 : 0};
+	*size = 8;
+	*write = push;
 	return 1;
 }
 
@@ -184,71 +179,69 @@ bool ea_same_base(const struct ea *a, const struct ea *b)
 	return a->base == b->base && a->index == b->index && (a->index == INSN_NO_REG || a->shift == b->shift);
 }
 
-/* Follows base and index over one instruction; false: lost. */
-static bool follow(const struct insn *in, const struct ea *ea, s64 *moved)
+bool scan_follow(const struct insn *in, const struct ea *ea, s64 *moved)
 {
 	u32 w = scan_written(in);
-	s64 d = 0;
+	s64 d = 0, i = 0;
 
-	if (ea->index != INSN_NO_REG && w >> ea->index & 1)
+	if (ea->index != INSN_NO_REG && w >> ea->index & 1 && (!scan_delta(in, ea->index, &i) || i != (s32)i))
 		return false;
-	if (ea->base >= 16 || !(w >> ea->base & 1))
-		return true;
-	if (!scan_delta(in, ea->base, &d) || d != (s32)d)
+	if (ea->base < 16 && w >> ea->base & 1 && (!scan_delta(in, ea->base, &d) || d != (s32)d))
 		return false;
-	*moved += d;
+	*moved += d + i * (1 << ea->shift);
 	return *moved == (s32)*moved;
 }
 
-void scan_group(const struct build *b, const struct ea *ea, bool *write, s64 *lo, s64 *hi)
+/* It needs S0, or may. */
+static bool needs_s0(const struct insn *in, unsigned naccesses)
+{
+	return naccesses == 2 || shifts_by_cl(in) || insn_has_high8(in) || in->desc->cls == IC_X87;
+}
+
+static bool ends_group(const struct insn *in)
+{
+	return in->desc->cls == IC_SYS || in->desc->attr & (IA_STRING | IA_IOPL | IA_PRIV);
+}
+
+/* Takes the access in, unless that makes the group too wide. */
+static bool widen(struct group *g, s64 at, unsigned size)
+{
+	s64 l = MIN(g->lo, at), h = MAX(g->hi, at + (s64)size);
+
+	if (h - l > GROUP_SPAN || l < -0x70000000ll || h > 0x70000000ll)
+		return false;
+	g->lo = l;
+	g->hi = h;
+	return true;
+}
+
+void scan_group(const struct build *b, const struct ea *ea, struct group *g)
 {
 	s64 moved = 0;
-	bool mix = *write || ea->base == R_SP;
+	bool apart = false, mix = g->write || ea->base == R_SP;
+	bool straight = b->in_loop[b->n]; /* the instructions that follow will run: a write among them is sure */
 
 	if (b->key & TR_KEY_ALONE || !b->mode64)
 		return;
-	for (unsigned i = b->n; i + 1 < b->total && follow(&b->code[i], ea, &moved) && !b->label[i + 1]; i++) {
+	for (unsigned i = b->n; i + 1 < b->total && scan_follow(&b->code[i], ea, &moved) && !b->label[i + 1]; i++) {
 		const struct insn *next = &b->code[i + 1];
-		struct access a = {.size = 0};
-		unsigned n = accesses(next, b->insn_off[i + 1], &a);
-		s64 l = 0, h = 0;
+		struct ea other;
+		unsigned size = 0, n = 0;
+		bool write = false;
 
-		if (next->desc->cls == IC_SYS)
+		if (ends_group(next))
 			return;
-		if (n == 2 || shifts_by_cl(next) || next->desc->attr & (IA_STRING | IA_IOPL | IA_PRIV))
-			return;
-		if (n == 0)
+		straight &= !(next->desc->attr & IA_BRANCH);
+		n = scan_access(next, b->insn_off[i + 1], &other, &size, &write);
+		apart |= needs_s0(next, n);
+		if (n != 1)
 			continue;
-		if (!ea_same_base(ea, &a.ea) || (a.write && !mix))
-			return;
-		l = MIN(*lo, a.ea.disp + moved);
-		h = MAX(*hi, a.ea.disp + moved + (s64)a.size);
-		if (h - l > GROUP_SPAN || l < -0x70000000ll || h > 0x70000000ll)
-			return;
-		*lo = l;
-		*hi = h;
-		*write |= a.write;
+		if (!ea_same_base(ea, &other) || (write && !mix && !straight) || !widen(g, other.disp + moved, size)) {
+			apart = true;
+			continue;
+		}
+		g->write |= write;
+		g->apart |= apart;
+		g->last = i + 1;
 	}
-}
-
-/* ---- what S0 holds ---- */
-
-void hold_drop(struct build *b)
-{
-	b->held.valid = false;
-}
-
-void hold_after_insn(struct build *b)
-{
-	struct held *h = &b->held;
-	s64 moved = 0;
-
-	if (!h->valid)
-		return;
-	if (!follow(&b->in, &h->ea, &moved)) {
-		h->valid = false;
-		return;
-	}
-	h->lo -= moved;
-	h->hi -= moved;
 }

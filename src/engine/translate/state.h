@@ -16,6 +16,7 @@
 #define TT_SIZE      (TT_ENTRIES * 8)
 #define TT_USER_CTX  4    /* address spaces of the low half that keep their tables */
 #define TT_LOG       65536 /* entries made since the last flush */
+#define TR_HELD      4    /* look-ups that a block remembers */
 
 /* Table pairs (read, write) of a vCPU: user address spaces, then the two supervisor ones. */
 enum { TTP_KERNEL = TT_USER_CTX, TTP_KERNEL_AC, TTP_COUNT };
@@ -31,29 +32,41 @@ struct tt_pair {
 	u64 log[TT_LOG];   /* page address | 1 read | 2 write */
 };
 
-/* Jump caches: guest address to translated code, by the low 16 bits of the address. One per mode, so that only code that
- * was looked up for the mode is found. */
+/*
+ * Jump caches: guest address to translated code, by the low 16 bits of the address. One per mode, so that only code that
+ * was looked up for the mode is found, and those of user modes once more for each address space. A jump goes to what the entry
+ * says, and the block there compares the address with the entry's (gen_arrival()); an empty entry leads out. An address whose
+ * entry is another's has a second place, by the 16 bits from bit 12 on, where tr_jump_again looks.
+ *
+ * PDEP makes the index, and its mask is the calm word: while somebody asks for attention each jump finds entry 0, which
+ * leads to tr_jump_again and out. On hosts whose PDEP is slow there is one place per address, and blocks look at calm.
+ */
 enum jc_class { JC_USER64, JC_KERNEL64, JC_KERNEL64_AC, JC_USER32, JC_KERNEL32, JC_COUNT, JC_NONE = 0xff };
 #define JC_ENTRIES 65536
-#define JC_LOG     4096
 #define JC_PAGE_BITS 65536
 
 struct jc_entry {
-	u64 negated; /* -address; 1 in an empty entry 0, which else would match address 0 */
-	u64 host;
+	u64 negated; /* -address; of an empty entry: JC_LOGGED or 0 */
+	u64 host;    /* where to jump */
 };
+#define JC_LOGGED 1 /* it is in the log */
 
-struct jc_log {
-	u32 n;
-	u16 slot[JC_LOG];
+struct jc_table {
+	struct jc_entry e[JC_ENTRIES];
+	u16 log[JC_ENTRIES]; /* entries that are not as they were in the beginning, each once */
+	u32 n;               /* of them */
+	bool ready;
 };
 
 struct tr_state {
 	bool on;
 	u64 *tt[6];        /* read, write of user, kernel, kernel with AC: what translated code loads */
 	u64 target;        /* guest address an indirect jump goes to */
+	u32 from;          /* site of the last indirect jump */
 	u64 value;         /* read by an instruction with two memory operands */
 	u64 address;       /* of an operand, where it is not what the address fields say */
+	u64 held[TR_HELD]; /* what look-ups found: hold.c */
+	u32 drops;         /* counts what takes entries out of the tables */
 	u64 addend;        /* waits here while both of the translator's registers are busy */
 	u64 page_va;       /* guest address of the page whose code runs */
 	u64 host_sp;       /* of tr_enter() */
@@ -62,10 +75,10 @@ struct tr_state {
 	u32 fop, fdp_seg;  /* X87_OP_VALID | opcode; X87_SEG_VALID | segment; 0: nothing new */
 	u16 flags_ax;      /* arithmetic flags: AL = OF, AH = the rest */
 	u32 fl_if, fl_ac, fl_df, fl_rest; /* the other flags: run.c; fl_df is part of fl_rest, and only read */
-	u32 user_slot;     /* pair in use for the low half */
+	bool fsgsbase;     /* the host's kernel allows WRFSBASE */
+	u32 user_slot;     /* pair and jump caches in use for the low half */
 	u32 victim;
 	struct tt_pair pair[TTP_COUNT];
-	struct jc_log jc[JC_COUNT];
 	u64 jc_pages[JC_PAGE_BITS / 64]; /* hash of the pages that jump caches name */
 	u64 seen_ctx[2];   /* of the TLB, that the tables follow */
 	bool crosses;      /* the instruction at RIP crosses a page: no block holds it */

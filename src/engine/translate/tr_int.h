@@ -8,6 +8,7 @@
 #include "engine/translate/reencode.h"
 #include "engine/translate/tr.h"
 #include "engine/vcpu.h"
+#include "kvm/chan.h"
 
 /*
  * Host registers in translated code. Guest registers are in the host registers of the same number, but RCX in R14, and R14 and
@@ -27,6 +28,10 @@ static inline struct hostmem mem_gs(size_t offset)
 	return (struct hostmem){.base = H_NONE, .index = H_NONE, .gs = true, .disp = (s32)offset};
 }
 #define MEM_VCPU(field) mem_gs(offsetof(struct vcpu, field))
+
+/* The words that stop translated code, from GS. */
+#define GS_ATTENTION (ENG_VCPU_CHAN - ENG_VCPU_STATE + offsetof(struct vcpu_chan, attention))
+#define GS_CALM      (ENG_VCPU_CHAN - ENG_VCPU_STATE + offsetof(struct vcpu_chan, calm))
 
 /* ---- places in translated code ---- */
 
@@ -54,6 +59,8 @@ struct tr_site {
 	u8 kind;
 	bool write; /* MEM: the look-up is for writing ... */
 	bool own_write, group; /* ... as this instruction does; it serves later accesses too */
+	bool holding; /* MEM: earlier look-ups are remembered (hold.c) */
+	u8 nth;     /* instruction of the block */
 	bool waits; /* MEM: an x87 exception may be pending, which comes before a fault of the access */
 	u16 x87_op, x87_off; /* last x87 instruction before it, if nothing has recorded that yet: gen_x87.c */
 	u8 base, index, shift, seg, asize; /* MEM: address, as in struct iop */
@@ -75,7 +82,7 @@ struct tblock {
 	u32 key;
 	u16 bytes, ninsns;
 	u32 begin;     /* first byte of its code */
-	u32 enter;     /* with the address in tr.target: sets tr.page_va */
+	u32 enter;     /* from the jump cache: S1 = address, S0 = entry. Compares, sets tr.page_va */
 	u32 body;      /* from code of the same page */
 	u32 end;
 	u32 first_site, nsites;
@@ -140,12 +147,14 @@ struct ea {
 
 bool ea_same_base(const struct ea *a, const struct ea *b); /* they differ by a constant */
 
-/* The last look-up, as long as S0 still holds what it found: good for [lo, hi) from the same base and index. */
+/* A look-up that serves later accesses: good for [lo, hi) from the same base and index. What it found is in S0, in memory
+ * (tr.held), or both. */
 struct held {
-	bool valid, write;
+	bool valid, write, stored;
 	struct ea ea;
 	s64 lo, hi;
 	unsigned from; /* instruction that looked up */
+	unsigned last; /* the last one that it is known to serve */
 };
 struct build {
 	struct vcpu *cpu;
@@ -161,7 +170,10 @@ struct build {
 	unsigned total, limit;          /* instructions: here, and at most */
 	u8 label[TR_MAX_INSNS + 1];     /* enum label_bits */
 	bool no_resume[TR_MAX_INSNS + 1]; /* code that relies on an earlier look-up */
-	struct held held;
+	bool turned[TR_MAX_INSNS + 1];  /* a jump back that was turned around: the next instruction is its target's copy */
+	bool in_loop[TR_MAX_INSNS + 1]; /* of a loop that was unrolled */
+	struct held held[TR_HELD];
+	u8 s0_held;         /* whose look-up S0 holds; H_NONE: none */
 	u8 s1_guest;        /* spilled guest register that S1 holds too, unless e.written says it was overwritten */
 	u8 s1_from;         /* instruction that left it there */
 	u8 *emu;            /* room for decoded instructions */
@@ -215,17 +227,37 @@ void build_room(struct build *b, unsigned bytes); /* at most so many bytes follo
 
 /* ---- scan.c: what is known of the block before code is made ---- */
 void scan_block(struct build *b, gpa_t page);
-/* Widens [*lo, *hi) to what the following instructions access with the same base and index. */
-void scan_group(const struct build *b, const struct ea *ea, bool *write, s64 *lo, s64 *hi);
+/* What one look-up is to be for. */
+struct group {
+	s64 lo, hi;
+	bool write;
+	bool apart;    /* S0 is likely to be needed for something else in between */
+	unsigned last; /* instruction that it serves last */
+};
+/* Widens the group to what the following instructions access with the same base and index. */
+void scan_group(const struct build *b, const struct ea *ea, struct group *g);
+/* What the instruction accesses: 0 nothing, 1 one operand that could be shared (*ea), 2 anything else. */
+unsigned scan_access(const struct insn *in, unsigned off, struct ea *ea, unsigned *size, bool *write);
+/* Follows base and index over one instruction: *moved by how much the address grows; false: lost. */
+bool scan_follow(const struct insn *in, const struct ea *ea, s64 *moved);
 /* The instruction changes the register by a constant. */
 bool scan_delta(const struct insn *in, unsigned reg, s64 *delta);
 u32 scan_written(const struct insn *in); /* registers, implicit ones too */
 bool shifts_by_cl(const struct insn *in);
 int own_index(const struct build *b, s32 target); /* instruction of the block at the offset, or -1 */
 
-/* ---- hold: S0 over several instructions ---- */
-void hold_drop(struct build *b);
+/* ---- unroll.c ---- */
+void unroll_loops(struct build *b);
+
+/* ---- hold.c: look-ups that serve several instructions ---- */
+void hold_drop(struct build *b);   /* S0 is needed */
+void hold_forget(struct build *b); /* nothing is known here: a label, or code that may change what look-ups depend on */
 void hold_after_insn(struct build *b);
+/* An earlier look-up serves this access: S0 holds it again. */
+bool hold_find(struct build *b, const struct ea *ea, unsigned size, bool write);
+/* S0 holds what a look-up for the group found. */
+void hold_keep(struct build *b, const struct ea *ea, const struct group *g);
+bool hold_any(const struct build *b); /* something is remembered in memory */
 
 /* ---- gen_*.c: each emits one instruction; false: let the interpreter's handler do it, nothing was emitted ---- */
 bool gen_branch(struct build *b);
@@ -238,7 +270,9 @@ bool gen_data(struct build *b);     /* everything that reencode() can express */
 void gen_loop_head(struct build *b); /* looks at attention */
 void gen_exits(struct build *b);    /* the ways out of conditional jumps */
 void gen_goto(struct build *b, s32 target); /* on to another place: direct exit */
-void gen_indirect(struct build *b);         /* guest address in S0 */
+void gen_indirect(struct build *b);         /* guest address in S1 */
+void gen_arrival(struct build *b, u32 off); /* where an indirect jump arrives */
+u64 gen_behind_arrival(u64 arrival);        /* what follows it, aligned to 8 */
 void gen_emulate(struct build *b);
 struct tr_site *gen_emu_site(struct build *b); /* the handler of the current instruction */
 
@@ -288,16 +322,24 @@ bool tt_start(struct vcpu *cpu);
 enum tt_fill { TT_NONE, TT_SAME, TT_FILLED };
 enum tt_fill tt_fill(struct vcpu *cpu, gva_t a, unsigned size, bool write, enum mmu_idx idx);
 void tt_drop_write(struct vcpu *cpu, gva_t page, enum mmu_idx idx);
-void jc_start(struct vcpu *cpu);
+
+/* ---- jcache.c ---- */
+bool jc_start(struct vcpu *cpu);
+void jc_switch(struct vcpu *cpu, unsigned slot); /* user address space */
+void jc_forget_slot(struct vcpu *cpu, unsigned slot);
+void jc_ready(struct vcpu *cpu, unsigned cls); /* before code of the mode runs */
 void jc_forget_low(struct vcpu *cpu);
-void jc_install(struct vcpu *cpu, unsigned cls, u64 rip, u64 host);
+bool jc_install(struct vcpu *cpu, unsigned cls, u64 rip, u64 host); /* false: has no place there */
 void jc_drop(struct vcpu *cpu, unsigned cls, u64 rip);
-u64 jc_find(struct vcpu *cpu, unsigned cls, u64 rip);
-u32 jc_displacement(unsigned cls);
+u64 jc_find(struct vcpu *cpu, unsigned cls, u64 rip); /* its body */
+struct hostmem jc_field(unsigned cls, size_t field); /* of the entry that S0 names */
+bool jc_by_pdep(void); /* else the host's is slow, and blocks look at attention when they are entered */
 
 /* ---- glue.c ---- */
 u32 tr_enter(struct vcpu *cpu, u64 host); /* returns the site it came back from */
 extern const char tr_leave[];
+extern const char tr_jump_miss[]; /* an indirect jump, target in S1, that the cache does not know */
+extern const char *const tr_jump_again[JC_COUNT]; /* the same, after its first place was another's */
 
 /* ---- run.c ---- */
 u32 tr_enter_with_flags(struct vcpu *cpu, u64 host); /* guest flags in, guest flags out */

@@ -112,6 +112,7 @@ void tr_tlb_reset(struct vcpu *cpu)
 {
 	if (!cpu->tr.on)
 		return;
+	cpu->tr.drops++;
 	for (unsigned i = 0; i < TTP_COUNT; i++) {
 		flush_pair(&cpu->tr.pair[i]);
 		cpu->tr.pair[i].ctx = 0;
@@ -126,6 +127,7 @@ void tr_tlb_low_changed(struct vcpu *cpu)
 
 	if (!s->on)
 		return;
+	s->drops++;
 	for (unsigned i = TTP_KERNEL; i <= TTP_KERNEL_AC; i++)
 		if (s->pair[i].has_low)
 			flush_pair(&s->pair[i]);
@@ -137,8 +139,10 @@ void tr_tlb_low_changed(struct vcpu *cpu)
 		n = s->victim;
 		flush_pair(&s->pair[n]);
 		s->pair[n].ctx = ctx;
+		jc_forget_slot(cpu, n);
 	}
-	s->user_slot = n;
+	if (s->user_slot != n)
+		jc_switch(cpu, n);
 	s->tt[0] = s->pair[n].t[0];
 	s->tt[1] = s->pair[n].t[1];
 }
@@ -147,6 +151,7 @@ void tr_tlb_high_changed(struct vcpu *cpu)
 {
 	if (!cpu->tr.on)
 		return;
+	cpu->tr.drops++;
 	flush_pair(&cpu->tr.pair[TTP_KERNEL]);
 	flush_pair(&cpu->tr.pair[TTP_KERNEL_AC]);
 	tr_forget_targets(cpu);
@@ -167,6 +172,7 @@ void tr_tlb_drop_range(struct vcpu *cpu)
 {
 	if (!cpu->tr.on)
 		return;
+	cpu->tr.drops++;
 	flush_pair(&cpu->tr.pair[cpu->tr.user_slot]);
 	flush_pair(&cpu->tr.pair[TTP_KERNEL]);
 	flush_pair(&cpu->tr.pair[TTP_KERNEL_AC]);
@@ -178,6 +184,7 @@ void tr_tlb_drop_page(struct vcpu *cpu, u64 a)
 
 	if (!s->on)
 		return;
+	s->drops++;
 	drop(&s->pair[s->user_slot], a & PAGE_MASK);
 	drop(&s->pair[TTP_KERNEL], a & PAGE_MASK);
 	drop(&s->pair[TTP_KERNEL_AC], a & PAGE_MASK);
@@ -187,6 +194,7 @@ void tr_tlb_drop_writes(struct vcpu *cpu, u64 gpa)
 {
 	if (!cpu->tr.on)
 		return;
+	cpu->tr.drops++;
 	for (unsigned i = 0; i < TTP_COUNT; i++) {
 		struct tt_pair *p = &cpu->tr.pair[i];
 
@@ -200,122 +208,4 @@ void tr_tlb_drop_writes(struct vcpu *cpu, u64 gpa)
 				*e = 0;
 		}
 	}
-}
-
-/* ---- jump caches ---- */
-
-static const u32 jc_at[JC_COUNT] = {ENG_VCPU_JC_USER64, ENG_VCPU_JC_KERNEL64, ENG_VCPU_JC_KERNEL64_AC,
-				    ENG_VCPU_JC_USER32, ENG_VCPU_JC_KERNEL32};
-
-static struct jc_entry *jc_table(struct vcpu *cpu, unsigned cls)
-{
-	return (struct jc_entry *)((u64)cpu + jc_at[cls]);
-}
-
-static void jc_forget(struct vcpu *cpu, unsigned cls)
-{
-	struct jc_log *l = &cpu->tr.jc[cls];
-	struct jc_entry *t = jc_table(cpu, cls);
-
-	for (u32 i = 0; i < l->n; i++)
-		t[l->slot[i]] = (struct jc_entry){.negated = l->slot[i] == 0};
-	l->n = 0;
-}
-
-void jc_start(struct vcpu *cpu)
-{
-	for (unsigned i = 0; i < JC_COUNT; i++)
-		jc_table(cpu, i)[0].negated = 1;
-}
-
-void jc_forget_low(struct vcpu *cpu)
-{
-	jc_forget(cpu, JC_USER64);
-	jc_forget(cpu, JC_USER32);
-	jc_forget(cpu, JC_KERNEL32);
-}
-
-void tr_forget_targets(struct vcpu *cpu)
-{
-	if (!cpu->tr.on)
-		return;
-	for (unsigned i = 0; i < JC_COUNT; i++)
-		jc_forget(cpu, i);
-	memset(cpu->tr.jc_pages, 0, sizeof(cpu->tr.jc_pages));
-}
-
-static unsigned jc_page_bit(u64 a)
-{
-	return (a >> 12) * 0x9e3779b97f4a7c15ull >> 48;
-}
-
-static void empty_slot(struct jc_entry *e, unsigned slot)
-{
-	e->negated = 1 - (u64)slot; /* stays in the log, and counts as taken */
-}
-
-static void jc_forget_page(struct vcpu *cpu, unsigned cls, u64 page)
-{
-	const struct jc_log *l = &cpu->tr.jc[cls];
-	struct jc_entry *t = jc_table(cpu, cls);
-
-	for (u32 i = 0; i < l->n; i++)
-		if ((-t[l->slot[i]].negated & PAGE_MASK) == page)
-			empty_slot(&t[l->slot[i]], l->slot[i]);
-}
-
-void tr_forget_page(struct vcpu *cpu, u64 a)
-{
-	unsigned n = jc_page_bit(a);
-
-	if (!cpu->tr.on || !(cpu->tr.jc_pages[n >> 6] >> (n & 63) & 1))
-		return;
-	for (unsigned i = 0; i < JC_COUNT; i++)
-		if (a >> 63 || (i != JC_KERNEL64 && i != JC_KERNEL64_AC)) /* they hold no low addresses: jc_install() */
-			jc_forget_page(cpu, i, a & PAGE_MASK);
-}
-
-void jc_install(struct vcpu *cpu, unsigned cls, u64 rip, u64 host)
-{
-	struct jc_log *l = NULL;
-	struct jc_entry *e = NULL;
-	unsigned n = 0;
-
-	if (cls == JC_NONE || tr_checking() || ((cls == JC_KERNEL64 || cls == JC_KERNEL64_AC) && !(rip >> 63)))
-		return; /* low addresses change with CR3 */
-	l = &cpu->tr.jc[cls];
-	if (l->n == JC_LOG)
-		jc_forget(cpu, cls);
-	e = &jc_table(cpu, cls)[rip & 0xffff];
-	if (!e->host)
-		l->slot[l->n++] = rip & 0xffff;
-	*e = (struct jc_entry){.negated = -rip, .host = host};
-	n = jc_page_bit(rip);
-	cpu->tr.jc_pages[n >> 6] |= BIT64(n & 63);
-}
-
-u64 jc_find(struct vcpu *cpu, unsigned cls, u64 rip)
-{
-	const struct jc_entry *e = NULL;
-
-	if (cls == JC_NONE)
-		return 0;
-	e = &jc_table(cpu, cls)[rip & 0xffff];
-	return e->negated + rip == 0 ? e->host : 0;
-}
-
-void jc_drop(struct vcpu *cpu, unsigned cls, u64 rip)
-{
-	struct jc_entry *e = NULL;
-
-	if (cls == JC_NONE)
-		return;
-	e = &jc_table(cpu, cls)[rip & 0xffff];
-	if (e->negated + rip == 0)
-		empty_slot(e, rip & 0xffff);
-}
-
-u32 jc_displacement(unsigned cls)
-{
-	return jc_at[cls];
 }
