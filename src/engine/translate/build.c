@@ -172,7 +172,7 @@ static void set_resumes(struct build *b, bool falls)
 static const u8 nop5[] = {0x0f, 0x1f, 0x44, 0x00, 0x00};
 
 /* record_arrival(): the ring's index is a byte, so that it wraps by itself. */
-static void gen_arrival(struct build *b, u32 off)
+static void gen_record(struct build *b, u32 off)
 {
 	struct hostmem next = MEM_VCPU(record.next), va = MEM_VCPU(tr.page_va), here = mem_at(S1, (s32)off), more = mem_at(S0, 1),
 		       at = {.base = H_NONE, .index = S0, .shift = 3, .gs = true, .disp = (s32)offsetof(struct vcpu, record.at)};
@@ -194,7 +194,7 @@ void build_entry(struct build *b)
 	b->b->body = (u32)emit_here(&b->e);
 	emit_bytes(&b->e, nop5, sizeof(nop5));
 	if (b->key & MODE_KEY_ARRIVALS)
-		gen_arrival(b, start_off);
+		gen_record(b, b->insn_off[0]);
 }
 
 static void emit_dead_stub(struct build *b, u32 start_off)
