@@ -91,7 +91,7 @@ $(B)/doppel-builtin.elf: $(wildcard src/guest/builtin*)
 TESTS :=
 SLOW_TESTS :=
 FUZZERS :=
--include $(wildcard tests/*/*.mk)
+-include $(wildcard tests/*/*.mk tests/guest/learn/*.mk)
 
 setup:
 	@tools/setup build

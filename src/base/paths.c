@@ -75,7 +75,7 @@ int path_state(char *buf, size_t n, struct err *e)
 
 int path_part(const char *part, const char *variable, int mode, char *buf, size_t n, struct err *e)
 {
-	static const char *const places[] = {"", "../libexec/"};
+	static const char *const places[] = {"", "../libexec/", "../share/doppel/"};
 	const char *env = variable ? getenv(variable) : NULL;
 	char self[PATH_MAX];
 	ssize_t len = readlink("/proc/self/exe", self, sizeof(self) - 1);

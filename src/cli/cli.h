@@ -7,9 +7,17 @@
 
 enum { EXIT_DOPPEL = 125 }; /* doppel itself failed */
 
-extern const struct command cmd_run, cmd_ps, cmd_console, cmd_stop, cmd_pause, cmd_resume, cmd_stats, cmd_doctor, cmd_help,
-	cmd_debug, cmd_regs, cmd_mem, cmd_disasm, cmd_screenshot, cmd_symbols, cmd_autopsy, cmd_profile, cmd_coverage, cmd_version, cmd_exec, cmd_logs, cmd_cp,
-	cmd_diff, cmd_apply, cmd_discard;
+/* All subcommands, in the order of the overview. */
+#define CLI_COMMANDS(X)                                                                                          \
+	X(run) X(exec) X(ps) X(logs) X(console) X(stop) X(pause) X(resume)                                       \
+	X(cp) X(diff) X(apply) X(discard)                                                                        \
+	X(stats) X(top)                                                                                          \
+	X(debug) X(regs) X(mem) X(disasm) X(screenshot) X(symbols) X(autopsy) X(profile) X(coverage)             \
+	X(trace) X(explain)                                                                                      \
+	X(doctor) X(help) X(version)
+#define X(name) extern const struct command cmd_##name;
+CLI_COMMANDS(X)
+#undef X
 
 const struct command *cli_find(const char *name);
 void cli_overview(void);

@@ -16,6 +16,8 @@ void client_close(struct client *c)
 {
 	if (c->fd >= 0)
 		close(c->fd);
+	if (c->has_fd)
+		close(c->passed);
 	free(c->buf);
 	*c = (struct client){.fd = -1};
 }
@@ -28,6 +30,23 @@ static s64 now_ms(void)
 	return (s64)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
 
+static ssize_t receive(struct client *c, size_t n)
+{
+	char control[CMSG_SPACE(sizeof(int))] __attribute__((aligned(8)));
+	struct iovec iov = {c->buf + c->n, n};
+	struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
+	ssize_t r = recvmsg(c->fd, &m, MSG_CMSG_CLOEXEC);
+	struct cmsghdr *h = r > 0 ? CMSG_FIRSTHDR(&m) : NULL;
+
+	if (h && h->cmsg_level == SOL_SOCKET && h->cmsg_type == SCM_RIGHTS && h->cmsg_len == CMSG_LEN(sizeof(int))) {
+		if (c->has_fd)
+			close(c->passed);
+		memcpy(&c->passed, CMSG_DATA(h), sizeof(int));
+		c->has_fd = true;
+	}
+	return r;
+}
+
 /* One byte more than the message is never read: what follows the console command's answer is the console's. */
 static size_t next_part(struct client *c)
 {
@@ -38,7 +57,7 @@ static size_t next_part(struct client *c)
 		return 0;
 	n = qmp_frame(c->buf, c->n + (size_t)r);
 	n = n ? n - c->n : (size_t)r;
-	return recv(c->fd, c->buf + c->n, n, 0) == (ssize_t)n ? n : 0;
+	return receive(c, n) == (ssize_t)n ? n : 0;
 }
 
 int client_message(struct client *c, int timeout_ms, cJSON **out)

@@ -10,6 +10,8 @@ struct client {
 	const char *name;
 	char *buf;
 	size_t n;
+	bool has_fd; /* a descriptor came with an answer: passed, to be closed by who takes it */
+	int passed;
 };
 int client_open(struct client *c, const char *name, struct err *e);
 void client_close(struct client *c);

@@ -3,10 +3,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/sysinfo.h>
 #include <unistd.h>
 #include "backends/dialer.h"
 #include "cli/cli.h"
 #include "cli/duplicate.h"
+#include "vmm/console.h"
 
 enum { GUEST_CID = 3, CONFIG_MAX = 60 << 10 };
 
@@ -191,4 +193,31 @@ int duplicate_operation(const char *name, u32 operation, char **args, session_si
 		return 0;
 	return err_set(e, EIO, "%s: the agent in the duplicate: %s", name,
 		       r.end == SESSION_FAILED ? (r.text[0] ? r.text : strerror(r.value)) : "no answer");
+}
+
+/* A duplicate that ends by itself has said why on its console: init in a line of its own, the kernel in its last lines. */
+void duplicate_tell_end(struct console *c, const char *reason)
+{
+	static const char mark[] = "doppel-init: ";
+	char tail[600 + 1], *from = tail;
+	size_t n = console_tail(c, tail, sizeof(tail) - 1);
+
+	for (size_t i = 0; i < n; i++) /* the guest's words: nothing a terminal would obey */
+		if (tail[i] != '\n' && (tail[i] < ' ' || tail[i] == 0x7f))
+			tail[i] = ' ';
+	tail[n] = 0;
+	for (char *p = tail; (p = strstr(p, mark)); p += sizeof(mark) - 1)
+		from = p + sizeof(mark) - 1;
+	if (from > tail)
+		from[strcspn(from, "\n")] = 0;
+	log_msg(LOG_ERROR, "guest: it ended (%s)%s%s", reason ? reason : "?", *from ? ": " : "", from);
+}
+
+/* What a duplicate does not touch costs nothing; what it reads stays in its page cache. */
+u64 run_default_memory(bool duplicate)
+{
+	struct sysinfo si;
+	u64 half = sysinfo(&si) == 0 ? (u64)si.totalram * si.mem_unit / 2 & PAGE_MASK : 0;
+
+	return duplicate ? MIN(MAX(half, 512ull << 20), 2ull << 30) : 512ull << 20;
 }

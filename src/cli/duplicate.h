@@ -57,6 +57,11 @@ int duplicate_session(const struct user *u, const char *cwd, const char *name, c
 /* An operation of the agent; sink gets its output, NULL: it has none. */
 int duplicate_operation(const char *name, u32 operation, char **args, session_sink *sink, void *arg, struct err *e);
 
+struct console;
+/* Its VM has ended by itself: says why, as far as the console tells. */
+void duplicate_tell_end(struct console *c, const char *reason);
+u64 run_default_memory(bool duplicate);
+
 /* ---- run_duplicate.c: all of `doppel run -- COMMAND` ---- */
 struct duplicate_run {
 	struct instance *in; /* claimed */

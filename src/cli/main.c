@@ -4,10 +4,9 @@
 #include "cli/cli.h"
 
 static const struct command *const commands[] = {
-	&cmd_run,  &cmd_exec, &cmd_ps,	 &cmd_logs,  &cmd_console, &cmd_stop,  &cmd_pause,  &cmd_resume,
-	&cmd_cp,   &cmd_diff, &cmd_apply, &cmd_discard, &cmd_stats,
-	&cmd_debug, &cmd_regs, &cmd_mem, &cmd_disasm, &cmd_screenshot, &cmd_symbols, &cmd_autopsy, &cmd_profile, &cmd_coverage,
-	&cmd_doctor, &cmd_help, &cmd_version,
+#define X(name) &cmd_##name,
+	CLI_COMMANDS(X)
+#undef X
 };
 
 const struct command *cli_find(const char *name)

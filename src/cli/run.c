@@ -12,7 +12,6 @@
 #include <sys/epoll.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
-#include <sys/sysinfo.h>
 #include <time.h>
 #include <unistd.h>
 #include "backends/chardev_spool.h"
@@ -24,6 +23,7 @@
 #include "cli/guest.h"
 #include "cli/insight_opts.h"
 #include "cli/net_opts.h"
+#include "cli/run_trace.h"
 #include "cli/share.h"
 #include "debug/gdb_address.h"
 #include "vmm/console.h"
@@ -54,6 +54,7 @@ struct run_options {
 	bool detach, verbose, quiet, no_reboot, gdb_wait;
 	struct insight_options insight;
 	struct duplicate_options dup;
+	struct run_trace trace;
 };
 
 struct run {
@@ -105,6 +106,11 @@ static int parse_dump(void *target, const char *value, struct err *e)
 		return err_set(e, EINVAL, "%s: at most %zu of these", value, ARRAY_SIZE(o->dump));
 	o->dump[o->ndumps++] = pc;
 	return 0;
+}
+
+static int parse_trace(void *target, const char *value, struct err *e)
+{
+	return run_trace_parse(&((struct run_options *)target)->trace, value, e);
 }
 
 static int parse_console(void *target, const char *value, struct err *e)
@@ -210,6 +216,8 @@ static const struct opt run_opts[] = {
 	{"diff", 0, OPT_FLAG, AT(dup.diff), NULL, "print what the command changed, when it ends", 0, 0, NULL},
 	{"bare", 0, OPT_FLAG, AT(dup.bare), NULL, "no duplicate: a small root of busybox in memory", 0, 0, NULL},
 	{"dump", 0, OPT_CALL, 0, "translate=PC", "when the VM ends, print the translated code of a guest address", 0, 0, parse_dump},
+	{"trace", 0, OPT_CALL, 0, "FILE[,OPTION...]", "write what doppel trace shows, from the first instruction on; see doppel(1)", 0, 0,
+	 parse_trace},
 	{"symbols", 0, OPT_STRING, AT(insight.symbols), "FILE", "the kernel's symbols: ELF file or System.map", 0, 0, NULL},
 	{"panic", 0, OPT_STRING, AT(insight.panic), "WHAT", "a guest panic: exit (default), or autopsy, which reports first", 0, 0, NULL},
 	{"autopsy", 0, OPT_STRING, AT(insight.autopsy), "FILE", "the report on a crash as JSON too", 0, 0, NULL},
@@ -408,6 +416,8 @@ static int acquire(struct run *r, struct err *e)
 	if (!r->console)
 		return err_set(e, ENOMEM, "run: no memory");
 	ret = open_spool(r, e);
+	if (!ret)
+		ret = run_trace_fork(&r->o.trace, e);
 	if (ret)
 		return ret;
 	*(r->o.virtio_console ? &r->cfg.virtio_console : &r->cfg.serial) = console_chardev(r->console);
@@ -415,6 +425,8 @@ static int acquire(struct run *r, struct err *e)
 	if (ret)
 		return err_set(e, -ret, "run: signals: %s", strerror(-ret));
 	ret = machine_create(&r->cfg, r->loop, &r->machine, e);
+	if (!ret)
+		ret = run_trace_begin(&r->o.trace, r->machine, e);
 	if (ret)
 		return ret;
 	if (!r->cfg.append || r->dup)
@@ -492,6 +504,7 @@ static void release(struct run *r)
 	for (u32 i = 0; r->machine && i < r->o.ndumps; i++)
 		machine_dump_code(r->machine, r->o.dump[i], stderr);
 	machine_destroy(r->machine);
+	run_trace_end(&r->o.trace);
 	chardev_destroy(r->printer);
 	console_free(r->console);
 	if (r->cfg.kernel_fd >= 0)
@@ -505,24 +518,6 @@ static void release(struct run *r)
 	loop_free(r->loop);
 	insight_options_free(&r->o.insight);
 	free_options(&r->o);
-}
-
-/* A duplicate that ends by itself has said why on its console: init in a line of its own, the kernel in its last lines. */
-static void tell_guest_end(struct run *r)
-{
-	static const char mark[] = "doppel-init: ";
-	char tail[600 + 1], *from = tail;
-	size_t n = console_tail(r->console, tail, sizeof(tail) - 1);
-
-	for (size_t i = 0; i < n; i++) /* the guest's words: nothing a terminal would obey */
-		if (tail[i] != '\n' && (tail[i] < ' ' || tail[i] == 0x7f))
-			tail[i] = ' ';
-	tail[n] = 0;
-	for (char *p = tail; (p = strstr(p, mark)); p += sizeof(mark) - 1)
-		from = p + sizeof(mark) - 1;
-	if (from > tail)
-		from[strcspn(from, "\n")] = 0;
-	log_msg(LOG_ERROR, "guest: it ended (%s)%s%s", r->end_reason ? r->end_reason : "?", *from ? ": " : "", from);
 }
 
 /* The VM's process, foreground or detached; the name is claimed. */
@@ -551,7 +546,7 @@ static int vm_process(struct run *r)
 		tell_done(r);
 		status = machine_run(r->machine);
 		if (r->dup && !r->session_over)
-			tell_guest_end(r);
+			duplicate_tell_end(r->console, r->end_reason);
 	}
 	term_restore();
 	if (ret && r->ready_fd >= 0)
@@ -623,15 +618,6 @@ static const char *contradiction(const struct run_options *o, bool command)
 	return NULL;
 }
 
-/* What a duplicate does not touch costs nothing; what it reads stays in its page cache. */
-static u64 default_memory(bool duplicate)
-{
-	struct sysinfo si;
-	u64 half = sysinfo(&si) == 0 ? (u64)si.totalram * si.mem_unit / 2 & PAGE_MASK : 0;
-
-	return duplicate ? MIN(MAX(half, 512ull << 20), 2ull << 30) : 512ull << 20;
-}
-
 static struct run new_run(void)
 {
 	return (struct run){.o = {.cpus = 1}, .instance.lock_fd = -1,
@@ -644,7 +630,7 @@ int run_on_layer(const char *keep, int (*work)(void *arg, const char *vm, struct
 	struct duplicate_run x = {.in = &r.instance, .o = &r.o.dup, .work = work, .work_arg = arg, .vm = duplicate_vm, .arg = &r};
 	struct err e = {0};
 
-	r.o.memory = default_memory(true);
+	r.o.memory = run_default_memory(true);
 	r.o.dup.keep = keep;
 	r.o.dup.must_exist = r.o.quiet = true;
 	if (instance_claim(&r.instance, keep, &e) < 0)
@@ -671,7 +657,7 @@ static int run_main(const struct command *c, int argc, char **argv)
 	}
 	duplicate = !r.o.kernel && !r.o.initrd && !r.o.dup.bare;
 	if (!r.o.memory)
-		r.o.memory = default_memory(duplicate);
+		r.o.memory = run_default_memory(duplicate);
 	log_set_level(r.o.verbose ? LOG_INFO : r.o.quiet ? LOG_ERROR : LOG_WARN);
 	snprintf(name, sizeof(name), "vm-%d", getpid());
 	if (instance_claim(&r.instance, r.o.name ? r.o.name : duplicate && r.o.dup.keep ? r.o.dup.keep : name, &e) < 0) {

@@ -61,6 +61,9 @@
 #define ENG_TCACHE_BASE 0x2800000000ull
 #define ENG_TCACHE_SIZE 0x0080000000ull
 
+/* Rings of traced events (kvm/trace.h), shared with the VMM while a trace runs. */
+#define ENG_TRACE_BASE 0x2c00000000ull
+
 /* One byte of attributes per guest page frame (enum page_attr); shared with the VMM. NORESERVE. */
 #define ENG_ATTR_BASE 0x3000000000ull
 

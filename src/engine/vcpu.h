@@ -14,6 +14,7 @@
 #include "engine/layout.h"
 #include "engine/isa/insn.h"
 #include "engine/mmu/tlb.h"
+#include "engine/trace/state.h"
 #include "engine/translate/state.h"
 #include "kvm/chan.h"
 #include "kvm/stats.h"
@@ -73,6 +74,7 @@ enum attention {
 	ATT_SAFE = 0x08,   /* another thread waits for this vCPU at a safe point: vm_safepoint() */
 	ATT_FLUSH = 0x10,  /* flush the whole TLB */
 	ATT_EVENT = 0x20,  /* INIT/SIPI/NMI pending */
+	ATT_TRACE = 0x40,  /* what is traced has changed: cpu->trace */
 };
 
 /* A pending or just-raised exception. */
@@ -105,6 +107,7 @@ struct cpu_mode {
 #define MODE_KEY_SMAP     0x4000u
 #define MODE_KEY_FSGSBASE 0x8000u
 #define MODE_KEY_TSD      0x10000u /* RDTSC faults outside CPL 0 */
+#define MODE_KEY_TRACE    0x800000u /* sensitive instructions are traced: each goes to its handler */
 #define MODE_KEY_ARRIVALS 0x100000u /* jumps are recorded: cpu/record.h */
 #define MODE_KEY_COVERAGE 0x200000u /* blocks end at each jump */
 /* Jump caches are apart by these; a change of any other bit empties them. */
@@ -226,6 +229,7 @@ struct vcpu {
 	u8 xsave[8192] __attribute__((aligned(64)));
 
 	struct vcpu_stats stats;
+	struct trace_state trace; /* trace/ */
 
 	struct {                    /* cpu/record.h */
 		u32 key;            /* of mode.key */

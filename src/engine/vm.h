@@ -32,6 +32,7 @@ struct vm_ioeventfd {
 };
 
 struct irqchip; /* irqchip/irqchip.h */
+struct sampler; /* trace/sample.c */
 
 struct vm {
 	u32 lock; /* futex lock: eng_lock() */
@@ -51,6 +52,7 @@ struct vm {
 	u32 tss_addr, identity_map_addr;
 	/* safe point machinery (engine/safepoint.c) */
 	u32 safe_lock, safe_wanted; /* futexes */
+	struct sampler *sampler;    /* NULL: nobody has asked yet */
 };
 
 static inline struct vm *the_vm(void) { return (struct vm *)ENG_VM_BASE; }

@@ -30,6 +30,9 @@
 #define DOPPEL_SET_OPEN_PORTS _IOW(DOPPELIO, 6, struct doppel_ports) /* on the VM */
 #define DOPPEL_SET_BELL      _IO(DOPPELIO, 4)  /* on the VM: vCPU ID, and an eventfd to ring with each answer */
 
+#define DOPPEL_TRACE_START   _IOW(DOPPELIO, 24, struct doppel_trace) /* on the VM, with the memfd of kvm/trace.h */
+#define DOPPEL_TRACE_STOP    _IO(DOPPELIO, 25)
+#define DOPPEL_GET_SAMPLES   _IOR(DOPPELIO, 26, struct doppel_samples) /* on the VM; starts sampling, which ends by itself */
 /* I/O ports that the client does not decode, a bit each: the engine answers reads of them with ones and drops writes, unless an
  * interrupt controller of its own or an ioeventfd is there. At first none is open. */
 #define DOPPEL_PORTS 0x10000
@@ -59,6 +62,23 @@ struct doppel_dump {
 	u64 pc;
 	u32 offset, size;
 	char text[16000];
+};
+
+/* What is traced. */
+struct doppel_trace {
+	s32 fd;
+	u32 kinds;  /* bits by enum trace_kind */
+	u64 cpus;   /* bits by order of creation */
+	u64 lo, hi; /* RIP, both ends included */
+	u32 cpls;   /* bits by CPL */
+	u32 wait;   /* a full ring holds its vCPU instead of losing events */
+};
+
+/* Where each vCPU was found at the ticks of a clock. */
+enum doppel_sample { SAMPLE_USER, SAMPLE_KERNEL, SAMPLE_MONITOR, SAMPLE_IDLE, SAMPLE_KINDS };
+struct doppel_samples {
+	u32 ncpus, hz;
+	u64 count[64][SAMPLE_KINDS];
 };
 
 /* What a vCPU has done last, oldest first. */

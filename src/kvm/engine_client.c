@@ -441,6 +441,8 @@ static long vm_request(struct kvm_obj *o, unsigned long request, void *arg)
 		/* the engine tells eventfds apart by their number here */
 	} else if (request == KVM_IOEVENTFD) {
 		fds[q.nfds++] = ((struct kvm_ioeventfd *)arg)->fd;
+	} else if (request == DOPPEL_TRACE_START) {
+		fds[q.nfds++] = ((struct doppel_trace *)arg)->fd;
 	}
 	return request_locked(o->engine, &q, in, by_value ? NULL : arg, by_value ? 0 : kvm_payload_out(request, arg),
 			      q.nfds ? fds : NULL, NULL);

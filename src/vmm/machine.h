@@ -151,6 +151,10 @@ void machine_resume(struct machine *m);
 void machine_powerdown(struct machine *m); /* presses the power button */
 void machine_end(struct machine *m, int status, const char *reason);
 const char *machine_state_name(const struct machine *m);
+struct doppel_trace;
+/* Begins a trace (trace.c); the memfd of its rings (kvm/trace.h), or -errno. */
+int machine_trace_start(struct machine *m, struct doppel_trace *t, struct err *e);
+void machine_trace_stop(struct machine *m);
 void machine_dump_code(struct machine *m, u64 pc, FILE *out); /* dump.c; the vCPUs stay out of the guest */
 
 /* ---- any thread ---- */

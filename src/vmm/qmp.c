@@ -21,6 +21,9 @@ struct qmp_client {
 	bool ready;      /* has negotiated */
 	bool gone;       /* to be closed when the callback is done */
 	bool log_only;
+	bool has_fd;     /* fd goes with the next byte that is sent */
+	int pass_fd;
+	void (*closed)(struct machine *m);
 	bool to_console; /* becomes a console session when its output is out */
 	char *in, *out;
 	size_t nin, nout, out_cap;
@@ -65,10 +68,30 @@ size_t qmp_frame(const char *p, size_t n)
 }
 
 /* ---- output ---- */
+static ssize_t send_with_fd(struct qmp_client *c)
+{
+	char control[CMSG_SPACE(sizeof(int))] __attribute__((aligned(8))) = {0};
+	struct iovec iov = {c->out, c->nout};
+	struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
+	struct cmsghdr *h = CMSG_FIRSTHDR(&m);
+	ssize_t r = 0;
+
+	h->cmsg_level = SOL_SOCKET;
+	h->cmsg_type = SCM_RIGHTS;
+	h->cmsg_len = CMSG_LEN(sizeof(int));
+	memcpy(CMSG_DATA(h), &c->pass_fd, sizeof(int));
+	r = sendmsg(c->fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
+	if (r > 0) {
+		close(c->pass_fd);
+		c->has_fd = false;
+	}
+	return r;
+}
+
 static void client_flush(struct qmp_client *c)
 {
 	while (c->nout) {
-		ssize_t r = send(c->fd, c->out, c->nout, MSG_NOSIGNAL | MSG_DONTWAIT);
+		ssize_t r = c->has_fd ? send_with_fd(c) : send(c->fd, c->out, c->nout, MSG_NOSIGNAL | MSG_DONTWAIT);
 
 		if (r < 0 && errno == EINTR)
 			continue;
@@ -123,6 +146,10 @@ static void client_free(struct qmp_client *c)
 		loop_del(c->q->loop, c->fd);
 		close(c->fd);
 	}
+	if (c->has_fd)
+		close(c->pass_fd);
+	if (c->closed)
+		c->closed(c->q->o.machine);
 	free(c->in);
 	free(c->out);
 	free(c);
@@ -194,6 +221,14 @@ static void handle_request(struct qmp_client *c, const char *p, size_t n)
 	cJSON_Delete(req);
 	c->to_console |= a.to_console;
 	c->log_only |= a.log_only;
+	if (a.closed)
+		c->closed = a.closed;
+	if (a.has_fd && c->has_fd) { /* one at a time: the last has not left yet */
+		close(a.fd);
+	} else if (a.has_fd) {
+		c->has_fd = true;
+		c->pass_fd = a.fd;
+	}
 	client_send(c, reply);
 	if (a.then)
 		a.then(c->q->o.machine);

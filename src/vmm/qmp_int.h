@@ -11,6 +11,9 @@ struct qmp_answer {
 	cJSON *result;      /* NULL: {} */
 	const char *error;  /* GenericError: a constant, or error_text */
 	char error_text[200];
+	bool has_fd;        /* fd goes with the answer, and is closed here */
+	int fd;
+	void (*closed)(struct machine *m); /* when this client is gone */
 	bool to_console;    /* the connection becomes a console */
 	bool log_only;      /* and ends when what was there to replay is out */
 	void (*then)(struct machine *m); /* once the answer is on its way */
@@ -20,6 +23,10 @@ struct qmp_command {
 	void (*run)(const struct qmp_options *o, struct qmp_answer *a);
 };
 const struct qmp_command *qmp_command_find(const char *name);
+/* trace.c */
+void qmp_trace_start(const struct qmp_options *o, struct qmp_answer *a);
+void qmp_trace_stop(const struct qmp_options *o, struct qmp_answer *a);
+void qmp_top(const struct qmp_options *o, struct qmp_answer *a);
 /* qmp_inspect.c */
 void qmp_registers(const struct qmp_options *o, struct qmp_answer *a);
 void qmp_memory(const struct qmp_options *o, struct qmp_answer *a);

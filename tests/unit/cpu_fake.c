@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include "engine/translate/tr.h"
 #include "cpu_fake.h"
+#include "engine/trace/trace.h"
 #include "engine/cpu/fpu.h"
 #include "engine/irqchip/irqchip.h"
 #include "engine/lib/lib.h"
@@ -235,4 +236,8 @@ void enter_long(struct vcpu *cpu, unsigned cpl)
 void tr_forget_targets(struct vcpu *cpu)
 {
 	(void)cpu;
+}
+
+void trace_exception(struct vcpu *cpu, const struct exception *e)
+{
 }

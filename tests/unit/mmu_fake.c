@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 #include "mmu_fake.h"
+#include "engine/trace/trace.h"
 #include "engine/interp/interp.h"
 
 struct fake fake;
@@ -125,3 +126,20 @@ void tr_tlb_high_changed(struct vcpu *cpu) { (void)cpu; }
 void tr_tlb_drop_range(struct vcpu *cpu) { (void)cpu; }
 void tr_tlb_drop_page(struct vcpu *cpu, u64 a) { (void)cpu; (void)a; }
 void tr_tlb_drop_writes(struct vcpu *cpu, u64 gpa) { (void)cpu; (void)gpa; }
+
+/* ---- tracing is off ---- */
+void trace_mark_table(struct vcpu *cpu, gpa_t page)
+{
+}
+
+void trace_table_store(struct vcpu *cpu, gpa_t a, u64 old, u64 new, unsigned size, bool walker)
+{
+}
+
+void trace_code_store(struct vcpu *cpu, gpa_t a, unsigned size)
+{
+}
+
+void trace_table_pointer(struct vcpu *cpu, gpa_t a, unsigned size)
+{
+}

@@ -11,6 +11,7 @@
 #include "engine/irqchip/irqchip.h"
 #include "engine/lib/lib.h"
 #include "engine/mmu/mmu.h"
+#include "engine/trace/trace.h"
 #include "engine/translate/check.h"
 
 static int take_fd(struct api_call *c, unsigned i)
@@ -288,6 +289,25 @@ static s64 vm_invalidate(struct api_call *c)
 	return 0;
 }
 
+static s64 vm_trace_start(struct api_call *c)
+{
+	struct doppel_trace t;
+
+	memcpy(&t, c->buf, sizeof(t));
+	return trace_start(c->vm, &t, take_fd(c, 0));
+}
+
+static s64 vm_trace_stop(struct api_call *c)
+{
+	return trace_stop(c->vm);
+}
+
+static s64 vm_get_samples(struct api_call *c)
+{
+	sample_get(c->vm, (void *)c->buf);
+	return 0;
+}
+
 static s64 vm_set_open_ports(struct api_call *c)
 {
 	const struct doppel_ports *p = (void *)c->buf;
@@ -325,6 +345,9 @@ const struct api_row api_vm_rows[] = {
 	API_ROW(KVM_ENABLE_CAP, vm_enable_cap),
 	API_ROW(DOPPEL_INVALIDATE, vm_invalidate),
 	API_ROW(DOPPEL_SET_BELL, vm_set_bell),
+	API_ROW(DOPPEL_TRACE_START, vm_trace_start),
+	API_ROW(DOPPEL_TRACE_STOP, vm_trace_stop),
+	API_ROW(DOPPEL_GET_SAMPLES, vm_get_samples),
 	API_ROW(DOPPEL_SET_OPEN_PORTS, vm_set_open_ports),
 };
 const unsigned api_vm_count = ARRAY_SIZE(api_vm_rows);

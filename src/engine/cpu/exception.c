@@ -2,6 +2,7 @@
 #include "engine/cpu/cpu_int.h"
 #include "engine/cpu/record.h"
 #include "engine/lib/lib.h"
+#include "engine/trace/trace.h"
 
 static _Noreturn void raise(struct vcpu *cpu, struct exception e)
 {
@@ -90,6 +91,8 @@ static _Noreturn void leave_to_vmm(struct vcpu *cpu, const struct exception *e, 
 static void note_exception(struct vcpu *cpu, const struct exception *e)
 {
 	cpu->stats.exceptions++;
+	if (unlikely(cpu->trace.kinds))
+		trace_exception(cpu, e);
 	if (e->vector == EXC_PF) {
 		cpu->cr2 = e->cr2;
 		cpu->stats.page_faults++;

@@ -3,6 +3,7 @@
 #include "engine/irqchip/irqchip.h"
 #include "engine/lib/lib.h"
 #include "engine/mmu/mmu.h"
+#include "engine/trace/trace.h"
 #include "engine/vm.h"
 #include "kvm/chan.h"
 
@@ -66,12 +67,17 @@ void cpu_mmio_read(struct vcpu *cpu, gpa_t a, void *data, unsigned len)
 	struct mmio_frag *f;
 
 	if (cpu->vm->irqchip &&
-	    (lapic_mmio_read(cpu, a, data, len) || ioapic_mmio_read(cpu->vm, a, data, len)))
+	    (lapic_mmio_read(cpu, a, data, len) || ioapic_mmio_read(cpu->vm, a, data, len))) {
+		if (TRACING(cpu, MMIO))
+			trace_mmio(cpu, false, a, data, len, TWHO_IRQCHIP);
 		return;
+	}
 	f = mmio_next(cpu, a, len, false);
 	if (!f)
 		mmio_exit(cpu, a, NULL, len, false);
 	memcpy(data, f->data, len);
+	if (TRACING(cpu, MMIO) && cpu->mmio.pos == cpu->mmio.n) /* answered just now, not replayed */
+		trace_mmio(cpu, false, a, data, len, TWHO_VMM);
 }
 
 void cpu_mmio_write(struct vcpu *cpu, gpa_t a, const void *data, unsigned len)
@@ -79,13 +85,22 @@ void cpu_mmio_write(struct vcpu *cpu, gpa_t a, const void *data, unsigned len)
 	u64 v = 0;
 
 	if (cpu->vm->irqchip &&
-	    (lapic_mmio_write(cpu, a, data, len) || ioapic_mmio_write(cpu->vm, a, data, len)))
+	    (lapic_mmio_write(cpu, a, data, len) || ioapic_mmio_write(cpu->vm, a, data, len))) {
+		if (TRACING(cpu, MMIO))
+			trace_mmio(cpu, true, a, data, len, TWHO_IRQCHIP);
 		return;
-	if (mmio_next(cpu, a, len, true))
+	}
+	if (mmio_next(cpu, a, len, true)) {
+		if (TRACING(cpu, MMIO) && cpu->mmio.pos == cpu->mmio.n)
+			trace_mmio(cpu, true, a, data, len, TWHO_VMM);
 		return;
+	}
 	memcpy(&v, data, len);
-	if (vm_ioeventfd_write(cpu, false, a, len, v))
+	if (vm_ioeventfd_write(cpu, false, a, len, v)) {
+		if (TRACING(cpu, MMIO))
+			trace_mmio(cpu, true, a, data, len, TWHO_IOEVENTFD);
 		return;
+	}
 	mmio_exit(cpu, a, data, len, true);
 }
 
@@ -124,6 +139,17 @@ static bool pio_take(struct vcpu *cpu, bool in, u16 port, unsigned size)
 	return hit;
 }
 
+/* An access of count items is done; v: the first. */
+static void pio_done(struct vcpu *cpu, bool write, u16 port, unsigned size, u32 count, const void *v, enum trace_who who)
+{
+	u64 first = 0;
+
+	if (!TRACING(cpu, PIO))
+		return;
+	memcpy(&first, v, size);
+	trace_pio(cpu, write, port, size, count, first, who);
+}
+
 /* All of the access meets ports that neither a device of the client nor an ioeventfd (the caller has looked) decodes. */
 static bool pio_is_open(struct vcpu *cpu, u16 port, unsigned size, u32 count)
 {
@@ -142,25 +168,44 @@ u32 cpu_in(struct vcpu *cpu, u16 port, unsigned size)
 
 	if (pio_take(cpu, true, port, size)) {
 		memcpy(&v, pio_data(cpu), size);
+		pio_done(cpu, false, port, size, 1, &v, TWHO_VMM);
 		return v;
 	}
-	if (cpu->vm->irqchip && irqchip_pio_read(cpu->vm, port, size, &v))
+	if (cpu->vm->irqchip && irqchip_pio_read(cpu->vm, port, size, &v)) {
+		pio_done(cpu, false, port, size, 1, &v, TWHO_IRQCHIP);
 		return v;
-	if (pio_is_open(cpu, port, size, 1))
-		return ~0u;
+	}
+	if (pio_is_open(cpu, port, size, 1)) {
+		v = ~0u;
+		pio_done(cpu, false, port, size, 1, &v, TWHO_NOBODY);
+		return v;
+	}
 	pio_exit(cpu, true, port, size, 1);
+}
+
+/* Whether something in the engine has taken the write. */
+static bool pio_write_here(struct vcpu *cpu, u16 port, unsigned size, u32 v)
+{
+	bool chip = cpu->vm->irqchip && irqchip_pio_write(cpu->vm, port, size, v);
+
+	if (!chip && !vm_ioeventfd_write(cpu, true, port, size, v))
+		return false;
+	pio_done(cpu, true, port, size, 1, &v, chip ? TWHO_IRQCHIP : TWHO_IOEVENTFD);
+	return true;
 }
 
 void cpu_out(struct vcpu *cpu, u16 port, unsigned size, u32 v)
 {
-	if (pio_take(cpu, false, port, size))
+	if (pio_take(cpu, false, port, size)) {
+		pio_done(cpu, true, port, size, 1, &v, TWHO_VMM);
 		return;
-	if (cpu->vm->irqchip && irqchip_pio_write(cpu->vm, port, size, v))
+	}
+	if (pio_write_here(cpu, port, size, v))
 		return;
-	if (vm_ioeventfd_write(cpu, true, port, size, v))
+	if (pio_is_open(cpu, port, size, 1)) {
+		pio_done(cpu, true, port, size, 1, &v, TWHO_NOBODY);
 		return;
-	if (pio_is_open(cpu, port, size, 1))
-		return;
+	}
 	memcpy(pio_data(cpu), &v, size);
 	pio_exit(cpu, false, port, size, 1);
 }
@@ -172,14 +217,17 @@ u32 cpu_in_string(struct vcpu *cpu, u16 port, unsigned size, u32 count, void *bu
 	if (pio_take(cpu, true, port, size)) {
 		n = MIN(n, cpu->pio.count);
 		memcpy(buf, pio_data(cpu), (size_t)n * size);
+		pio_done(cpu, false, port, size, n, buf, TWHO_VMM);
 		return n;
 	}
 	if (cpu->vm->irqchip && irqchip_pio_read(cpu->vm, port, size, &v)) {
 		memcpy(buf, &v, size);
+		pio_done(cpu, false, port, size, 1, buf, TWHO_IRQCHIP);
 		return 1;
 	}
 	if (pio_is_open(cpu, port, size, n)) {
 		memset(buf, 0xff, (size_t)n * size);
+		pio_done(cpu, false, port, size, n, buf, TWHO_NOBODY);
 		return n;
 	}
 	pio_exit(cpu, true, port, size, n);
@@ -189,15 +237,18 @@ u32 cpu_out_string(struct vcpu *cpu, u16 port, unsigned size, u32 count, const v
 {
 	u32 n = MIN(count, 1024 / size), v = 0;
 
-	if (pio_take(cpu, false, port, size))
-		return MIN(n, cpu->pio.count);
-	memcpy(&v, buf, size);
-	if (cpu->vm->irqchip && irqchip_pio_write(cpu->vm, port, size, v))
-		return 1;
-	if (vm_ioeventfd_write(cpu, true, port, size, v))
-		return 1;
-	if (pio_is_open(cpu, port, size, n))
+	if (pio_take(cpu, false, port, size)) {
+		n = MIN(n, cpu->pio.count);
+		pio_done(cpu, true, port, size, n, buf, TWHO_VMM);
 		return n;
+	}
+	memcpy(&v, buf, size);
+	if (pio_write_here(cpu, port, size, v))
+		return 1;
+	if (pio_is_open(cpu, port, size, n)) {
+		pio_done(cpu, true, port, size, n, buf, TWHO_NOBODY);
+		return n;
+	}
 	memcpy(pio_data(cpu), buf, (size_t)n * size);
 	pio_exit(cpu, false, port, size, n);
 }

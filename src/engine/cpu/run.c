@@ -15,6 +15,7 @@
 #include "engine/irqchip/irqchip.h"
 #include "engine/lib/lib.h"
 #include "engine/safepoint.h"
+#include "engine/trace/trace.h"
 #include "engine/translate/tr.h"
 #include "kvm/chan.h"
 
@@ -39,6 +40,7 @@ static bool wake_event(struct vcpu *cpu)
 static void sleep_on_attention(struct vcpu *cpu)
 {
 	struct vcpu_chan *c = cpu->chan;
+	u64 begin = TRACING(cpu, HALT) ? eng_rdtsc() : 0;
 
 	steal_end(cpu);
 	vcpu_leave_guest(cpu);
@@ -47,6 +49,8 @@ static void sleep_on_attention(struct vcpu *cpu)
 	__atomic_store_n(&c->sleeping, 0, __ATOMIC_RELAXED);
 	vcpu_enter_guest(cpu);
 	steal_begin(cpu);
+	if (unlikely(begin))
+		trace_halt(cpu, begin);
 }
 
 /* ---- events between instructions, highest priority first (SDM 3A 6.9) ---- */
@@ -92,6 +96,8 @@ static enum next deliver_interrupts(struct vcpu *cpu)
 			cpu->irq_window = true;
 		} else {
 			cpu->nmi_pending = false;
+			if (TRACING(cpu, IRQ))
+				trace_irq(cpu, EXC_NMI, TWHO_NMI);
 			return interrupt_deliver(cpu, EXC_NMI, true) ? GO_ON : triple_fault(cpu);
 		}
 	}
@@ -101,6 +107,8 @@ static enum next deliver_interrupts(struct vcpu *cpu)
 			return GO_ON;
 		}
 		cpu->inject.pending = false;
+		if (TRACING(cpu, IRQ))
+			trace_irq(cpu, cpu->inject.vector, TWHO_INJECTED);
 		return interrupt_deliver(cpu, cpu->inject.vector, false) ? GO_ON : triple_fault(cpu);
 	}
 	if (cpu->vm->irqchip && irq_pending_vector(cpu) >= 0) {
@@ -113,6 +121,8 @@ static enum next deliver_interrupts(struct vcpu *cpu)
 		vector = irq_acknowledge(cpu);
 		if (vector >= 0) {
 			vcpu_kick(cpu, ATT_IRQ); /* there may be more */
+			if (TRACING(cpu, IRQ))
+				trace_irq(cpu, (unsigned)vector, lapic_is_timer(cpu, (unsigned)vector) ? TWHO_TIMER : TWHO_IRQCHIP);
 			return interrupt_deliver(cpu, (unsigned)vector, false) ? GO_ON : triple_fault(cpu);
 		}
 	}
@@ -138,6 +148,8 @@ static enum next take_attention(struct vcpu *cpu)
 	}
 	if (att & ATT_FLUSH)
 		mmu_flush_all(cpu);
+	if (att & ATT_TRACE)
+		cpu_update_mode(cpu);
 	if (att & ATT_TIMER) {
 		steal_update(cpu);
 		if (cpu->lapic)
@@ -293,6 +305,8 @@ static enum next once(struct vcpu *cpu)
 		code_invalidate(cpu->late_gpa, cpu->late_size);
 		cpu->late_size = 0;
 	}
+	if (unlikely(cpu->trace.late.size))
+		trace_table_late(cpu);
 	if ((c->attention || !c->calm) && take_attention(cpu) == LEAVE)
 		return LEAVE;
 	if (cpu->redelivery.pending)
@@ -366,6 +380,8 @@ int vcpu_run(struct vcpu *cpu)
 {
 	struct kvm_run *run = &cpu->chan->run;
 
+	if (unlikely(cpu->trace.left))
+		trace_return(cpu);
 	take_answers(cpu);
 	if (__atomic_load_n(&run->immediate_exit, __ATOMIC_SEQ_CST)) {
 		run->exit_reason = KVM_EXIT_INTR;
@@ -377,6 +393,8 @@ int vcpu_run(struct vcpu *cpu)
 	vcpu_enter_guest(cpu);
 	steal_begin(cpu);
 	run_guest(cpu);
+	if (unlikely(cpu->trace.kinds))
+		trace_leave(cpu);
 	steal_end(cpu);
 	vcpu_leave_guest(cpu);
 	vcpu_fpu_save(cpu);

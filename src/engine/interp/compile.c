@@ -1,5 +1,6 @@
 /* From struct insn to struct iop: what is decided once, when code is decoded. */
 #include "engine/interp/interp_int.h"
+#include "engine/trace/trace.h"
 
 void op_raise_ud(struct vcpu *cpu, const struct iop *op) { cpu_raise(cpu, EXC_UD); }
 void op_raise_nm(struct vcpu *cpu, const struct iop *op) { cpu_raise(cpu, EXC_NM); }
@@ -173,7 +174,7 @@ static bool is_vector_class(u8 cls)
 	return cls == IC_X87 || cls == IC_MMX || cls == IC_SSE || cls == IC_AVX;
 }
 
-void iop_compile(struct vcpu *cpu, const struct insn *in, struct iop *op)
+static void compile_insn(struct vcpu *cpu, const struct insn *in, struct iop *op)
 {
 	bool ok = false;
 
@@ -197,6 +198,13 @@ void iop_compile(struct vcpu *cpu, const struct insn *in, struct iop *op)
 		ok = int_compile(cpu, in, op);
 	if (!ok)
 		op->fn = op_raise_ud;
+}
+
+void iop_compile(struct vcpu *cpu, const struct insn *in, struct iop *op)
+{
+	compile_insn(cpu, in, op);
+	if (unlikely(cpu->mode.key & MODE_KEY_TRACE))
+		trace_compile(in, op);
 }
 
 void iop_compile_error(const struct insn *in, enum insn_error err, struct iop *op)

@@ -45,6 +45,7 @@ int lapic_send_set(struct vcpu *cpu, u64 low, u64 high, u32 min, unsigned span, 
 int irq_pending_vector(struct vcpu *cpu);
 /* Acknowledges it (IRR -> ISR, PIC INTA): call just before delivering; returns the vector actually taken or -1. */
 int irq_acknowledge(struct vcpu *cpu);
+bool lapic_is_timer(const struct vcpu *cpu, unsigned vector); /* the vector is that of the local timer */
 /* INIT/SIPI/NMI that arrived: sets cpu->init_pending etc. from the atomics other threads wrote. */
 void lapic_take_events(struct vcpu *cpu);
 /* The vCPU's host timer fired (ATT_TIMER): expires what is due, arms the next. */

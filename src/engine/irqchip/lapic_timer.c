@@ -215,3 +215,8 @@ void lapic_timer_restore(struct lapic *l)
 	l->timer.target = eng_now_ns() + (count ? count * divisor(l->reg[AR_TDCR]) : l->timer.period);
 	timer_run(l);
 }
+
+bool lapic_is_timer(const struct vcpu *cpu, unsigned vector)
+{
+	return cpu->lapic && (cpu->lapic->reg[AR_LVT_TIMER] & 0xff) == vector;
+}

@@ -2,6 +2,7 @@
 #include "engine/cpu/breakpoints.h"
 #include "engine/interp/interp.h"
 #include "engine/mmu/mmu_int.h"
+#include "engine/trace/trace.h"
 
 static bool canonical(gva_t a)
 {
@@ -83,8 +84,11 @@ void mmu_note_write(struct vcpu *cpu, gpa_t a, unsigned size)
 		__atomic_fetch_or(page_attr(a), PA_DIRTY, __ATOMIC_RELAXED);
 	if (!(attr & PA_CODE))
 		return;
-	if (cpu)
+	if (cpu) {
 		cpu->stats.smc_invalidations++;
+		if (TRACING(cpu, CODE))
+			trace_code_store(cpu, a, size);
+	}
 	code_invalidate(a, size);
 }
 
@@ -130,12 +134,25 @@ static void store(u8 *p, const u8 *buf, unsigned size)
 	}
 }
 
+static void store_to_table(struct vcpu *cpu, gpa_t a, const u8 *buf, unsigned size)
+{
+	u64 old = 0, new = 0;
+
+	memcpy(&old, gpa_to_hva(a), MIN(size, 8u));
+	memcpy(&new, buf, MIN(size, 8u));
+	store(gpa_to_hva(a), buf, size);
+	trace_table_store(cpu, a, old, new, size, false);
+}
+
 static void write_part(struct vcpu *cpu, gpa_t a, const u8 *buf, unsigned size)
 {
 	u8 attr = a < ENG_GPA_LIMIT ? __atomic_load_n(page_attr(a), __ATOMIC_RELAXED) : 0;
 
 	if (attr & PA_RAM && !(attr & PA_RO)) {
-		store(gpa_to_hva(a), buf, size);
+		if (unlikely(attr & PA_TABLE))
+			store_to_table(cpu, a, buf, size);
+		else
+			store(gpa_to_hva(a), buf, size);
 		/* after the store: a decode in between read the new bytes, or is dropped here */
 		__atomic_thread_fence(__ATOMIC_SEQ_CST);
 		mmu_note_write(cpu, a, size);
@@ -218,6 +235,8 @@ void *mmu_ptr_slow(struct vcpu *cpu, gva_t a, unsigned size, enum access_type t,
 		return NULL;
 	if (t == ACC_WRITE) {
 		mmu_note_write(cpu, g, size);
+		if (unlikely(attr & PA_TABLE))
+			trace_table_pointer(cpu, g, size);
 		if (attr & PA_CODE) {
 			/* another vCPU may decode the old bytes before the caller has written: once more afterwards */
 			if (cpu->late_size) /* an earlier instruction of this block: its write is done */

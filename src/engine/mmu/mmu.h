@@ -20,6 +20,7 @@ enum page_attr {
 	PA_CODE = 0x04,  /* decoded or translated code exists from this page: writers must invalidate */
 	PA_LOG = 0x08,   /* slot has dirty logging on */
 	PA_DIRTY = 0x10, /* written since the log was last read (only kept up where PA_LOG) */
+	PA_TABLE = 0x20, /* a walk has found a page table there, and stores to it are traced */
 };
 
 static inline u8 *page_attr(gpa_t gpa)

@@ -24,6 +24,7 @@ enum paging_kind { PAGING_32, PAGING_PAE, PAGING_4, PAGING_OFF };
 struct walk {
 	gpa_t gpa;    /* of the 4 KiB page */
 	u8 shift;     /* of the mapping: 12, 21, 22, 30 */
+	u8 tables;    /* looked into, whether or not that found anything */
 	bool writable, user, nx, global, dirty;
 };
 

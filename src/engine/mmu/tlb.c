@@ -231,7 +231,7 @@ void tlb_install(struct vcpu *cpu, gva_t a, const struct walk *w, enum access_ty
 		return;
 	}
 	e->tag_r = tag;
-	if (t == ACC_WRITE && !(attr & (PA_RO | PA_CODE)) && (!(attr & PA_LOG) || attr & PA_DIRTY)) {
+	if (t == ACC_WRITE && !(attr & (PA_RO | PA_CODE | PA_TABLE)) && (!(attr & PA_LOG) || attr & PA_DIRTY)) {
 		e->tag_w = tag;
 		note_writable(tlb, w->gpa);
 	}

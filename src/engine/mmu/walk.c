@@ -3,6 +3,7 @@
  * bits as the processor does: atomically, A in every entry used once the translation is known to be good, D on a write.
  */
 #include "engine/mmu/mmu_int.h"
+#include "engine/trace/trace.h"
 
 #define PTE_P   BIT64(0)
 #define PTE_W   BIT64(1)
@@ -61,6 +62,8 @@ static bool set_bits(struct vcpu *cpu, gpa_t a, unsigned size, u64 old, u64 bits
 	if (attr & PA_RO)
 		return true; /* a table in ROM keeps its bits */
 	mmu_note_write(cpu, a, size);
+	if (TRACING(cpu, PT))
+		trace_table_store(cpu, a, old, old | bits, size, true);
 	if (size == 4) {
 		u32 o = (u32)old;
 
@@ -148,11 +151,13 @@ static u32 descend(const struct vcpu *cpu, enum paging_kind kind, gva_t a, struc
 		u64 e = read_entry(at, f->entry_size);
 		bool leaf;
 
+		s[*steps] = (struct walk_step){at, e};
+		w->tables = (u8)(level + 1);
 		if (!(e & PTE_P))
 			return 0;
 		if (e & reserved_bits(cpu, kind, level, e))
 			return PF_P | PF_RSVD;
-		s[(*steps)++] = (struct walk_step){at, e};
+		(*steps)++;
 		w->writable &= !!(e & PTE_W);
 		w->user &= !!(e & PTE_U);
 		w->nx |= e & PTE_NX && cpu->efer & EFER_NXE && kind != PAGING_32;
@@ -191,6 +196,8 @@ u32 mmu_walk(struct vcpu *cpu, gva_t a, enum access_type t, enum mmu_idx idx, st
 		bool stable = true;
 		u32 r = descend(cpu, kind, a, w, s, &steps);
 
+		for (unsigned i = 0; TRACING(cpu, PT) && i < w->tables; i++)
+			trace_mark_table(cpu, s[i].addr);
 		if (r != ~0u)
 			return PF_FAULT | r | error_code(cpu, t, idx);
 		if (!permitted(cpu, w, t, idx))

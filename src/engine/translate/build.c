@@ -1,4 +1,5 @@
 /* One translation in the making: decodes from a place in a guest page on and has each instruction emitted. */
+#include "engine/trace/trace.h"
 #include "engine/translate/check.h"
 #include "engine/translate/tr_int.h"
 
@@ -135,6 +136,8 @@ static void emit_insn(struct build *b)
 	if (in->desc->attr & IA_BRANCH)
 		gen_x87_flush(b);
 	b->emulated = false;
+	if (b->key & MODE_KEY_TRACE && trace_insn_of(in) != TI_NONE)
+		repeatable = false;
 	if (repeatable && gen_special(b))
 		return;
 	if (repeatable && mode_allows(b, in) &&

@@ -372,7 +372,9 @@ u32 tr_enter_with_flags(struct vcpu *cpu, u64 host)
 	u32 site = 0;
 
 	unpack_flags(cpu);
+	__atomic_store_n(&cpu->tr.inside, true, __ATOMIC_RELAXED);
 	site = tr_enter(cpu, host);
+	__atomic_store_n(&cpu->tr.inside, false, __ATOMIC_RELAXED);
 	pack_flags(cpu);
 	return site;
 }

@@ -60,6 +60,7 @@ struct jc_table {
 
 struct tr_state {
 	bool on;
+	bool inside;       /* between tr_enter() and its return: for trace/sample.c */
 	u64 *tt[6];        /* read, write of user, kernel, kernel with AC: what translated code loads */
 	u64 target;        /* guest address an indirect jump goes to */
 	u32 from;          /* site of the last indirect jump */
