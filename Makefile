@@ -114,11 +114,12 @@ bench: all
 
 D := $(DESTDIR)$(PREFIX)
 install: all
-	install -d $(D)/bin $(D)/libexec $(D)/share/man/man1 $(D)/share/bash-completion/completions
+	install -d $(D)/bin $(D)/libexec $(D)/share/man/man1 $(D)/share/bash-completion/completions $(D)/share/doppel/learn
 	install -m755 $(B)/doppel $(D)/bin/doppel
 	install -m755 $(B)/doppel-engine $(B)/doppel-net $(B)/doppel-fs $(B)/doppel-disk $(B)/doppel-init $(D)/libexec/
 	install -m755 tools/get-kernel $(D)/libexec/doppel-get-kernel
 	install -m644 $(B)/doppel-builtin.elf $(D)/libexec/doppel-builtin.elf
+	install -m644 $(LEARN_ELF) $(D)/share/doppel/learn/
 	install -m644 docs/doppel.1 $(D)/share/man/man1/doppel.1
 	install -m644 docs/completion/doppel.bash $(D)/share/bash-completion/completions/doppel
 

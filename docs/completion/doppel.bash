@@ -11,7 +11,7 @@ _doppel() {
 		return
 	fi
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} cmd=${COMP_WORDS[1]}
-	local commands="run exec ps logs console stop pause resume cp diff apply discard stats doctor help version"
+	local commands="run exec ps logs console stop pause resume cp diff apply discard stats top trace explain doctor help version"
 
 	COMPREPLY=()
 	if [ "$COMP_CWORD" = 1 ]; then
@@ -22,6 +22,9 @@ _doppel() {
 	--engine|-e) COMPREPLY=($(compgen -W "auto kvm translate interp check" -- "$cur")); return ;;
 	--console) COMPREPLY=($(compgen -W "serial virtio" -- "$cur")); return ;;
 	--dump) COMPREPLY=($(compgen -W "translate=" -- "$cur")); return ;;
+	--events) COMPREPLY=($(compgen -W "all insn exit exception irq pt mmio pio halt code cpuid rdmsr wrmsr mov-to-cr" -- "$cur")); return ;;
+	--trace|--output|-o) compopt -o filenames 2>/dev/null; COMPREPLY=($(compgen -f -- "$cur")); return ;;
+	--rip|--cpu|--limit|--for|--delay|--count) return ;;
 	--on-enospc) COMPREPLY=($(compgen -W "report stop" -- "$cur")); return ;;
 	--spool) COMPREPLY=($(compgen -W "printer=" -- "$cur")); return ;;
 	--disk|-d)
@@ -57,8 +60,11 @@ _doppel() {
 	cp)
 		compopt -o filenames -o nospace 2>/dev/null
 		COMPREPLY=($(compgen -S : -W "$(doppel ps 2>/dev/null | awk 'NR > 1 { print $1 }')" -- "$cur") $(compgen -f -- "$cur")) ;;
-	console|exec|logs|stop|pause|resume|stats)
+	console|exec|logs|stop|pause|resume|stats|top|trace)
 		COMPREPLY=($(compgen -W "$(doppel ps 2>/dev/null | awk 'NR > 1 { print $1 }')" -- "$cur")) ;;
+	explain)
+		compopt -o filenames 2>/dev/null
+		COMPREPLY=($(compgen -W "popf tables trap smc interrupts balloon" -- "$cur") $(compgen -f -- "$cur")) ;;
 	help)
 		COMPREPLY=($(compgen -W "$commands" -- "$cur")) ;;
 	esac

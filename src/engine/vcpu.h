@@ -107,6 +107,7 @@ struct cpu_mode {
 #define MODE_KEY_SMAP     0x4000u
 #define MODE_KEY_FSGSBASE 0x8000u
 #define MODE_KEY_TSD      0x10000u /* RDTSC faults outside CPL 0 */
+#define MODE_KEY_COUNT    0x400000u /* translated code counts instructions: translate/gen_count.c */
 #define MODE_KEY_TRACE    0x800000u /* sensitive instructions are traced: each goes to its handler */
 #define MODE_KEY_ARRIVALS 0x100000u /* jumps are recorded: cpu/record.h */
 #define MODE_KEY_COVERAGE 0x200000u /* blocks end at each jump */

@@ -163,6 +163,9 @@ def top_batch():
     cpu = looks[1][0]["cpus"][0]
     check(abs(sum(cpu["time-percent"].values()) - 100) < 0.1, f"shares of time: {cpu}")
     check(cpu["per-second"]["exits.io"] > 100, f"exits of the echo guest: {cpu}")
+    # the guest's loop: mov, in, test, jz
+    per = cpu["per-second"]["engine.insns"] / cpu["per-second"]["exits.io"]
+    check(3.9 < per < 4.1, f"instructions counted: {per} for each turn of the loop")
     check(looks[1][0]["monitor-memory"] > 1 << 20 and looks[1][0]["memory-touched"] > 4096, "memory")
     r = run("top", "-b", "-d", "1", "-n", "1", "live")
     check(r.returncode == 0 and "live: running" in r.stdout and "%usr" in r.stdout and "\033" not in r.stdout, "top -b")

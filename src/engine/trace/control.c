@@ -30,7 +30,8 @@ static void begin(struct vcpu *cpu, const struct doppel_trace *t, u32 i)
 {
 	struct trace_state *s = &cpu->trace;
 
-	*s = (struct trace_state){.ring = ring_of(i), .lo = t->lo, .hi = t->hi, .cpls = t->cpls, .wait = t->wait};
+	*s = (struct trace_state){.ring = ring_of(i), .lo = t->lo, .hi = t->hi, .cpls = t->cpls, .wait = t->wait,
+				  .counting = s->counting};
 	s->kinds = t->cpus >> i & 1 ? t->kinds : 0;
 	if (s->kinds & (BIT(TRACE_INSN) | BIT(TRACE_PT)))
 		s->key = MODE_KEY_TRACE;
@@ -90,7 +91,7 @@ static void forget_tables(struct vm *vm)
 static void stop(struct vm *vm, void *arg)
 {
 	for (u32 i = 0; i < vm->nvcpus; i++) {
-		memset(&vm->vcpus[i]->trace, 0, sizeof(vm->vcpus[i]->trace));
+		vm->vcpus[i]->trace = (struct trace_state){.counting = vm->vcpus[i]->trace.counting};
 		vcpu_kick(vm->vcpus[i], ATT_TRACE);
 	}
 	munmap((void *)ENG_TRACE_BASE, TRACE_SIZE(vm->nvcpus));

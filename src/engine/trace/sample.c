@@ -1,6 +1,6 @@
 /*
  * Where vCPUs spend their time: a clock of the main thread looks at each of them, and at nothing but words that are there anyway.
- * It runs for a few seconds after somebody has asked, then stops by itself.
+ * It runs for a few seconds after somebody has asked, then stops by itself. So long translated code counts its instructions.
  */
 #include "engine/interp/interp_int.h"
 #include "engine/lib/loop.h"
@@ -30,6 +30,15 @@ static enum doppel_sample look(const struct vcpu *cpu)
 	return cpu->mode.cpl == 3 ? SAMPLE_USER : SAMPLE_KERNEL;
 }
 
+/* Written by this thread only; a vCPU takes it up with ATT_TRACE. */
+static void count_instructions(struct vm *vm, bool on)
+{
+	for (u32 i = 0; i < vm->nvcpus; i++) {
+		__atomic_store_n(&vm->vcpus[i]->trace.counting, on ? MODE_KEY_COUNT : 0, __ATOMIC_RELAXED);
+		vcpu_kick(vm->vcpus[i], ATT_TRACE);
+	}
+}
+
 static void tick(void *arg)
 {
 	struct sampler *s = arg;
@@ -40,6 +49,8 @@ static void tick(void *arg)
 	s->next += 1000000000 / SAMPLE_HZ;
 	if (--s->left)
 		loop_timer_set(&s->timer, MAX(s->next, eng_now_ns() + 1000000));
+	else
+		count_instructions(vm, false);
 }
 
 static struct sampler *the_sampler(struct vm *vm)
@@ -65,6 +76,7 @@ void sample_get(struct vm *vm, struct doppel_samples *out)
 	if (!s->left) {
 		s->next = eng_now_ns() + 1000000000 / SAMPLE_HZ;
 		loop_timer_set(&s->timer, s->next);
+		count_instructions(vm, true);
 	}
 	s->left = SAMPLE_LEASE;
 }

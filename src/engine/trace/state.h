@@ -8,6 +8,7 @@ struct trace_ring;
 
 struct trace_state {
 	u32 kinds;      /* bits by enum trace_kind */
+	u32 counting;   /* MODE_KEY_COUNT or 0: trace/sample.c; part of cpu_mode.key too */
 	u32 key;        /* MODE_KEY_TRACE or 0: part of cpu_mode.key at the next cpu_update_mode() */
 	u32 cpls;
 	bool wait;

@@ -239,6 +239,8 @@ bool build_block(struct build *b, gpa_t gpa)
 		}
 		if (b->label[b->n] & LABEL_BACKWARD && !b->checked)
 			gen_loop_head(b);
+		if (b->key & MODE_KEY_COUNT)
+			gen_count(b);
 		emit_insn(b);
 		hold_after_insn(b);
 		b->n++;

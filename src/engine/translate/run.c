@@ -36,6 +36,8 @@ bool tr_vcpu_start(struct vcpu *cpu)
 	if (sys_call(SYS_sigaltstack, &ss, NULL) < 0 || sys_call(SYS_arch_prctl, ARCH_SET_GS, cpu) < 0)
 		return false;
 	cpu->tr.on = true;
+	cpu->record.key |= tr_stress()->record;
+	cpu_update_mode(cpu);
 	mmu_flush_all(cpu); /* tables follow the TLB's contexts from here on */
 	return true;
 }
@@ -145,11 +147,21 @@ static u64 resume(struct vcpu *cpu, u32 host, const struct stop *st, u64 expecte
 	return host && cpu->rip == expected && code_still_good(cpu, st) ? host : 0;
 }
 
+/* The piece of code that the instruction belongs to has counted it already: gen_count.c */
+static void uncount(struct vcpu *cpu, const struct stop *st)
+{
+	if (unlikely(st->key & MODE_KEY_COUNT))
+		cpu->insn_count--;
+}
+
 static u64 interpret_and_resume(struct vcpu *cpu, const struct tr_site *s, const struct stop *st)
 {
 	u32 host = s->resume;
 	u64 before = cpu->rip;
-	unsigned len = interp_alone(cpu);
+	unsigned len = 0;
+
+	uncount(cpu, st);
+	len = interp_alone(cpu);
 
 	return resume(cpu, host, st, next_rip(cpu, before + len));
 }
@@ -250,6 +262,7 @@ static u64 on_emulated(struct vcpu *cpu, const struct tr_site *s, const struct s
 	u32 host = s->resume;
 
 	cpu->stats.tr_emulated++;
+	uncount(cpu, st);
 	run_emulated(cpu, s->emu);
 	return resume(cpu, host, st, expected);
 }

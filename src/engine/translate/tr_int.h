@@ -279,6 +279,9 @@ struct tr_site *gen_emu_site(struct build *b); /* the handler of the current ins
 void gen_next(struct build *b);             /* on to the instruction behind the block */
 void build_entry(struct build *b);
 
+/* ---- gen_count.c ---- */
+void gen_count(struct build *b); /* before an instruction */
+
 /* ---- gen_check.c ---- */
 void check_snapshot(struct build *b, gpa_t gpa);
 bool check_writes(const struct insn *in); /* a checked block ends behind it */
