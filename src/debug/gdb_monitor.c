@@ -69,7 +69,7 @@ static void run(struct gdb *g, const char *text, FILE *out)
 	struct cpu_state c;
 	const char *arg = NULL;
 
-	if (g->t.get(g->t.arg, g->cpu, &c)) {
+	if (gdb_get(g, g->cpu, &c)) {
 		fprintf(out, "The vCPU cannot be asked.\n");
 		return;
 	}
