@@ -207,7 +207,7 @@ static packet_fn *const packets[128] = {
 /* These say by themselves whether and when there is an answer. */
 static bool answers_itself(const struct gdb *g, char c)
 {
-	return !g->connected || g->close_wanted || g->running || c == 'D' || c == 'k';
+	return !g->connected || g->close_wanted || g->running || g->told || c == 'D' || c == 'k';
 }
 
 void gdb_packet(struct gdb *g, const char *p, size_t n)
@@ -221,6 +221,7 @@ void gdb_packet(struct gdb *g, const char *p, size_t n)
 		reply_send(g);
 		return;
 	}
+	g->told = false;
 	if (fn)
 		fn(g, &s);
 	if (!answers_itself(g, n ? p[0] : 0))

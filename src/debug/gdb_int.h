@@ -32,6 +32,7 @@ enum gdb_action { ACT_STAY, ACT_RUN, ACT_STEP, ACT_RANGE };
 struct gdb {
 	struct gdb_target t;
 	bool connected, running, no_ack, close_wanted, swbreak, hwbreak, physical, ended;
+	bool told; /* a stop, since the packet came: it is the answer */
 	enum { DESC_X86_64, DESC_I386, DESC_I8086, DESC_COUNT } description;
 
 	enum { IN_IDLE, IN_DATA, IN_ESCAPE, IN_SUM1, IN_SUM2 } state;

@@ -186,6 +186,7 @@ void gdb_step_or_continue(struct gdb *g, struct scan *s, bool step, bool with_si
 void gdb_report(struct gdb *g, u32 cpu, unsigned sig, const char *why)
 {
 	g->running = false;
+	g->told = true;
 	g->cpu = cpu;
 	g->run_cpu = GDB_CPUS_MAX;
 	snprintf(g->stop, sizeof(g->stop), "T%02xthread:%x;%s", sig, cpu + 1, why);
