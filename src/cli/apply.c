@@ -108,13 +108,18 @@ static bool tree_changed(const struct apply *a, int parent, const char *name, un
 	return changed;
 }
 
+static bool same_attributes(const struct apply *a, const struct stat *st)
+{
+	return st->st_mode == a->c.mode && st->st_uid == a->c.uid && st->st_gid == a->c.gid &&
+	       (u64)st->st_mtim.tv_sec == a->c.mtime_s && (u32)st->st_mtim.tv_nsec == a->c.mtime_ns;
+}
+
 /* It has been applied before: to the nanosecond the same, which this machine's own programs do not make. */
 static bool applied_before(const struct apply *a, int parent, const struct stat *st)
 {
 	char link[CHANGE_PATH_MAX];
 
-	if (st->st_mode != a->c.mode || st->st_uid != a->c.uid || st->st_gid != a->c.gid ||
-	    (u64)st->st_mtim.tv_sec != a->c.mtime_s || (u32)st->st_mtim.tv_nsec != a->c.mtime_ns)
+	if (!same_attributes(a, st))
 		return false;
 	if (S_ISLNK(st->st_mode))
 		return readlinkat(parent, a->name, link, sizeof(link)) == (ssize_t)a->c.n_link && !memcmp(link, a->link, a->c.n_link);
@@ -232,13 +237,22 @@ static int set_attributes(const struct apply *a, const char *name)
 	return ret;
 }
 
-static int make_temp(struct apply *a)
+static int name_temp(struct apply *a)
 {
 	u64 r = 0;
 
 	if (getrandom(&r, sizeof(r), 0) < 0)
 		return -errno;
 	snprintf(a->temp, sizeof(a->temp), ".doppel-%016llx", (unsigned long long)r);
+	return 0;
+}
+
+static int make_temp(struct apply *a)
+{
+	int ret = name_temp(a);
+
+	if (ret)
+		return ret;
 	switch (a->c.mode & S_IFMT) {
 	case S_IFREG:
 		a->file = openat(a->dir, a->temp, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
@@ -250,8 +264,37 @@ static int make_temp(struct apply *a)
 	case S_IFBLK:
 		return mknodat(a->dir, a->temp, (a->c.mode & S_IFMT) | 0600, a->c.rdev) < 0 ? -errno : 0;
 	default:
-		return -EOPNOTSUPP; /* sockets */
+		return -EOPNOTSUPP; /* nothing that Linux has */
 	}
+}
+
+/*
+ * Another name of a file that is here: applied just before, or never changed. It must be the file that the duplicate
+ * means, as far as can be told.
+ */
+static int make_link(struct apply *a)
+{
+	char other[CHANGE_PATH_MAX], *slash = NULL;
+	struct stat st;
+	int dir = -1, ret = 0;
+
+	memcpy(other, a->link, a->c.n_link + 1);
+	slash = strrchr(other, '/');
+	*slash = 0;
+	dir = open_dir(a, slash == other ? "" : other + 1);
+	if (dir < 0)
+		return dir;
+	if (fstatat(dir, slash + 1, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		ret = -errno;
+	else if (!S_ISREG(st.st_mode) || !same_attributes(a, &st) || (u64)st.st_size != a->c.size)
+		ret = -ESTALE;
+	if (!ret && linkat(dir, slash + 1, a->dir, a->temp, 0) < 0)
+		ret = -errno;
+	close(dir);
+	if (!ret && renameat(a->dir, a->temp, a->dir, a->name) < 0)
+		ret = -errno;
+	unlinkat(a->dir, a->temp, 0); /* left of a rename to another name of the same file, too */
+	return ret;
 }
 
 /* The point of no return is the rename; a directory in the way goes first. */
@@ -317,6 +360,16 @@ int apply_record(void *apply, const struct change *c)
 		return done(a, remove_tree(a->dir, a->name, 0));
 	if (S_ISDIR(c->mode))
 		return done(a, make_directory(a));
+	if (S_ISREG(c->mode) && c->n_link) {
+		ret = name_temp(a);
+		return done(a, ret ? ret : make_link(a));
+	}
+	if (S_ISSOCK(c->mode)) {
+		say(a, a->path, "a socket: left out (its program makes it)");
+		close(a->dir);
+		a->dir = -1;
+		return 0;
+	}
 	ret = make_temp(a);
 	if (!ret && S_ISREG(c->mode))
 		return 0;

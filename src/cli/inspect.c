@@ -292,8 +292,8 @@ const struct command cmd_mem = {
 	.name = "mem",
 	.args = "[--physical] [--json | --raw] NAME ADDRESS [SIZE]",
 	.summary = "shows a VM's memory",
-	.details = "ADDRESS is linear, as the vCPU's page tables have it: a number, or a register such as pc, rsp, cr2. SIZE is 256 bytes\n"
-		   "unless given.\n",
+	.details = "ADDRESS is linear, as the vCPU's page tables have it: a number, a register such as pc, rsp, cr2, or a symbol of the\n"
+		   "guest's kernel. SIZE is 256 bytes unless given.\n",
 	.opts = mem_opts,
 	.min_args = 2,
 	.max_args = 3,

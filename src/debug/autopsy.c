@@ -21,6 +21,15 @@ void autopsy_add_symbol(cJSON *j, const char *key, const struct autopsy_vcpu *v,
 		cJSON_AddStringToObject(j, key, symbols_text(v->view.symbols, addr, text, sizeof(text)));
 }
 
+/* Of a value that may be a return address, on the stack or where it has no business to be. */
+static void add_code_symbol(cJSON *j, const struct autopsy_vcpu *v, u64 value)
+{
+	const struct symbol *y = symbols_lookup(v->view.symbols, value);
+
+	if (y && strchr("TtWw", y->type))
+		autopsy_add_symbol(j, "symbol", v, value);
+}
+
 /* ---- code ---- */
 static u64 linear_rip(const struct autopsy_vcpu *v)
 {
@@ -206,6 +215,7 @@ static cJSON *page_walk(const struct autopsy_vcpu *v, const char *of, u64 linear
 		autopsy_add_hex(e, "at", w.step[i].at);
 		autopsy_add_hex(e, "value", w.step[i].entry);
 		cJSON_AddStringToObject(e, "flags", inspect_entry_text(&w.step[i], flags, sizeof(flags)));
+		add_code_symbol(e, v, w.step[i].entry);
 		cJSON_AddItemToArray(entries, e);
 	}
 	cJSON_AddStringToObject(j, "end", w.end == WALK_MAPPED && !w.page_size ? "paging is off" : inspect_end_text(w.end));
@@ -239,7 +249,6 @@ static cJSON *stack(const struct autopsy_vcpu *v)
 	cJSON *list = cJSON_CreateArray();
 
 	for (u32 i = 0; i < STACK_WORDS; i++, at += size) {
-		const struct symbol *y = NULL;
 		cJSON *j = NULL;
 		u64 w = 0;
 
@@ -248,9 +257,7 @@ static cJSON *stack(const struct autopsy_vcpu *v)
 		j = cJSON_CreateObject();
 		autopsy_add_hex(j, "address", at);
 		autopsy_add_hex(j, "value", w);
-		y = symbols_lookup(v->view.symbols, w);
-		if (y && strchr("TtWw", y->type))
-			autopsy_add_symbol(j, "symbol", v, w);
+		add_code_symbol(j, v, w);
 		cJSON_AddItemToArray(list, j);
 	}
 	return list;

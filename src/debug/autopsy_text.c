@@ -85,7 +85,8 @@ static void print_walks(const cJSON *v, FILE *out)
 		place(w, "address", "symbol", out);
 		fputs(":\n", out);
 		cJSON_ArrayForEach(e, cJSON_GetObjectItem(w, "entries"))
-			fprintf(out, "  %-5s at %-12s = %-18s %s\n", text(e, "level"), text(e, "at"), text(e, "value"), text(e, "flags"));
+			fprintf(out, *text(e, "symbol") ? "  %-5s at %-12s = %-18s %s (looks like %s)\n" : "  %-5s at %-12s = %-18s %s\n",
+				text(e, "level"), text(e, "at"), text(e, "value"), text(e, "flags"), text(e, "symbol"));
 		fprintf(out, "  %s", text(w, "end"));
 		if (*text(w, "physical"))
 			fprintf(out, ": physical %s", text(w, "physical"));

@@ -50,6 +50,8 @@ bool gdb_wants_close(const struct gdb *g);            /* when the output is out 
 /* All vCPUs are out of the guest because some have met breakpoints: exits[cpu]. Reports, or lets them go on. */
 void gdb_exits(struct gdb *g, const struct gdb_exit *exits);
 void gdb_was_reset(struct gdb *g); /* the guest starts anew, stopped before its first instruction; its memory is new */
+/* The guest has crashed, in words, on that vCPU: told as a stop; true if there is somebody to tell. */
+bool gdb_crashed(struct gdb *g, u32 cpu, const char *text);
 void gdb_ended(struct gdb *g, int status);
 
 #endif

@@ -8,6 +8,7 @@
 static const char help[] =
 	"info registers    all registers of the current vCPU, control and segment registers too\n"
 	"page [ADDRESS]    page-table walk of a linear address (a number or a register; default pc), each entry decoded\n"
+	"backtrace         calls of the current vCPU, by a Linux kernel's own unwind tables (ORC) where it has them\n"
 	"irqs              local APIC of the current vCPU, I/O APIC\n"
 	"exits             exits and counters of the current vCPU\n"
 	"physical on|off   memory commands take physical addresses\n"

@@ -8,7 +8,7 @@
 #include "base/base.h"
 #include "debug/gdb_int.h"
 
-enum { SIG_INT = 2, SIG_TRAP = 5 }; /* gdb's own numbers */
+enum { SIG_INT = 2, SIG_TRAP = 5, SIG_SEGV = 11 }; /* gdb's own numbers */
 #define DR6_BS BIT64(14)
 enum { EXC_DEBUG = 1, EXC_BREAKPOINT = 3 };
 
@@ -315,6 +315,15 @@ void gdb_was_reset(struct gdb *g)
 		return;
 	reply_console(g, text, sizeof(text) - 1);
 	gdb_report(g, 0, SIG_TRAP, "");
+}
+
+bool gdb_crashed(struct gdb *g, u32 cpu, const char *text)
+{
+	if (!g->connected || !g->running)
+		return false;
+	reply_console(g, text, strlen(text));
+	gdb_report(g, cpu, SIG_SEGV, "");
+	return true;
 }
 
 void gdb_ended(struct gdb *g, int status)

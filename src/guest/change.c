@@ -90,7 +90,11 @@ static bool change_ok(const struct change *c)
 		return false;
 	if (c->size > INT64_MAX || c->mtime_ns >= 1000000000 || c->mtime_s > INT64_MAX)
 		return false;
-	return link == (c->n_link > 0) && !(link && memchr(c->link, 0, c->n_link)) && path_ok(c->path, c->n_path) && xattrs_ok(c);
+	if (regular && c->n_link && (c->content || !path_ok(c->link, c->n_link)))
+		return false;
+	if (!regular && link != (c->n_link > 0))
+		return false;
+	return !(link && memchr(c->link, 0, c->n_link)) && path_ok(c->path, c->n_path) && xattrs_ok(c);
 }
 
 long change_parse(const void *record, size_t n, struct change *c)

@@ -25,7 +25,7 @@ struct change {
 	uint32_t n_path, n_link, n_xattrs;
 	/* not ended by NUL */
 	const char *path;      /* absolute; no "", "." or ".." in it */
-	const char *link;      /* of a symbolic link */
+	const char *link;      /* of a symbolic link; of a regular file: another name of it, absolute, as path; then no content */
 	const uint8_t *xattrs; /* length of name, length of value (32 bits each), name, value; and so on */
 };
 /* The record at the start of n bytes: its length without content; 0: not complete yet; -1: not one. */

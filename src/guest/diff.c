@@ -17,7 +17,14 @@
 #include "guest/change.h"
 #include "guest/operations.h"
 
-enum { DEPTH_MAX = 512 };
+enum { DEPTH_MAX = 512, NAMES_MAX = 65536 };
+
+/* The first name of a file that has several. */
+struct first {
+	ino_t ino;
+	bool emitted;
+	char *path;
+};
 
 struct walk {
 	const struct agent *a;
@@ -28,6 +35,8 @@ struct walk {
 	size_t n;
 	unsigned depth;
 	uint8_t xattrs[CHANGE_XATTRS_MAX];
+	struct first *first;
+	size_t n_first;
 	int error;
 };
 
@@ -112,7 +121,27 @@ static void send_content(struct walk *w, int dir, const char *name, uint64_t siz
 		close(fd);
 }
 
-static void emit(struct walk *w, char kind, int dir, const char *name, const struct stat *st)
+/* The other name that was seen before; NULL: this is the first, or the only one. The layer is one file system. */
+static struct first *first_name(struct walk *w, const struct stat *st, bool emitted)
+{
+	struct first *bigger;
+
+	if (!S_ISREG(st->st_mode) || st->st_nlink < 2)
+		return NULL;
+	for (size_t i = 0; i < w->n_first; i++)
+		if (w->first[i].ino == st->st_ino)
+			return &w->first[i];
+	bigger = w->n_first < NAMES_MAX ? realloc(w->first, (w->n_first + 1) * sizeof(*bigger)) : NULL;
+	if (!bigger)
+		return NULL; /* they come back as separate files */
+	w->first = bigger;
+	bigger[w->n_first] = (struct first){.ino = st->st_ino, .emitted = emitted, .path = strdup(w->path)};
+	if (bigger[w->n_first].path)
+		w->n_first++;
+	return NULL;
+}
+
+static void emit(struct walk *w, char kind, int dir, const char *name, const struct stat *st, const struct first *first)
 {
 	uint8_t h[CHANGE_HEADER];
 	char link[CHANGE_PATH_MAX];
@@ -126,9 +155,11 @@ static void emit(struct walk *w, char kind, int dir, const char *name, const str
 		c.mtime_ns = (uint32_t)st->st_mtim.tv_nsec;
 		c.size = S_ISREG(st->st_mode) ? (uint64_t)st->st_size : 0;
 		c.rdev = S_ISCHR(st->st_mode) || S_ISBLK(st->st_mode) ? st->st_rdev : 0;
-		c.content = w->content && S_ISREG(st->st_mode);
+		c.content = w->content && S_ISREG(st->st_mode) && !first;
 		c.n_xattrs = (uint32_t)read_xattrs(w, dir, name);
 	}
+	if (first)
+		c.n_link = (uint32_t)snprintf(link, sizeof(link), "%s", first->path);
 	if (st && S_ISLNK(st->st_mode)) {
 		ssize_t n = readlinkat(dir, name, link, sizeof(link) - 1);
 
@@ -195,7 +226,7 @@ static void hidden_below(struct walk *w, int upper)
 
 		if (!w->error && fstatat(upper, names[i]->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0 && push(w, names[i]->d_name, &old)) {
 			if (wanted(w, &above) && !above)
-				emit(w, 'D', -1, NULL, NULL);
+				emit(w, 'D', -1, NULL, NULL, NULL);
 			pop(w, old);
 		}
 		free(names[i]);
@@ -209,7 +240,8 @@ static void entry(struct walk *w, int dir, const char *name)
 {
 	struct stat st, old;
 	char opaque = 0;
-	bool there, above;
+	const struct first *first = NULL;
+	bool there, above, changed;
 	int fd;
 
 	if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !wanted(w, &above))
@@ -217,11 +249,15 @@ static void entry(struct walk *w, int dir, const char *name)
 	there = below(w, &old);
 	if (S_ISCHR(st.st_mode) && st.st_rdev == 0) {
 		if (there && !above)
-			emit(w, 'D', -1, NULL, NULL);
+			emit(w, 'D', -1, NULL, NULL, NULL);
 		return;
 	}
-	if (!there ? !(S_ISDIR(st.st_mode) && is_mount_point(w)) : !above && !same(&st, &old))
-		emit(w, there ? 'C' : 'A', dir, name, &st);
+	changed = !there ? !(S_ISDIR(st.st_mode) && is_mount_point(w)) : !above && !same(&st, &old);
+	first = above ? NULL : first_name(w, &st, changed);
+	/* a name that was there is one of a file that was not */
+	changed |= first && first->emitted && there && !above && old.st_nlink < st.st_nlink;
+	if (changed)
+		emit(w, there ? 'C' : 'A', dir, name, &st, first);
 	if (!S_ISDIR(st.st_mode) || w->depth == DEPTH_MAX)
 		return;
 	fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -264,6 +300,9 @@ int layer_changes(const struct agent *a, char *const *paths, bool content, struc
 	setrlimit(RLIMIT_NOFILE, &files);
 	walk(w, a->layer.upper);
 	e = w->error;
+	for (size_t i = 0; i < w->n_first; i++)
+		free(w->first[i].path);
+	free(w->first);
 	free(w);
 	return e;
 }

@@ -12,6 +12,7 @@
 struct debugger {
 	struct machine *m;
 	struct gdb_server *server;
+	bool crashed;   /* the debugger has seen it: going on ends the VM */
 };
 
 /* ---- registers ---- */
@@ -172,11 +173,30 @@ void debugger_was_reset(struct machine *m)
 {
 	if (!m->debugger || !gdb_server_connected(m->debugger->server))
 		return;
+	m->debugger->crashed = false;
 	for (u32 i = 0; i < m->ncpus; i++)
 		m->cpu[i].debug_exit = false;
 	set_hold(m, true, ~0ull);
 	gdb_was_reset(gdb_server_session(m->debugger->server));
 	gdb_server_flush(m->debugger->server);
+}
+
+bool debugger_crashed(struct machine *m, const char *text)
+{
+	struct debugger *d = m->debugger;
+	u32 cpu = 0;
+
+	if (!d || d->crashed)
+		return false;
+	for (u32 i = m->ncpus; i--;)
+		if (m->cpu[i].run->exit_reason == KVM_EXIT_SHUTDOWN || m->cpu[i].run->exit_reason == KVM_EXIT_IO)
+			cpu = i;
+	if (!gdb_crashed(gdb_server_session(d->server), cpu, text))
+		return false;
+	d->crashed = true;
+	set_hold(m, true, ~0ull);
+	gdb_server_flush(d->server);
+	return true;
 }
 
 void debugger_ended(struct machine *m, int status)

@@ -4,6 +4,7 @@
 #include "kvm/chan.h"
 #include "kvm/stats.h"
 #include "vmm/debugger.h"
+#include "vmm/insight.h"
 
 /* ---- interrupt controllers (SDM 3A 10.4 to 10.8) ---- */
 static u32 apic_reg(const struct kvm_lapic_state *s, u32 offset)
@@ -94,6 +95,27 @@ static void show_exits(struct vcpu_thread *v, FILE *out)
 			fprintf(out, "%14" PRIu64 "  %s\n", s.value[i], counter_names[i]);
 }
 
+/* ---- calls ---- */
+static void show_stack(struct vcpu_thread *v, FILE *out)
+{
+	static const char *const how[] = {[UNWIND_HERE] = "", [UNWIND_ORC] = "", [UNWIND_FP] = "", [UNWIND_FOUND] = " (found on the stack)"};
+	struct unwind_frame f[UNWIND_MAX];
+	struct insight_vcpu i;
+	const struct symbols *s = NULL;
+	char text[SYMBOL_TEXT];
+	u32 n = 0;
+
+	if (insight_vcpu(v, &i)) {
+		fprintf(out, "The vCPU cannot be asked.\n");
+		return;
+	}
+	s = insight_symbols(v->m, &i);
+	n = insight_stack(v->m, &i, f, UNWIND_MAX);
+	for (u32 k = 0; k < n; k++)
+		fprintf(out, "#%-2u 0x%016" PRIx64 " %s%s\n", k, f[k].pc, s ? symbols_text(s, f[k].pc, text, sizeof(text)) : "",
+			how[f[k].how]);
+}
+
 bool debugger_monitor(void *machine, u32 cpu, const char *what, FILE *out)
 {
 	struct machine *m = machine;
@@ -101,6 +123,10 @@ bool debugger_monitor(void *machine, u32 cpu, const char *what, FILE *out)
 	if (!strcmp(what, "irqs")) {
 		show_lapic(&m->cpu[cpu], out);
 		show_ioapic(m, out);
+		return true;
+	}
+	if (!strcmp(what, "backtrace") || !strcmp(what, "bt")) {
+		show_stack(&m->cpu[cpu], out);
 		return true;
 	}
 	if (strcmp(what, "exits") != 0)

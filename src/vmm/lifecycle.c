@@ -139,6 +139,8 @@ static int do_reset(struct machine *m, struct err *e)
 
 static void on_panic(struct machine *m)
 {
+	if (debugger_crashed(m, "The guest's kernel has panicked: it goes on with what it does then.\n"))
+		return;
 	log_msg(LOG_ERROR, "guest: kernel panic");
 	if (m->cfg.autopsy_on_panic)
 		machine_autopsy_report(m, "kernel panic");
@@ -151,6 +153,8 @@ static void on_reset(struct machine *m, int code)
 	struct err e = {0};
 
 	if (code == STATUS_TRIPLE_FAULT) {
+		if (debugger_crashed(m, "The guest met a triple fault: going on ends the VM.\n"))
+			return;
 		log_msg(LOG_ERROR, "guest: triple fault (it crashed without a handler)");
 		machine_autopsy_report(m, "triple fault");
 		machine_end(m, STATUS_TRIPLE_FAULT, "guest-panic");

@@ -183,6 +183,7 @@ void lifecycle_event(void *machine); /* runs on the loop when event_pending */
 /* debugger.c; the first on vCPU threads */
 void debugger_exit(struct vcpu_thread *v); /* it left with KVM_EXIT_DEBUG */
 void debugger_was_reset(struct machine *m);
+bool debugger_crashed(struct machine *m, const char *text); /* it is stopped for a debugger: not yet the end */
 void debugger_ended(struct machine *m, int status);
 void debugger_free(struct machine *m);
 

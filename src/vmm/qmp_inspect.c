@@ -5,6 +5,7 @@
 #include <string.h>
 #include "debug/inspect.h"
 #include "vmm/debugger.h"
+#include "vmm/insight.h"
 #include "vmm/qmp_int.h"
 
 enum { MEMORY_MAX = 64 << 10 };
@@ -168,15 +169,28 @@ static const char *why_not(struct machine *m, const struct cpu_state *c, u64 add
 	return w.end == WALK_MAPPED ? "mapped, but not to RAM" : inspect_end_text(w.end);
 }
 
-static void answer_memory(struct machine *m, struct qmp_answer *a, const struct cpu_state *c, u64 size)
+/* A number, a register, or one of the kernel's symbols. */
+static bool find_address(struct machine *m, u32 cpu, const struct cpu_state *c, const char *text, u64 *addr)
+{
+	const struct symbols *s = NULL;
+	struct insight_vcpu v;
+
+	if (!cpu_state_address(c, text, addr))
+		return true;
+	if (insight_vcpu(&m->cpu[cpu], &v) == 0)
+		s = insight_symbols(m, &v);
+	return s && symbols_find(s, text, addr);
+}
+
+static void answer_memory(struct machine *m, struct qmp_answer *a, u32 cpu, const struct cpu_state *c, u64 size)
 {
 	const char *where = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(a->args, "address"));
 	bool physical = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(a->args, "physical"));
 	u8 *buf = malloc(size);
 	u64 addr = 0, n = 0;
 
-	if (!where || cpu_state_address(c, where, &addr)) {
-		a->error = "address: a number, or a register such as pc or rsp";
+	if (!where || !find_address(m, cpu, c, where, &addr)) {
+		a->error = "address: not a number, a register such as pc or rsp, or a symbol of the guest's kernel";
 	} else if (buf && (n = read_memory(m, c, addr, physical, buf, size))) {
 		a->result = cJSON_CreateObject();
 		hex(a->result, "address", addr);
@@ -201,6 +215,6 @@ void qmp_memory(const struct qmp_options *o, struct qmp_answer *a)
 	if (vcpu_get_state(&o->machine->cpu[cpu], &c))
 		a->error = "the vCPU cannot be asked";
 	else
-		answer_memory(o->machine, a, &c, size);
+		answer_memory(o->machine, a, cpu, &c, size);
 	let_go(o->machine);
 }

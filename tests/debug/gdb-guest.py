@@ -74,6 +74,8 @@ def start():
     run("continue")
     at("guest_main")
     run("delete")
+    if soft_kvm:
+        run("set var limited = 1")
     check("CR0, EFER", value("$cr0") >> 31 == 1 and value("$efer") & 0x500 == 0x500, run("info registers cr0 efer"))
 
 
@@ -219,6 +221,7 @@ def hot():
 
 
 def memory():
+    run("thread 1")
     same("code is shown without breakpoints", run("x/1xb own_int3").split()[-1], "0xcc")
     run("break bump")
     byte = run("x/1xb bump")

@@ -5,3 +5,7 @@ DEBUG_GUEST_FLAGS := -std=gnu17 -O1 -g -m64 -ffreestanding -nostdlib -static -no
 $(B)/tests/debug/guest.elf: tests/debug/guest/start.S tests/debug/guest/main.c tests/debug/guest/guest.ld
 	@mkdir -p $(@D)
 	@echo GUEST $@ && $(CC) $(DEBUG_GUEST_FLAGS) -Wl,-T,tests/debug/guest/guest.ld -o $@ $(filter %.S %.c,$^)
+$(B)/tests/debug/gdb: tests/debug/gdb tests/debug/gdb-guest.py tests/debug/gdb-linux.py $(B)/tests/debug/guest.elf all
+	@mkdir -p $(@D)
+	@printf '#!/bin/sh\nB=%s exec %s\n' "$(abspath $(B))" "$(abspath $<)" >$@ && chmod +x $@
+TESTS += $(B)/tests/debug/gdb

@@ -19,3 +19,7 @@ $(B)/tests/insn_blocks: tests/insn/blocks.c tests/insn/harness.c $(B)/tests/insn
 $(B)/tests/insn_bench: tests/insn/bench.c tests/insn/harness.c $(B)/tests/insn/bench_guest.o $(INSN_HARNESS) $(B)/libengine.a
 	@mkdir -p $(@D)
 	@echo LD $@ && $(CC) $(ET_CFLAGS) -I. -static -no-pie -o $@ $(filter %.c %.o %.a,$^) -lpthread
+# the same loops on a whole engine, interpreter and translator: `make build/tests/bench_loops`, bench/run
+$(B)/tests/bench_loops: tests/insn/bench_loops.c $(B)/libdoppel.a $(B)/doppel-engine
+	@mkdir -p $(@D)
+	@echo LD $@ && $(CC) $(V_CFLAGS) -o $@ $< $(B)/libdoppel.a $(V_LIBS)

@@ -382,6 +382,72 @@ static void add_loop(struct making *k)
 	branch_to(k, from + below(k->rnd, k->n - from + 1));
 }
 
+/* An access of a plain kind through a pointer, close to it. */
+static void add_plain_access(struct program *p, u64 *rnd, unsigned base)
+{
+	/* MOV, ADD, ADC, XOR both ways, MOVZX; MOVUPS, MOVDQU */
+	static const u8 one[] = {0x8b, 0x89, 0x88, 0x01, 0x03, 0x11, 0x13, 0x33, 0x30}, two[] = {0xb6, 0xb7, 0x10, 0x11, 0x6f, 0x7f};
+	unsigned n = 0, what = below(rnd, 15), reg = pick(rnd, 0xffff & ~(p->pointers | p->smalls));
+	bool indexed = below(rnd, 3) == 0 || (base & 7) == R_SP;
+	unsigned index = below(rnd, 2) ? pick(rnd, p->smalls) : R_SP;
+	u8 b[15];
+
+	if (what >= 13) /* MOVDQU */
+		b[n++] = 0xf3;
+	b[n++] = (u8)(0x40 | (below(rnd, 2) ? 8 : 0) | (reg & 8 ? 4 : 0) | (indexed && index & 8 ? 2 : 0) | (base & 8 ? 1 : 0));
+	if (what >= 9)
+		b[n++] = 0x0f;
+	b[n++] = what < 9 ? one[what] : two[what - 9];
+	b[n++] = (u8)(0x40 | (reg & 7) << 3 | (indexed ? 4 : base & 7));
+	if (indexed)
+		b[n++] = (u8)(below(rnd, 4) << 6 | (index & 7) << 3 | (base & 7));
+	b[n++] = (u8)(below(rnd, 64) - 32);
+	append(p, b, n);
+	flow(p);
+}
+
+/* A pointer, or an index, moves. */
+static void add_step(struct program *p, u64 *rnd, unsigned reg)
+{
+	u8 by = (u8)(below(rnd, 40) - 20);
+	u8 add[] = {(u8)(0x48 | reg >> 3), 0x83, (u8)(0xc0 | (below(rnd, 2) ? 0x28 : 0) | (reg & 7)), by};
+	u8 lea[] = {(u8)(0x48 | reg >> 3 | (reg >> 3) << 2), 0x8d, (u8)(0x40 | (reg & 7) << 3 | (reg & 7)), by};
+	u8 inc[] = {(u8)(0x48 | reg >> 3), 0xff, (u8)(0xc0 | (reg & 7))};
+
+	if (below(rnd, 3) == 0 && (reg & 7) != R_SP)
+		append(p, lea, sizeof(lea));
+	else if (below(rnd, 4) == 0)
+		append(p, inc, sizeof(inc));
+	else
+		append(p, add, sizeof(add));
+	flow(p);
+}
+
+/* A small loop over memory: what the translator unrolls. */
+static void add_strided_loop(struct making *k)
+{
+	static const u8 sub[] = {0x83, 0x2d}, one[] = {1};
+	struct program *p = k->p;
+	unsigned a = pick(k->rnd, p->pointers), b = pick(k->rnd, p->pointers), n = 1 + below(k->rnd, 5);
+	u8 jcc[6] = {0x0f, below(k->rnd, 4) ? 0x8f : 0x85}, out[6] = {0x0f, 0x80 | (u8)below(k->rnd, 16)};
+
+	define_flags(p, k->rnd);
+	for (unsigned i = 0; i < n; i++)
+		add_plain_access(p, k->rnd, below(k->rnd, 3) ? a : b);
+	if (below(k->rnd, 4) == 0) {
+		append(p, out, sizeof(out));
+		flow(p);
+		branch_to(k, later(k));
+	}
+	add_step(p, k->rnd, a);
+	if (below(k->rnd, 2))
+		add_step(p, k->rnd, below(k->rnd, 2) ? b : pick(k->rnd, p->smalls));
+	add_absolute(p, sub, 2, (u32)(W_COUNT_VA + 4 * (p->nloops++ % 8)), one, 1);
+	append(p, jcc, sizeof(jcc));
+	flow(p);
+	branch_to(k, k->n);
+}
+
 static void add_jump(struct making *k)
 {
 	static const u8 jmp[5] = {0xe9};
@@ -466,6 +532,8 @@ static void add_wanted(struct making *k, bool (*has)(unsigned))
 		add_jcc(k);
 	else if (what == 3)
 		add_loop(k);
+	else if (what == 7 && mode64(p))
+		add_strided_loop(k);
 	else if (what == 4)
 		add_jump(k);
 	else if (what == 5)
@@ -614,7 +682,7 @@ void generate_state(const struct program *p, struct state *s, struct memory *m, 
 	for (unsigned i = 0; i < 16; i++)
 		m->data[(three_random(rnd) >> 8) % W_DATA_RW] = (u8)(three_random(rnd) >> 17);
 	for (unsigned i = 0; i < 8; i++) {
-		u32 n = 1 + below(rnd, 3);
+		u32 n = 1 + below(rnd, below(rnd, 4) ? 3 : 24);
 		u64 to = code_base(p) + p->at + p->slot[p->table[i]].off;
 
 		memcpy(m->count + 4 * i, &n, 4);

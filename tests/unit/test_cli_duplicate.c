@@ -198,6 +198,35 @@ static void applied(void **state)
 	assert_true(stat("dir", &st) == 0 && (st.st_mode & 07777) == 0750);
 }
 
+/* The times of what is applied are the record's: a file of another time or size is not the one that is meant. */
+static void linked(void **state)
+{
+	struct place *p = *state;
+	struct stat a, b;
+
+	mkdir("dir", 0755);
+	apply(p, 'A', 0100644, "/dir/one", NULL, "x");
+	apply(p, 'A', 0100644, "/dir/one", NULL, "");
+	apply(p, 'A', 0100644, "/two", "/dir/one", NULL);
+	put_file("three", "old");
+	apply(p, 'C', 0100644, "/three", "/dir/one", NULL);
+	apply(p, 'C', 0100644, "/three", "/dir/one", NULL); /* once more */
+	assert_int_equal(p->a.done, 5);
+	assert_true(!stat("dir/one", &a) && !stat("two", &b) && a.st_ino == b.st_ino);
+	assert_true(!stat("three", &b) && a.st_ino == b.st_ino && b.st_nlink == 3);
+	put_file("other", "mine");
+	apply(p, 'A', 0100644, "/four", "/other", NULL);
+	apply(p, 'A', 0100644, "/four", "/not-there", NULL);
+	assert_return_code(symlink("/etc", "etc"), errno);
+	apply(p, 'A', 0100644, "/four", "/etc/passwd", NULL);
+	assert_int_equal(p->a.failed, 3);
+	assert_int_equal(access("four", F_OK), -1);
+	assert_int_equal(system("test -z \"$(find . -name '.doppel-*')\""), 0);
+	apply(p, 'A', 0140755, "/socket", NULL, NULL);
+	assert_int_equal(access("socket", F_OK), -1);
+	assert_int_equal(p->a.failed, 3);
+}
+
 /* A stream that has been made up cannot leave the root, nor go through a link on this machine. */
 static void contained(void **state)
 {
@@ -312,7 +341,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(frames), cmocka_unit_test(records), cmocka_unit_test(printing),
-		TEST(applied), TEST(contained), TEST(conflicts), TEST(initramfs),
+		TEST(applied), TEST(linked), TEST(contained), TEST(conflicts), TEST(initramfs),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

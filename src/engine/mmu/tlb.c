@@ -17,7 +17,7 @@ static void drop_everything(struct vcpu *cpu)
 		t->as.pcid_tag[i] = NO_PCID;
 	memset(t->as.large_2m, 0, sizeof(t->as.large_2m));
 	memset(t->as.large_1g, 0, sizeof(t->as.large_1g));
-	t->as.high_nonglobal = false;
+	t->as.nhigh_nonglobal = 0;
 	t->as.next = 1;
 	tr_tlb_reset(cpu);
 	interp_forget_lookups(cpu); /* their tags hold context numbers, which are now used anew */
@@ -44,7 +44,7 @@ static u16 new_context(struct vcpu *cpu)
 static void renew_high(struct vcpu *cpu)
 {
 	cpu->tlb.ctx[1] = new_context(cpu);
-	cpu->tlb.as.high_nonglobal = false;
+	cpu->tlb.as.nhigh_nonglobal = 0;
 }
 
 static void renew_low(struct vcpu *cpu)
@@ -93,11 +93,36 @@ void mmu_flush_all(struct vcpu *cpu)
 	contexts_changed(cpu);
 }
 
+static void drop_page(struct vcpu *cpu, gva_t a)
+{
+	tr_tlb_drop_page(cpu, a);
+	for (unsigned i = 0; i < MMU_IDX_COUNT; i++) {
+		struct tlb_entry *e = &cpu->tlb.e[i][tlb_index(a)];
+
+		e->tag_r = e->tag_w = e->tag_x = TLB_INVALID_TAG;
+	}
+}
+
+/* Of what a new address space does not share: few pages, as a rule, and the others are to stay. */
+static void drop_high_nonglobal(struct vcpu *cpu)
+{
+	const struct tlb *t = &cpu->tlb;
+
+	if (t->as.nhigh_nonglobal > TLB_NONGLOBAL) {
+		renew_high(cpu);
+		return;
+	}
+	for (u32 i = 0; i < t->as.nhigh_nonglobal; i++) {
+		drop_page(cpu, t->as.high_nonglobal[i]);
+		interp_forget_page(cpu, t->as.high_nonglobal[i]);
+	}
+	cpu->tlb.as.nhigh_nonglobal = 0;
+}
+
 void mmu_flush_nonglobal(struct vcpu *cpu)
 {
 	cpu->stats.tlb_flushes++;
-	if (cpu->tlb.as.high_nonglobal)
-		renew_high(cpu);
+	drop_high_nonglobal(cpu);
 	renew_low(cpu);
 	contexts_changed(cpu);
 }
@@ -109,8 +134,7 @@ void mmu_set_cr3(struct vcpu *cpu, u64 cr3, bool noflush)
 
 	cpu->cr3 = cr3;
 	pcid = current_pcid(cpu);
-	if (t->as.high_nonglobal)
-		renew_high(cpu);
+	drop_high_nonglobal(cpu);
 	if (noflush && t->as.pcid_tag[pcid % PCID_SLOTS] == pcid) {
 		t->ctx[0] = t->as.pcid_ctx[pcid % PCID_SLOTS];
 	} else {
@@ -118,16 +142,6 @@ void mmu_set_cr3(struct vcpu *cpu, u64 cr3, bool noflush)
 		renew_low(cpu);
 	}
 	contexts_changed(cpu);
-}
-
-static void drop_page(struct vcpu *cpu, gva_t a)
-{
-	tr_tlb_drop_page(cpu, a);
-	for (unsigned i = 0; i < MMU_IDX_COUNT; i++) {
-		struct tlb_entry *e = &cpu->tlb.e[i][tlb_index(a)];
-
-		e->tag_r = e->tag_w = e->tag_x = TLB_INVALID_TAG;
-	}
 }
 
 /* All pieces of a large page: entries whose address lies in its range. */
@@ -207,6 +221,19 @@ static void note_writable(struct tlb *t, gpa_t gpa)
 		t->writable[n / 64] |= BIT64(n % 64);
 }
 
+static void note_nonglobal(struct tlb *t, gva_t page)
+{
+	u32 n = t->as.nhigh_nonglobal;
+
+	for (u32 i = 0; i < MIN(n, TLB_NONGLOBAL); i++)
+		if (t->as.high_nonglobal[i] == page)
+			return;
+	if (n < TLB_NONGLOBAL)
+		t->as.high_nonglobal[n] = page;
+	if (n <= TLB_NONGLOBAL)
+		t->as.nhigh_nonglobal++;
+}
+
 void tlb_install(struct vcpu *cpu, gva_t a, const struct walk *w, enum access_type t, enum mmu_idx idx)
 {
 	struct tlb *tlb = &cpu->tlb;
@@ -218,7 +245,7 @@ void tlb_install(struct vcpu *cpu, gva_t a, const struct walk *w, enum access_ty
 	if (idx == MMU_USER_AC || mmu_watched_page(cpu, page))
 		return;
 	if (a >> 63 && !w->global)
-		tlb->as.high_nonglobal = true;
+		note_nonglobal(tlb, page);
 	if (w->shift >= 30)
 		tlb->as.large_1g[a >> 63][(a >> 30) % 512 / 64] |= BIT64((a >> 30) % 64);
 	else if (w->shift > 12)

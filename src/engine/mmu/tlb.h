@@ -32,6 +32,7 @@ struct tlb_entry {
 
 #define TLB_INVALID_TAG 0xfffull /* context 0xfff is never handed out */
 #define TLB_CTX_MAX     0xffeu
+#define TLB_NONGLOBAL   32u
 
 struct tlb {
 	u64 ctx[2]; /* current context of the low [0] and high [1] half */
@@ -44,7 +45,8 @@ struct tlb {
 		u16 pcid_ctx[64];
 		u16 pcid_tag[64];
 		u64 large_2m[2][64], large_1g[2][8]; /* by half: hash of addresses where a large page was cut into entries */
-		bool high_nonglobal; /* an entry of the high half without the G bit has been installed in ctx[1] */
+		gva_t high_nonglobal[TLB_NONGLOBAL]; /* pages of the high half without the G bit that ctx[1] has entries of */
+		u32 nhigh_nonglobal;                 /* TLB_NONGLOBAL + 1: too many to tell */
 	} as;
 };
 

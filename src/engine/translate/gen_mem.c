@@ -219,6 +219,26 @@ static bool shareable(const struct build *b, struct ea *ea)
 	       ea->disp < 0x70000000ll;
 }
 
+/* Where a look-up needs S0 itself for the address, the addend waits in memory. */
+static bool ea_needs_both(const struct build *b)
+{
+	const struct insn_mem *m = &b->in.mem;
+
+	return has_seg_base(m) || (m->base != INSN_NO_REG && is_spilled(m->base) && m->index != INSN_NO_REG &&
+				   is_spilled(m->index));
+}
+
+/* Code bytes that gen_ea() makes. */
+static unsigned ea_bytes(const struct build *b)
+{
+	const struct insn_mem *m = &b->in.mem;
+	unsigned n = 9;
+
+	n += m->rip_relative || (m->base != INSN_NO_REG && is_spilled(m->base)) ? 9 : 0;
+	n += m->index != INSN_NO_REG && is_spilled(m->index) ? 9 : 0;
+	return n + (has_seg_base(m) ? 14 : 0);
+}
+
 static void gen_access_any(struct build *b, unsigned size, bool write)
 {
 	const struct insn_mem *m = &b->in.mem;
@@ -227,7 +247,7 @@ static void gen_access_any(struct build *b, unsigned size, bool write)
 	struct group g = {.lo = ea.disp, .hi = ea.disp + (s64)size, .write = write, .last = b->n};
 	struct tr_site *s = NULL;
 
-	build_room(b, 140); /* the address is made twice */
+	build_room(b, 75 + 2 * ea_bytes(b) + (ea_needs_both(b) ? 18 : 0)); /* the address is made twice */
 	s = new_site(b, size, write);
 	s->base = m->rip_relative ? SITE_BASE_RIP : m->base;
 	s->index = m->index;
@@ -289,15 +309,6 @@ void gen_access(struct build *b, unsigned size, bool write)
 		gen_access_at(b, m->base, (s32)m->disp, size, write);
 	else
 		gen_access_any(b, size, write);
-}
-
-/* Where a look-up needs S0 itself for the address, the addend waits in memory. */
-static bool ea_needs_both(const struct build *b)
-{
-	const struct insn_mem *m = &b->in.mem;
-
-	return has_seg_base(m) || (m->base != INSN_NO_REG && is_spilled(m->base) && m->index != INSN_NO_REG &&
-				   is_spilled(m->index));
 }
 
 static void park_addend(struct build *b, bool back)

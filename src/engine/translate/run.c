@@ -36,6 +36,8 @@ bool tr_vcpu_start(struct vcpu *cpu)
 	if (sys_call(SYS_sigaltstack, &ss, NULL) < 0 || sys_call(SYS_arch_prctl, ARCH_SET_GS, cpu) < 0)
 		return false;
 	cpu->tr.on = true;
+	cpu->record.key |= tr_stress()->record;
+	cpu_update_mode(cpu);
 	mmu_flush_all(cpu); /* tables follow the TLB's contexts from here on */
 	return true;
 }

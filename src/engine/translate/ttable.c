@@ -185,7 +185,9 @@ void tr_tlb_drop_page(struct vcpu *cpu, u64 a)
 	if (!s->on)
 		return;
 	s->drops++;
-	drop(&s->pair[s->user_slot], a & PAGE_MASK);
+	for (unsigned i = 0; i < TT_USER_CTX; i++)
+		if (a >> 63 || i == s->user_slot)
+			drop(&s->pair[i], a & PAGE_MASK);
 	drop(&s->pair[TTP_KERNEL], a & PAGE_MASK);
 	drop(&s->pair[TTP_KERNEL_AC], a & PAGE_MASK);
 }
