@@ -60,6 +60,7 @@ def toggled_boot():
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     choices = [["-e", "insn"], ["-e", "pt", "--wait"], ["--wait"], ["-e", "exit,irq"], ["-e", "code,mmio", "--kernel"], ["--cpu", "1"]]
     n = 0
+    wait_for(lambda: vm.poll() is not None or os.path.exists(run_dir.name + "/doppel/toggled/qmp.sock"))
     while vm.poll() is None and n < 300:
         r = run("trace", "toggled", "-n", str(1 + n * 37 % 3000), "--for", "1", "-o", "/dev/null", *choices[n % len(choices)])
         n += r.returncode == 0
