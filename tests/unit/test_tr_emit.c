@@ -213,6 +213,18 @@ static void test_registers(void **state)
 		is_reg(0, dst, 8);
 		is_reg(1, src, 8);
 		assert_int_equal(ops[2].imm.value.u, k & 63);
+		e = start();
+		emit_pext(&e, dst, src, &(struct hostmem){.base = H_NONE, .index = H_NONE, .gs = true, .disp = 0x803048});
+		decode(&e, ZYDIS_MNEMONIC_PEXT);
+		is_reg(0, dst, 4);
+		is_reg(1, src, 4);
+		assert_int_equal(ops[2].mem.segment, ZYDIS_REGISTER_GS);
+		assert_int_equal(ops[2].mem.disp.value, 0x803048);
+		e = start();
+		emit_load(&e, dst, &(struct hostmem){.base = H_NONE, .index = src == H_SP ? H_CX : (u8)src, .shift = 3, .fs = true, .disp = 0x1000}, 8);
+		decode(&e, ZYDIS_MNEMONIC_MOV);
+		assert_int_equal(ops[1].mem.segment, ZYDIS_REGISTER_FS);
+		assert_int_equal(ops[1].mem.scale, 8);
 	}
 }
 
