@@ -168,10 +168,12 @@ static struct iblock *find_next(struct vcpu *cpu, struct icache_vcpu *ic)
 		interp_forget_lookups(cpu);
 		ic->generation = icache_generation();
 	}
-	if (b && cpu->mode.flat && !(cpu->mode.key & MODE_KEY_ARRIVALS)) /* what is remembered leads on without being recorded */
-		remember(cpu, ic, e, b);
-	else if (b && cpu->rip + b->bytes - 1 > cpu->seg[SEG_CS].limit)
+	if (b && cpu->mode.flat) {
+		if (!(cpu->mode.key & MODE_KEY_ARRIVALS)) /* what is remembered leads on without being recorded */
+			remember(cpu, ic, e, b);
+	} else if (b && cpu->rip + b->bytes - 1 > cpu->seg[SEG_CS].limit) {
 		b = NULL;
+	}
 	return b ? b : oneoff_find(cpu, ic, lin);
 }
 
