@@ -11,7 +11,7 @@ _doppel() {
 		return
 	fi
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} cmd=${COMP_WORDS[1]}
-	local commands="run exec ps logs console stop pause resume cp diff apply discard stats top trace explain symbols autopsy profile coverage doctor help version"
+	local commands="run exec ps logs console stop pause resume cp diff apply discard stats top debug regs mem disasm screenshot symbols autopsy profile coverage trace explain doctor help version"
 
 	COMPREPLY=()
 	if [ "$COMP_CWORD" = 1 ]; then
@@ -46,6 +46,7 @@ _doppel() {
 	--env) COMPREPLY=($(compgen -e -- "$cur")); return ;;
 	--workdir|-w) compopt -o filenames 2>/dev/null; COMPREPLY=($(compgen -d -- "$cur")); return ;;
 	--keep) COMPREPLY=($(compgen -W "$(_doppel_kept)" -- "$cur")); return ;;
+	--gdb|--listen) COMPREPLY=($(compgen -W "127.0.0.1:1234 :1234" -- "$cur")); return ;;
 	--append|-a|--memory|-m|--cpus|-c|--name|-n|--debug-exit|--timeout|-t) return ;;
 	esac
 	if [[ $cur == -* ]]; then
@@ -62,7 +63,7 @@ _doppel() {
 	cp)
 		compopt -o filenames -o nospace 2>/dev/null
 		COMPREPLY=($(compgen -S : -W "$(doppel ps 2>/dev/null | awk 'NR > 1 { print $1 }')" -- "$cur") $(compgen -f -- "$cur")) ;;
-	console|exec|logs|stop|pause|resume|stats|top|trace|symbols|autopsy|profile|coverage)
+	console|exec|logs|stop|pause|resume|stats|debug|regs|mem|disasm|screenshot|top|trace|symbols|autopsy|profile|coverage)
 		COMPREPLY=($(compgen -W "$(doppel ps 2>/dev/null | awk 'NR > 1 { print $1 }')" -- "$cur")) ;;
 	explain)
 		compopt -o filenames 2>/dev/null

@@ -493,6 +493,7 @@ static void tell_done(struct run *r)
 
 static void free_options(struct run_options *o)
 {
+	free(o->trace.path);
 	for (u32 i = 0; i < o->ndisks; i++)
 		free((char *)o->disk[i].disk.path);
 	for (u32 i = 0; i < o->nshares; i++)

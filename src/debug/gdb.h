@@ -24,6 +24,7 @@ struct gdb_target {
 	int (*get)(void *arg, u32 cpu, struct cpu_state *c);
 	int (*set)(void *arg, u32 cpu, const struct cpu_state *c, u32 parts);
 	int (*set_debug)(void *arg, u32 cpu, const struct kvm_guest_debug *d);
+	bool (*symbol)(void *arg, u32 cpu, const char *name, u64 *addr); /* of the guest's kernel; NULL: none known */
 	/* `monitor WHAT`: prints; false: no such thing */
 	bool (*monitor)(void *arg, u32 cpu, const char *what, FILE *out);
 };

@@ -6,13 +6,13 @@
 #define INT3 0xcc
 
 /* ---- software ---- */
-static bool locate(const struct gdb *g, u32 cpu, u64 linear, gpa_t *gpa)
+static bool locate(struct gdb *g, u32 cpu, u64 linear, gpa_t *gpa)
 {
 	struct cpu_state c;
 	struct inspect in = {.ram = g->t.ram};
 	struct inspect_walk w;
 
-	if (g->t.get(g->t.arg, cpu, &c))
+	if (gdb_get(g, cpu, &c))
 		return false;
 	in.s = c.s;
 	inspect_walk(&in, linear, &w);
@@ -59,7 +59,7 @@ static int soft_remove(struct gdb *g, u64 linear)
 	return 0;
 }
 
-bool break_at(const struct gdb *g, u32 cpu, u64 pc)
+bool break_at(struct gdb *g, u32 cpu, u64 pc)
 {
 	gpa_t gpa = 0;
 

@@ -11,6 +11,27 @@ int gdb_cpu_of(const struct gdb *g, s64 id)
 	return id > 0 && id <= (s64)g->t.ncpus ? (int)id - 1 : -1;
 }
 
+int gdb_get(struct gdb *g, u32 cpu, struct cpu_state *c)
+{
+	int ret = 0;
+
+	if (g->known_cpu != cpu) {
+		g->known_cpu = GDB_CPUS_MAX;
+		ret = g->t.get(g->t.arg, cpu, &g->known);
+	}
+	if (ret)
+		return ret;
+	g->known_cpu = cpu;
+	*c = g->known;
+	return 0;
+}
+
+int gdb_put(struct gdb *g, u32 cpu, const struct cpu_state *c, u32 parts)
+{
+	g->known_cpu = GDB_CPUS_MAX;
+	return g->t.set(g->t.arg, cpu, c, parts);
+}
+
 static void answer(struct gdb *g, int ret)
 {
 	if (ret < 0)
@@ -186,7 +207,7 @@ static packet_fn *const packets[128] = {
 /* These say by themselves whether and when there is an answer. */
 static bool answers_itself(const struct gdb *g, char c)
 {
-	return !g->connected || g->close_wanted || g->running || c == 'D' || c == 'k';
+	return !g->connected || g->close_wanted || g->running || g->told || c == 'D' || c == 'k';
 }
 
 void gdb_packet(struct gdb *g, const char *p, size_t n)
@@ -200,6 +221,7 @@ void gdb_packet(struct gdb *g, const char *p, size_t n)
 		reply_send(g);
 		return;
 	}
+	g->told = false;
 	if (fn)
 		fn(g, &s);
 	if (!answers_itself(g, n ? p[0] : 0))
@@ -232,6 +254,7 @@ void gdb_attach(struct gdb *g)
 	g->state = IN_IDLE;
 	g->nout = g->last_len = 0;
 	g->cpu = 0;
+	g->known_cpu = GDB_CPUS_MAX;
 	g->run_cpu = GDB_CPUS_MAX;
 	for (u32 i = 0; i < g->t.ncpus; i++)
 		g->c[i].exit.valid = false;

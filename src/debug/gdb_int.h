@@ -32,6 +32,7 @@ enum gdb_action { ACT_STAY, ACT_RUN, ACT_STEP, ACT_RANGE };
 struct gdb {
 	struct gdb_target t;
 	bool connected, running, no_ack, close_wanted, swbreak, hwbreak, physical, ended;
+	bool told; /* a stop, since the packet came: it is the answer */
 	enum { DESC_X86_64, DESC_I386, DESC_I8086, DESC_COUNT } description;
 
 	enum { IN_IDLE, IN_DATA, IN_ESCAPE, IN_SUM1, IN_SUM2 } state;
@@ -51,6 +52,9 @@ struct gdb {
 	u32 run_cpu;            /* Hc; GDB_CPUS_MAX: all */
 	u32 list_at;            /* qsThreadInfo */
 	char stop[160];         /* last stop reply: what ? answers */
+
+	struct cpu_state known; /* of the stopped vCPU known_cpu; GDB_CPUS_MAX: none */
+	u32 known_cpu;
 
 	struct gdb_break brk[GDB_BREAKS_MAX];
 	u32 nbrk;
@@ -84,6 +88,9 @@ bool scan_thread(struct scan *s, s64 *id);        /* [pPID.]TID; -1 all, 0 any *
 
 /* ---- gdb_command.c ---- */
 void gdb_packet(struct gdb *g, const char *p, size_t n);
+/* Registers of a stopped vCPU, which are read once for each stop. */
+int gdb_get(struct gdb *g, u32 cpu, struct cpu_state *c);
+int gdb_put(struct gdb *g, u32 cpu, const struct cpu_state *c, u32 parts);
 int gdb_cpu_of(const struct gdb *g, s64 id); /* -1: none */
 
 /* ---- gdb_query.c ---- */
@@ -107,7 +114,7 @@ int break_insert(struct gdb *g, enum gdb_z type, u64 addr, u64 kind);
 int break_remove(struct gdb *g, enum gdb_z type, u64 addr, u64 kind);
 void break_remove_all(struct gdb *g);
 void break_forget_soft(struct gdb *g); /* memory is new */
-bool break_at(const struct gdb *g, u32 cpu, u64 pc);
+bool break_at(struct gdb *g, u32 cpu, u64 pc);
 /* Debug registers for KVM_SET_GUEST_DEBUG; false: none in use. */
 bool break_registers(const struct gdb *g, u64 dr[8]);
 

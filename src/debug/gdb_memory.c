@@ -57,7 +57,7 @@ static u64 each(struct gdb *g, u64 addr, u8 *buf, u64 n, bool write)
 	struct inspect in = {.ram = g->t.ram};
 	u64 done = 0;
 
-	if (g->t.get(g->t.arg, g->cpu, &c))
+	if (gdb_get(g, g->cpu, &c))
 		return 0;
 	in.s = c.s;
 	while (done < n) {

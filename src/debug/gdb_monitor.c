@@ -7,7 +7,7 @@
 
 static const char help[] =
 	"info registers    all registers of the current vCPU, control and segment registers too\n"
-	"page [ADDRESS]    page-table walk of a linear address (a number or a register; default pc), each entry decoded\n"
+	"page [ADDRESS]    page-table walk of a linear address (a number, a register, a symbol; default pc), each entry decoded\n"
 	"backtrace         calls of the current vCPU, by a Linux kernel's own unwind tables (ORC) where it has them\n"
 	"irqs              local APIC of the current vCPU, I/O APIC\n"
 	"exits             exits and counters of the current vCPU\n"
@@ -24,8 +24,8 @@ static void page(struct gdb *g, const struct cpu_state *c, const char *arg, FILE
 	static const char *const level[] = {"", "PTE", "PDE", "PDPTE", "PML4E"};
 	u64 addr = 0;
 
-	if (cpu_state_address(c, *arg ? arg : "pc", &addr)) {
-		fprintf(out, "page ADDRESS: a number, such as 0xffffffff81000000, or a register, such as rsp\n");
+	if (cpu_state_address(c, *arg ? arg : "pc", &addr) && !(g->t.symbol && g->t.symbol(g->t.arg, g->cpu, arg, &addr))) {
+		fprintf(out, "page [ADDRESS]: not a number, a register such as rsp, or a symbol of the guest's kernel\n");
 		return;
 	}
 	inspect_walk(&in, addr, &w);
@@ -69,7 +69,7 @@ static void run(struct gdb *g, const char *text, FILE *out)
 	struct cpu_state c;
 	const char *arg = NULL;
 
-	if (g->t.get(g->t.arg, g->cpu, &c)) {
+	if (gdb_get(g, g->cpu, &c)) {
 		fprintf(out, "The vCPU cannot be asked.\n");
 		return;
 	}

@@ -58,7 +58,7 @@ static void thread_info(struct gdb *g, struct scan *s)
 	s64 id = 0;
 	int cpu = scan_thread(s, &id) && id > 0 ? gdb_cpu_of(g, id) : -1;
 
-	if (cpu < 0 || g->t.get(g->t.arg, (u32)cpu, &c)) {
+	if (cpu < 0 || gdb_get(g, (u32)cpu, &c)) {
 		reply_text(g, "E03");
 		return;
 	}

@@ -366,7 +366,7 @@ void gdb_read_all(struct gdb *g)
 {
 	struct cpu_state c;
 	const struct reg *r = NULL;
-	int ret = g->t.get(g->t.arg, g->cpu, &c);
+	int ret = gdb_get(g, g->cpu, &c);
 	u8 buf[16];
 
 	if (ret) {
@@ -381,7 +381,7 @@ void gdb_read_all(struct gdb *g)
 
 static void write_back(struct gdb *g, const struct cpu_state *c, u32 parts)
 {
-	int ret = parts ? g->t.set(g->t.arg, g->cpu, c, parts) : 0;
+	int ret = parts ? gdb_put(g, g->cpu, c, parts) : 0;
 
 	if (ret)
 		error(g, ret);
@@ -394,7 +394,7 @@ void gdb_write_all(struct gdb *g, struct scan *s)
 {
 	struct cpu_state c;
 	const struct reg *r = NULL;
-	int ret = g->t.get(g->t.arg, g->cpu, &c);
+	int ret = gdb_get(g, g->cpu, &c);
 	u32 parts = 0;
 	u8 buf[16];
 
@@ -421,7 +421,7 @@ void gdb_read_one(struct gdb *g, struct scan *s)
 	u8 buf[16];
 
 	if (scan_hex(s, &n) && (r = reg_at(g, n)))
-		ret = g->t.get(g->t.arg, g->cpu, &c);
+		ret = gdb_get(g, g->cpu, &c);
 	if (ret) {
 		error(g, ret);
 		return;
@@ -439,7 +439,7 @@ void gdb_write_one(struct gdb *g, struct scan *s)
 	u8 buf[16];
 
 	if (scan_hex(s, &n) && scan_char(s, '=') && (r = reg_at(g, n)) && scan_bytes(s, buf, r->bytes))
-		ret = g->t.get(g->t.arg, g->cpu, &c);
+		ret = gdb_get(g, g->cpu, &c);
 	if (ret)
 		error(g, ret);
 	else

@@ -87,6 +87,7 @@ static void let_go(struct gdb *g)
 			mask |= BIT64(i);
 	}
 	g->running = true;
+	g->known_cpu = GDB_CPUS_MAX;
 	g->t.go(g->t.arg, mask);
 }
 
@@ -169,9 +170,9 @@ void gdb_step_or_continue(struct gdb *g, struct scan *s, bool step, bool with_si
 	if (with_signal ? scan_char(s, ';') && scan_hex(s, &addr) : scan_hex(s, &addr)) {
 		struct cpu_state c;
 
-		if (!g->t.get(g->t.arg, cpu, &c)) {
+		if (!gdb_get(g, cpu, &c)) {
 			c.r.rip = addr - (cpu_state_pc(&c) - c.r.rip);
-			g->t.set(g->t.arg, cpu, &c, CPU_STATE_REGS);
+			gdb_put(g, cpu, &c, CPU_STATE_REGS);
 		}
 	}
 	for (u32 i = 0; i < g->t.ncpus; i++)
@@ -185,6 +186,7 @@ void gdb_step_or_continue(struct gdb *g, struct scan *s, bool step, bool with_si
 void gdb_report(struct gdb *g, u32 cpu, unsigned sig, const char *why)
 {
 	g->running = false;
+	g->told = true;
 	g->cpu = cpu;
 	g->run_cpu = GDB_CPUS_MAX;
 	snprintf(g->stop, sizeof(g->stop), "T%02xthread:%x;%s", sig, cpu + 1, why);
@@ -199,7 +201,7 @@ static u32 busy_cpu(struct gdb *g)
 	for (u32 i = 0; i < g->t.ncpus; i++) {
 		struct cpu_state c;
 
-		if (!g->t.get(g->t.arg, i, &c) && c.mp_state == KVM_MP_STATE_RUNNABLE)
+		if (!gdb_get(g, i, &c) && c.mp_state == KVM_MP_STATE_RUNNABLE)
 			return i;
 	}
 	return 0;
@@ -240,7 +242,7 @@ static bool in_range(struct gdb *g, u32 cpu)
 	struct cpu_state c;
 	u64 pc = 0;
 
-	if (g->c[cpu].action != ACT_RANGE || g->t.get(g->t.arg, cpu, &c))
+	if (g->c[cpu].action != ACT_RANGE || gdb_get(g, cpu, &c))
 		return false;
 	pc = cpu_state_pc(&c);
 	return pc >= g->c[cpu].from && pc < g->c[cpu].to;
@@ -307,6 +309,7 @@ void gdb_was_reset(struct gdb *g)
 	static const char text[] = "The guest restarts: it is stopped before its first instruction.\n";
 
 	break_forget_soft(g);
+	g->known_cpu = GDB_CPUS_MAX;
 	for (u32 i = 0; i < g->t.ncpus; i++) {
 		g->c[i].exit.valid = false;
 		g->c[i].inject = 0;

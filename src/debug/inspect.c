@@ -129,14 +129,12 @@ static enum inspect_end descend(const struct inspect *in, struct inspect_walk *w
 void inspect_walk(const struct inspect *in, u64 linear, struct inspect_walk *w)
 {
 	*w = (struct inspect_walk){.linear = linear, .writable = true, .user = true};
-	if (!(in->s.cr0 & CR0_PG)) {
-		w->gpa = linear & 0xffffffffu;
+	if (in->s.efer & EFER_LMA ? !canonical(linear) : linear >> 32) {
+		w->end = WALK_NOT_CANONICAL; /* outside long mode linear addresses have 32 bits */
+	} else if (!(in->s.cr0 & CR0_PG)) {
+		w->gpa = linear;
 		w->end = WALK_MAPPED;
-	} else if (in->s.efer & EFER_LMA && !canonical(linear)) {
-		w->end = WALK_NOT_CANONICAL;
 	} else {
-		if (!(in->s.efer & EFER_LMA))
-			w->linear &= 0xffffffffu;
 		w->end = descend(in, w);
 	}
 }

@@ -5,11 +5,11 @@
 /* How far it is to the next page that may be mapped. */
 static u64 next_page(const struct inspect_walk *w)
 {
-	u64 size = w->page_size;
+	u64 size = MAX(w->page_size, 4096ull);
 
 	if (w->end != WALK_MAPPED)
 		size = w->nsteps ? BIT64(12 + 9 * (w->step[w->nsteps - 1].level - 1)) : 4096;
-	return (w->linear & ~(size - 1)) + MAX(size, 4096ull);
+	return (w->linear & ~(size - 1)) + size;
 }
 
 /* Large pages that are partly beyond the window are cut. */

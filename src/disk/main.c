@@ -3,7 +3,6 @@
 
 #include <fcntl.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -19,11 +18,12 @@ static int refuse(struct machine *m, const struct err *e)
 
 int main(int argc, char **argv)
 {
-	struct machine *m = calloc(1, sizeof(*m));
+	static struct machine machine;
+	struct machine *m = &machine;
 	struct err e = {{0}};
 	int ret = 0;
 
-	if (argc != 2 || !m || fcntl(DISK_SOCKET, F_GETFD) < 0) {
+	if (argc != 2 || fcntl(DISK_SOCKET, F_GETFD) < 0) {
 		log_msg(LOG_ERROR, "doppel-disk: started by doppel, not by hand");
 		return 2;
 	}

@@ -227,5 +227,7 @@ int machine_serve(struct machine *m)
 	if (!ret)
 		ret = loop_run(m->loop);
 	virtio_blk_close(m->blk);
+	virtio_blk_free(m->blk);
+	loop_free(m->loop);
 	return ret ? 1 : 0;
 }

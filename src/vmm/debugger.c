@@ -211,7 +211,7 @@ int debugger_start(struct machine *m, int fd, bool wait, struct err *e)
 {
 	struct gdb_target t = {.arg = m, .ncpus = m->ncpus, .ram = &m->ram, .stop = target_stop, .go = target_go,
 			       .kill = target_kill, .get = target_get, .set = target_set, .set_debug = target_set_debug,
-			       .monitor = debugger_monitor};
+			       .symbol = debugger_symbol, .monitor = debugger_monitor};
 	long flags = kvm_ioctl(m->sys, KVM_CHECK_EXTENSION, (unsigned long)KVM_CAP_SET_GUEST_DEBUG2);
 	struct debugger *d = calloc(1, sizeof(*d));
 	int ret = d ? 0 : -ENOMEM;

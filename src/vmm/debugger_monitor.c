@@ -96,6 +96,17 @@ static void show_exits(struct vcpu_thread *v, FILE *out)
 }
 
 /* ---- calls ---- */
+bool debugger_symbol(void *machine, u32 cpu, const char *name, u64 *addr)
+{
+	struct machine *m = machine;
+	const struct symbols *s = NULL;
+	struct insight_vcpu v;
+
+	if (insight_vcpu(&m->cpu[cpu], &v) == 0)
+		s = insight_symbols(m, &v);
+	return s && symbols_find(s, name, addr);
+}
+
 static void show_stack(struct vcpu_thread *v, FILE *out)
 {
 	static const char *const how[] = {[UNWIND_HERE] = "", [UNWIND_ORC] = "", [UNWIND_FP] = "", [UNWIND_FOUND] = " (found on the stack)"};

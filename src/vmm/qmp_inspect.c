@@ -5,7 +5,6 @@
 #include <string.h>
 #include "debug/inspect.h"
 #include "vmm/debugger.h"
-#include "vmm/insight.h"
 #include "vmm/qmp_int.h"
 
 enum { MEMORY_MAX = 64 << 10 };
@@ -172,14 +171,7 @@ static const char *why_not(struct machine *m, const struct cpu_state *c, u64 add
 /* A number, a register, or one of the kernel's symbols. */
 static bool find_address(struct machine *m, u32 cpu, const struct cpu_state *c, const char *text, u64 *addr)
 {
-	const struct symbols *s = NULL;
-	struct insight_vcpu v;
-
-	if (!cpu_state_address(c, text, addr))
-		return true;
-	if (insight_vcpu(&m->cpu[cpu], &v) == 0)
-		s = insight_symbols(m, &v);
-	return s && symbols_find(s, text, addr);
+	return !cpu_state_address(c, text, addr) || debugger_symbol(m, cpu, text, addr);
 }
 
 static void answer_memory(struct machine *m, struct qmp_answer *a, u32 cpu, const struct cpu_state *c, u64 size)

@@ -1,6 +1,9 @@
 # Runs inside gdb, connected to the guest of tests/debug/guest before its first instruction. Prints "ok N" and "not ok" lines.
-import gdb
 import os
+import signal
+import threading
+
+import gdb
 
 passed = failed = 0
 # A /dev/kvm without vmx or svm emulates some instructions and lacks others: INT3, returns to ring 3.
@@ -220,6 +223,17 @@ def hot():
     run("delete")
 
 
+def interrupt():
+    run("thread 1")
+    before = value("ap_rounds")
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    run("continue")
+    timer.join()
+    same("Ctrl-C", getattr(last_stop, "stop_signal", last_stop), "SIGINT")
+    check("both ran meanwhile", value("ap_rounds") > before)
+
+
 def memory():
     run("thread 1")
     same("code is shown without breakpoints", run("x/1xb own_int3").split()[-1], "0xcc")
@@ -261,7 +275,7 @@ def end():
 
 try:
     for part in (start, second_processor, memory) if soft_kvm else (
-        start, second_processor, calls, both, watching, stepping, hot, memory, end):
+        start, second_processor, calls, both, watching, stepping, hot, interrupt, memory, end):
         part()
 except (gdb.error, KeyboardInterrupt) as e:
     check(part.__name__, False, e)

@@ -9,3 +9,7 @@ $(B)/tests/debug/gdb: tests/debug/gdb tests/debug/gdb-guest.py tests/debug/gdb-l
 	@mkdir -p $(@D)
 	@printf '#!/bin/sh\nB=%s exec %s\n' "$(abspath $(B))" "$(abspath $<)" >$@ && chmod +x $@
 TESTS += $(B)/tests/debug/gdb
+$(B)/tests/debug/test_debug_gdb: tests/debug/test_debug_gdb.c $(B)/libdoppel.a
+	@mkdir -p $(@D)
+	@echo LD $@ && $(CC) $(V_CFLAGS) -o $@ $< $(B)/libdoppel.a $(V_LIBS) -lcmocka
+TESTS += $(B)/tests/debug/test_debug_gdb

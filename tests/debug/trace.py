@@ -54,6 +54,24 @@ def boot():
     check(seen.get("end") == 1 and e["lost"] == 0, f"boot: lost {e.get('lost')}")
 
 
+# Traces begin and end while a kernel boots on two vCPUs: it must not notice.
+def toggled_boot():
+    vm = subprocess.Popen([doppel, "run", "-q", "--bare", "--cpus", "2", "--name", "toggled"], stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    choices = [["-e", "insn"], ["-e", "pt", "--wait"], ["--wait"], ["-e", "exit,irq"], ["-e", "code,mmio", "--kernel"], ["--cpu", "1"]]
+    n = 0
+    wait_for(lambda: vm.poll() is not None or os.path.exists(run_dir.name + "/doppel/toggled/qmp.sock"))
+    while vm.poll() is None and n < 300:
+        r = run("trace", "toggled", "-n", str(1 + n * 37 % 3000), "--for", "1", "-o", "/dev/null", *choices[n % len(choices)])
+        n += r.returncode == 0
+        if r.returncode:
+            time.sleep(0.01)
+    out, err = vm.communicate(timeout=120)
+    if vm.returncode == 125 and "kernel" in err:
+        return
+    check(vm.returncode == 0 and "Power down" in out and n >= 3, f"a boot with {n} traces: {vm.returncode} {err}")
+
+
 def start(name, *more):
     r = run("run", "-q", "--detach", "--name", name, "--kernel", build + "/tests/cli/guest.elf", "--append", "e", *more)
     check(r.returncode == 0, "start: " + r.stderr)
@@ -204,6 +222,7 @@ def screen(action, expect):
 
 
 boot()
+toggled_boot()
 live()
 one_at_a_time()
 hostile_requests()

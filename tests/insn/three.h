@@ -19,7 +19,7 @@
 #define W_TABLES   64u
 #define W_HIGH     0xffff800000000000ull
 
-#define W_MAX_SLOTS 40 /* instructions, those that make up branches included */
+#define W_MAX_SLOTS 64 /* instructions, those that make up branches included */
 #define W_STATES   4
 
 enum world {

@@ -526,7 +526,7 @@ static void add_wanted(struct making *k, bool (*has)(unsigned))
 	unsigned what = below(k->rnd, 40);
 	bool in_main = k->n < k->main_end;
 
-	if (p->nslots > W_MAX_SLOTS - 12)
+	if (p->nslots + (p->nwanted - k->n) > W_MAX_SLOTS - 16)
 		what = 39;
 	if (what < 3)
 		add_jcc(k);

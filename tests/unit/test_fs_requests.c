@@ -654,6 +654,61 @@ static void host_moves_a_directory(void **state)
 	assert_int_equal(client_find(c, d, "f"), f);
 }
 
+/* The share's directory and a link to one outside change places all the time, as a guest that may write can have it. */
+struct swapper {
+	char a[128], b[128];
+	bool stop;
+};
+
+static void *swap(void *arg)
+{
+	struct swapper *s = arg;
+
+	while (!__atomic_load_n(&s->stop, __ATOMIC_RELAXED))
+		renameat2(AT_FDCWD, s->a, AT_FDCWD, s->b, RENAME_EXCHANGE);
+	return NULL;
+}
+
+static void links_change_places(void **state)
+{
+	struct fs_client *c = *state;
+	struct swapper s = {0};
+	char outside[] = "/tmp/doppel-outside-XXXXXX", name[64];
+	unsigned seen = 0;
+	pthread_t t;
+
+	assert_non_null(mkdtemp(outside));
+	snprintf(name, sizeof(name), "%s/f", outside);
+	FILE *f = fopen(name, "w");
+
+	fputs("outside", f);
+	fclose(f);
+	assert_int_equal(mkdir(client_path(c, "d"), 0755), 0);
+	put_file(c, "d/f", "inside!");
+	assert_int_equal(symlink(outside, client_path(c, "l")), 0);
+	assert_int_equal(symlink("/proc/self/root", client_path(c, "magic")), 0);
+	assert_int_equal(client_lookup(c, client_find(c, ROOT, "magic"), "etc", &(struct fuse_entry_out){0}), -ENOTDIR);
+	snprintf(s.a, sizeof(s.a), "%s", client_path(c, "d"));
+	snprintf(s.b, sizeof(s.b), "%s", client_path(c, "l"));
+	c->fs.max_fds = 0; /* everything is opened anew each time */
+	assert_int_equal(pthread_create(&t, NULL, swap, &s), 0);
+	for (unsigned i = 0; i < 20000; i++) {
+		u64 fh = 0, d = client_find(c, ROOT, i & 1 ? "d" : "l"), file = d ? client_find(c, d, "f") : 0;
+
+		if (file && !client_openat(c, FUSE_OPEN, file, O_RDONLY, &fh)) {
+			assert_int_equal(client_read(c, file, fh, 0, 7), 0);
+			assert_memory_equal(c->reply, "inside!", 7);
+			client_release(c, file, fh);
+			seen++;
+		}
+	}
+	__atomic_store_n(&s.stop, true, __ATOMIC_RELAXED);
+	pthread_join(t, NULL);
+	assert_true(seen > 0);
+	unlink(name);
+	rmdir(outside);
+}
+
 /* Whatever the number of descriptors, all nodes stay usable. */
 static void few_descriptors(void **state)
 {
@@ -823,6 +878,7 @@ int main(void)
 	    TEST(directories),
 	    TEST(xattrs),
 	    TEST(host_moves_a_directory),
+	    TEST(links_change_places),
 	    TEST(few_descriptors),
 	    TEST(the_kernels_own_is_closed),
 	    TEST_RO(readonly_refuses),

@@ -840,6 +840,91 @@ static void guest_debug(void **state)
 	stop(&v);
 }
 
+static void debug_exit_at(struct vm *v, u32 exception, u64 pc)
+{
+	assert_int_equal(RUN(v), 0);
+	assert_int_equal(v->run->exit_reason, KVM_EXIT_DEBUG);
+	assert_int_equal(v->run->debug.arch.exception, exception);
+	assert_int_equal(v->run->debug.arch.pc, pc);
+}
+
+/* The guest's own INT3, told to a debugger that does not know it, reaches the guest. */
+static void guest_debug_inject(void **state)
+{
+	static const u8 handler[] = {0x43, 0xcf}; /* inc bx; iret */
+	struct kvm_guest_debug d = {.control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_SW_BP};
+	struct kvm_regs r;
+	struct vm v;
+
+	(void)state;
+	START(&v, 0xcc, 0x40, 0xf4);
+	assert_int_equal(kvm_ioctl(v.sys, KVM_CHECK_EXTENSION, (unsigned long)KVM_CAP_SET_GUEST_DEBUG2) & (KVM_GUESTDBG_BLOCKIRQ |
+			 KVM_GUESTDBG_INJECT_BP), KVM_GUESTDBG_BLOCKIRQ | KVM_GUESTDBG_INJECT_BP);
+	set_handler(&v, 3, 0x1100);
+	memcpy(v.ram + 0x1100, handler, sizeof(handler));
+	assert_int_equal(kvm_ioctl(v.vcpu, KVM_SET_GUEST_DEBUG, &d), 0);
+	debug_exit_at(&v, 3, 0x1000);
+	d.control |= KVM_GUESTDBG_INJECT_BP;
+	assert_int_equal(kvm_ioctl(v.vcpu, KVM_SET_GUEST_DEBUG, &d), 0);
+	assert_hlt(&v);
+	assert_int_equal(kvm_ioctl(v.vcpu, KVM_GET_REGS, &r), 0);
+	assert_int_equal(r.rax & 0xffff, 1);
+	assert_int_equal(r.rbx & 0xffff, 1);
+	stop(&v);
+}
+
+/* A step does not end in the handler of an interrupt that waits. */
+static void guest_debug_blockirq(void **state)
+{
+	static const u8 handler[] = {0x43, 0xcf};
+	struct kvm_guest_debug d = {.control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP | KVM_GUESTDBG_BLOCKIRQ};
+	struct kvm_interrupt irq = {.irq = 0x20};
+	struct kvm_regs r;
+	struct vm v;
+
+	(void)state;
+	START(&v, 0xfb, 0x90, 0x90, 0x90, 0xf4); /* sti; nops */
+	set_handler(&v, 0x20, 0x1100);
+	memcpy(v.ram + 0x1100, handler, sizeof(handler));
+	assert_int_equal(kvm_ioctl(v.vcpu, KVM_INTERRUPT, &irq), 0);
+	assert_int_equal(kvm_ioctl(v.vcpu, KVM_SET_GUEST_DEBUG, &d), 0);
+	for (u64 pc = 0x1001; pc <= 0x1003; pc++)
+		debug_exit_at(&v, 1, pc);
+	d.control = 0;
+	assert_int_equal(kvm_ioctl(v.vcpu, KVM_SET_GUEST_DEBUG, &d), 0);
+	assert_hlt(&v);
+	assert_int_equal(kvm_ioctl(v.vcpu, KVM_GET_REGS, &r), 0);
+	assert_int_equal(r.rbx & 0xffff, 1);
+	stop(&v);
+}
+
+/* Stops are exact though the code runs at speed: behind the instruction, or the iteration, that hit. */
+static void guest_debug_watch(void **state)
+{
+	struct kvm_guest_debug d = {.control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP,
+				    .arch.debugreg = {[0] = 0x5002, [7] = 0x402 | 1 << 16}};
+	struct kvm_regs r;
+	struct vm v;
+
+	(void)state;
+	START(&v, 0xa2, 0x02, 0x50, 0x40, 0xa2, 0x01, 0x50, 0xa2, 0x02, 0x50, 0xbf, 0x00, 0x50, 0xb9, 0x04, 0x00, 0xf3, 0xaa, 0xf4);
+	assert_int_equal(kvm_ioctl(v.vcpu, KVM_SET_GUEST_DEBUG, &d), 0);
+	debug_exit_at(&v, 1, 0x1003);
+	assert_int_equal(v.run->debug.arch.dr6 & 0xf, 1);
+	debug_exit_at(&v, 1, 0x100a);
+	assert_int_equal(v.ram[0x5002], 1);
+	debug_exit_at(&v, 1, 0x1010); /* REP STOSB, one iteration left */
+	assert_int_equal(kvm_ioctl(v.vcpu, KVM_GET_REGS, &r), 0);
+	assert_int_equal(r.rcx & 0xffff, 1);
+	assert_hlt(&v);
+	d.arch.debugreg[7] = 0;
+	assert_int_equal(kvm_ioctl(v.vcpu, KVM_SET_GUEST_DEBUG, &d), 0);
+	r.rip = 0x1000;
+	assert_int_equal(kvm_ioctl(v.vcpu, KVM_SET_REGS, &r), 0);
+	assert_hlt(&v);
+	stop(&v);
+}
+
 static void translate(void **state)
 {
 	struct kvm_translation t = {.linear_address = 0x12345};
@@ -958,7 +1043,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test(dirty_log),	     cmocka_unit_test(slots),	     cmocka_unit_test(bad_slots),
 		cmocka_unit_test(ioeventfds),	     cmocka_unit_test(open_ports),   cmocka_unit_test(irqfds),	     cmocka_unit_test(round_trips),
 		cmocka_unit_test(chip_round_trips),  cmocka_unit_test(msrs),	     cmocka_unit_test(too_small),
-		cmocka_unit_test(guest_debug),	     cmocka_unit_test(translate),    cmocka_unit_test(engine_death),
+		cmocka_unit_test(guest_debug), cmocka_unit_test(guest_debug_inject), cmocka_unit_test(guest_debug_blockirq),
+		cmocka_unit_test(guest_debug_watch),	     cmocka_unit_test(translate),    cmocka_unit_test(engine_death),
 		cmocka_unit_test(vmm_death),	     cmocka_unit_test(signal_mask),  cmocka_unit_test(signal_mask_death),
 		cmocka_unit_test(event_in_mmio),     cmocka_unit_test(wide_mmio),
 	};

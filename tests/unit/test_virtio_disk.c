@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -111,6 +111,40 @@ static void transfers(void **state)
 	drv_find(&x->d, x->m, 1);
 	drv_start(&x->d, MODERN, 1, 16, true);
 	assert_int_equal(answer(x, submit(x, 0, VIRTIO_BLK_T_IN, 8, a, 4096)), VIRTIO_BLK_S_OK);
+}
+
+/* Where the engine has decoded code, the VMM hears of a write before the guest can. */
+static void pages_with_code(void **state)
+{
+	struct fixture *x = *state;
+	const struct disk_config c = {.path = x->path, .format = DISK_FORMAT_RAW};
+	const u64 pages = (FAKE_HIGH + FAKE_HIGH_RAM) / 4096;
+	struct virtio_disk_options o = {.config = &c, .queues = 1, .attr = {.code = 0x04, .bytes = pages}};
+	struct err e = {{0}};
+	o.attr.fd = memfd_create("attr", MFD_CLOEXEC);
+	assert_int_equal(ftruncate(o.attr.fd, (off_t)pages), 0);
+	assert_int_equal(virtio_disk_create(x->m, x->host, &o, &x->disk, &e), 0);
+	drv_find(&x->d, x->m, 1);
+	drv_start(&x->d, MODERN, 1, 16, true);
+	gpa_t a = ALIGN_UP(drv_alloc(&x->d, 12288), 4096);
+	assert_int_equal(answer(x, submit(x, 0, VIRTIO_BLK_T_IN, 0, a, 8192)), VIRTIO_BLK_S_OK);
+	fake_run(x->m);
+	assert_int_equal(x->m->written, 0);
+	const u8 bits = 0x06;
+	assert_int_equal(pwrite(o.attr.fd, &bits, 1, (off_t)((a + 4096) / 4096)), 1);
+	u8 *status = submit(x, 0, VIRTIO_BLK_T_IN, 0, a, 8192);
+	usleep(20000);
+	struct vring_used_elem u;
+	assert_true(drv_used(&x->d, 0, &u));
+	assert_false(drv_used(&x->d, 0, &u)); /* it waits for us, who have not run */
+	assert_int_equal(answer(x, status), VIRTIO_BLK_S_OK);
+	for (int i = 0; i < 5000 && !drv_used(&x->d, 0, &u); i++) {
+		fake_run(x->m);
+		usleep(1000);
+	}
+	assert_int_equal(u.len, 8193);
+	assert_true(x->m->written_lo <= a + 4096 && x->m->written_hi >= a + 8192);
+	close(o.attr.fd);
 }
 
 /* INTx: the VMM passes interrupts on. */
@@ -259,6 +293,7 @@ int main(int argc, char **argv)
 	log_set_level(LOG_ERROR);
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test_setup_teardown(transfers, setup, teardown),
+	    cmocka_unit_test_setup_teardown(pages_with_code, setup, teardown),
 	    cmocka_unit_test_setup_teardown(without_msix, setup, teardown),
 	    cmocka_unit_test_setup_teardown(refused, setup, teardown),
 	    cmocka_unit_test_setup_teardown(holds_only_its_files, setup, teardown),
