@@ -144,7 +144,7 @@ struct vcpu_chan {
 	s64 ret;
 	u8 payload[KVMW_PAYLOAD] __attribute__((aligned(64)));
 };
-#define CHAN_CALM   0xffff0u /* the mask that makes an index of a jump's target: engine/translate/state.h */
+#define CHAN_CALM   0x7fff8u /* the mask that makes an index of a jump's target: engine/translate/state.h */
 #define CHAN_CANCEL 0x01u /* attention bit a client may set: stop KVM_RUN (= ATT_CANCEL) */
 
 _Static_assert(sizeof(struct vcpu_chan) <= KVMW_CHAN_SIZE, "channel fits");

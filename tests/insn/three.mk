@@ -7,4 +7,4 @@ $(B)/tests/insn_three: tests/insn/three_main.c tests/insn/three_gen.c tests/insn
 	@mkdir -p $(@D)
 	@echo LD $@ && $(CC) $(ET_CFLAGS) -I. -static -no-pie -o $@ $(filter %.c %.o %.a,$^) -lpthread
 $(B)/tests/insn_three_stress: $(B)/tests/insn_three
-	@printf '#!/bin/sh\nfor s in hot,one hot,tiny hot,miss hot,flush hot,check hot,nopdep,flush hot,one,tiny,miss,flush,check; do DOPPEL_TR_STRESS=$$s %s --seconds 2 || exit 1; done\n' "$(abspath $(B))/tests/insn_three" >$@ && chmod +x $@
+	@printf '#!/bin/sh\nfor s in hot,one hot,tiny hot,miss hot,flush hot,check hot,nopext,flush hot,one,tiny,miss,flush,check; do DOPPEL_TR_STRESS=$$s %s --seconds 2 || exit 1; done\n' "$(abspath $(B))/tests/insn_three" >$@ && chmod +x $@

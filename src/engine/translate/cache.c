@@ -39,7 +39,7 @@ struct tcache {
 	u64 code_used, emu_used;
 	u64 kills;
 	bool ready;
-	bool pdep;
+	bool pext;
 	u32 hash[1u << HASH_BITS];
 };
 
@@ -75,8 +75,8 @@ static bool host_has_bmi2(void)
 	return b >> 8 & 1;
 }
 
-/* Zen and Zen 2 (families 17h and 18h) have PDEP in microcode, tens of cycles and more. */
-static bool host_pdep_is_fast(void)
+/* Zen and Zen 2 (families 17h and 18h) have PEXT in microcode, tens of cycles and more. */
+static bool host_pext_is_fast(void)
 {
 	u32 a = 1, b = 0, c = 0, d = 0;
 	u32 family = 0;
@@ -86,9 +86,9 @@ static bool host_pdep_is_fast(void)
 	return family != 0x17 && family != 0x18;
 }
 
-bool jc_by_pdep(void)
+bool jc_by_pext(void)
 {
-	return cache()->pdep;
+	return cache()->pext;
 }
 
 bool tr_init(void)
@@ -106,7 +106,7 @@ bool tr_init(void)
 	if (a != (long)CODE_RX || b != (long)CODE_RW)
 		return false;
 	cache()->nblocks = 1;
-	cache()->pdep = host_pdep_is_fast() && !tr_stress()->nopdep;
+	cache()->pext = host_pext_is_fast() && !tr_stress()->nopext;
 	cache()->ready = true;
 	return true;
 }

@@ -211,8 +211,8 @@ void emit_rorx(struct emit *e, unsigned dst, unsigned src, unsigned count)
 	emit_bytes(e, b, sizeof(b));
 }
 
-/* VEX.LZ.F2.0F38.W0 F5 /r */
-void emit_pdep(struct emit *e, unsigned dst, unsigned src, const struct hostmem *mask)
+/* VEX.LZ.F3.0F38.W0 F5 /r */
+void emit_pext(struct emit *e, unsigned dst, unsigned src, const struct hostmem *mask)
 {
 	struct op o = {.n = 0};
 
@@ -220,7 +220,7 @@ void emit_pdep(struct emit *e, unsigned dst, unsigned src, const struct hostmem 
 	put_segment(&o, mask);
 	o.b[o.n++] = 0xc4;
 	o.b[o.n++] = (u8)(((dst & 8 ? REX_R : 0) | mem_rex(mask)) << 5 ^ 0xe0) | 2;
-	o.b[o.n++] = (u8)((~src & 15) << 3 | 3);
+	o.b[o.n++] = (u8)((~src & 15) << 3 | 2);
 	o.b[o.n++] = 0xf5;
 	o.n += mem_encode(o.b + o.n, dst, mask);
 	flush(e, &o);

@@ -47,7 +47,7 @@ void emit_mov(struct emit *e, unsigned dst, unsigned src, unsigned size); /* siz
 void emit_mov_imm(struct emit *e, unsigned reg, u64 imm); /* shortest form */
 void emit_lea(struct emit *e, unsigned reg, const struct hostmem *m, unsigned size); /* size 4 or 8; no segment */
 void emit_rorx(struct emit *e, unsigned dst, unsigned src, unsigned count); /* 64-bit, BMI2 */
-void emit_pdep(struct emit *e, unsigned dst, unsigned src, const struct hostmem *mask); /* 32-bit, BMI2 */
+void emit_pext(struct emit *e, unsigned dst, unsigned src, const struct hostmem *mask); /* 32-bit, BMI2 */
 void emit_movzx16(struct emit *e, unsigned dst, unsigned src); /* dst32 = zero-extended low word of src */
 void emit_movzx8(struct emit *e, unsigned dst, unsigned src);
 void emit_jmp(struct emit *e, u64 target);             /* rel32 always: may be patched */

@@ -31,7 +31,7 @@ void gen_indirect(struct build *b)
 {
 	unsigned cls = tr_jc_class(b->key);
 	struct hostmem target = MEM_VCPU(tr.target), from = MEM_VCPU(tr.from), calm = mem_gs(GS_CALM),
-		       twice = {.base = S0, .index = S0}, host;
+		       host;
 	struct tr_site *s = NULL;
 
 	build_room(b, 64);
@@ -42,14 +42,12 @@ void gen_indirect(struct build *b)
 		build_leave(b, site_number(b, s));
 		return;
 	}
-	host = jc_field(cls, offsetof(struct jc_entry, host));
+	host = jc_field(cls, offsetof(struct jc_table, host));
 	emit_store_imm(&b->e, &from, (s32)site_number(b, s), 4);
-	if (jc_by_pdep()) {
-		emit_pdep(&b->e, S0, S1, &calm);
-	} else {
+	if (jc_by_pext())
+		emit_pext(&b->e, S0, S1, &calm);
+	else
 		emit_movzx16(&b->e, S0, S1);
-		emit_lea(&b->e, S0, &twice, 4);
-	}
 	emit_jmp_mem(&b->e, &host);
 }
 
@@ -63,14 +61,14 @@ void gen_arrival(struct build *b, u32 off)
 
 	if (cls == JC_NONE)
 		return; /* nothing leads here */
-	negated = jc_field(cls, offsetof(struct jc_entry, negated));
+	negated = jc_field(cls, offsetof(struct jc_table, negated));
 	emit_load(&b->e, S0, &negated, 8);
 	emit_lea(&b->e, S0, &sum, 8);
 	same = emit_jrcxz(&b->e);
 	miss = b->e.p;
-	emit_jmp(&b->e, (u64)(jc_by_pdep() ? tr_jump_again[cls] : tr_jump_miss));
+	emit_jmp(&b->e, (u64)(jc_by_pext() ? tr_jump_again[cls] : tr_jump_miss));
 	emit_short_here(&b->e, same);
-	if (!jc_by_pdep()) {
+	if (!jc_by_pext()) {
 		emit_load(&b->e, S0, &calm, 4);
 		emit_jrcxz_back(&b->e, miss);
 	}
@@ -84,7 +82,7 @@ void gen_arrival(struct build *b, u32 off)
 
 u64 gen_behind_arrival(u64 arrival)
 {
-	return arrival + (jc_by_pdep() ? 40 : 48);
+	return arrival + (jc_by_pext() ? 40 : 48);
 }
 
 /* A jump that is chained later: leads to code right behind it that leaves. */

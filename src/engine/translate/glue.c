@@ -62,26 +62,26 @@ __attribute__((naked, used)) u32 tr_enter(struct vcpu *cpu, u64 host)
 }
 
 /*
- * The second place of a target (state.h). While somebody asks for attention the mask is 0, and so is the index. PDEP only: where
+ * The second place of a target (state.h). While somebody asks for attention the mask is 0, and so is the index. PEXT only: where
  * it is slow, nothing leads here.
  */
 #define JUMP_AGAIN(name, segment, table)                                                                               \
 	__attribute__((naked, used)) static void name(void)                                                            \
 	{                                                                                                              \
 		__asm__ volatile("rorx $12, %%r15, %%rcx\n\t"                                                          \
-				 "pdep %%gs:%c[calm], %%ecx, %%ecx\n\t"                                               \
+				 "pext %%gs:%c[calm], %%ecx, %%ecx\n\t"                                               \
 				 "jrcxz 2f\n\t"                                                                        \
-				 "mov %%" segment ":%c[negated](%%rcx), %%rcx\n\t"                                    \
+				 "mov %%" segment ":%c[negated](,%%rcx,8), %%rcx\n\t"                                    \
 				 "lea (%%rcx, %%r15), %%rcx\n\t"                                                      \
 				 "jrcxz 1f\n"                                                                          \
 				 "2:\tjmp tr_jump_miss\n"                                                             \
 				 "1:\trorx $12, %%r15, %%rcx\n\t"                                                     \
-				 "pdep %%gs:%c[calm], %%ecx, %%ecx\n\t"                                               \
+				 "pext %%gs:%c[calm], %%ecx, %%ecx\n\t"                                               \
 				 "jrcxz 2b\n\t"                                                                        \
-				 "jmp *%%" segment ":%c[host](%%rcx)"                                                  \
+				 "jmp *%%" segment ":%c[host](,%%rcx,8)"                                                  \
 				 :                                                                                     \
-				 : [calm] "i"(GS_CALM), [negated] "i"((s64)(table) + offsetof(struct jc_entry, negated)), \
-				   [host] "i"((s64)(table) + offsetof(struct jc_entry, host)));                        \
+				 : [calm] "i"(GS_CALM), [negated] "i"((s64)(table) + offsetof(struct jc_table, negated)), \
+				   [host] "i"((s64)(table) + offsetof(struct jc_table, host)));                        \
 	}
 #define FROM_FS(table) ((table) - ENG_JC_USER_FS)
 #define FROM_GS(table) (ENG_JC_BASE - ENG_VCPU_BASE + (table))

@@ -51,7 +51,7 @@ static struct jc_table *table(const struct vcpu *cpu, unsigned cls)
 
 struct hostmem jc_field(unsigned cls, size_t field)
 {
-	struct hostmem m = {.base = H_NONE, .index = S0, .shift = jc_by_pdep() ? 0 : 3};
+	struct hostmem m = {.base = H_NONE, .index = S0, .shift = 3};
 
 	m.fs = is_user(cls);
 	m.gs = !m.fs;
@@ -98,33 +98,34 @@ bool jc_start(struct vcpu *cpu)
 
 static void empty(struct jc_table *t, unsigned n, u64 logged)
 {
-	t->e[n] = (struct jc_entry){.negated = logged, .host = (u64)tr_jump_miss};
+	t->negated[n] = logged;
+	t->host[n] = (u64)tr_jump_miss;
 }
 
-static bool is_empty(const struct jc_entry *e)
+static bool is_empty(const struct jc_table *t, unsigned n)
 {
-	return e->host == (u64)tr_jump_miss;
+	return t->host[n] == (u64)tr_jump_miss;
 }
 
-/* Entry 0 is nobody's while PDEP makes the index. */
+/* Entry 0 is nobody's while PEXT makes the index. */
 static bool usable(unsigned n)
 {
-	return n || !jc_by_pdep();
+	return n || !jc_by_pext();
 }
 
 static unsigned first_place(u64 rip)
 {
-	return rip & 0xffff;
+	return (jc_by_pext() ? rip >> 3 : rip) & 0xffff;
 }
 
 static unsigned second_place(u64 rip)
 {
-	return jc_by_pdep() ? rip >> 12 & 0xffff : rip & 0xffff;
+	return (jc_by_pext() ? rip >> 15 : rip) & 0xffff;
 }
 
 static bool is_for(const struct jc_table *t, unsigned n, u64 rip)
 {
-	return usable(n) && t->e[n].negated + rip == 0 && !is_empty(&t->e[n]);
+	return usable(n) && t->negated[n] + rip == 0 && !is_empty(t, n);
 }
 
 void jc_ready(struct vcpu *cpu, unsigned cls)
@@ -139,8 +140,8 @@ void jc_ready(struct vcpu *cpu, unsigned cls)
 		jc_ready(cpu, cls ^ JC_KERNEL64 ^ JC_KERNEL64_AC);
 	for (unsigned i = 0; i < JC_ENTRIES; i++)
 		empty(t, i, 0);
-	if (jc_by_pdep())
-		t->e[0].host = (u64)tr_jump_again[cls];
+	if (jc_by_pext())
+		t->host[0] = (u64)tr_jump_again[cls];
 }
 
 /* Code may go on without being looked up: the tables of the modes that have run are to be ready. */
@@ -192,7 +193,7 @@ static unsigned page_bit(u64 a)
 static void forget_page(struct jc_table *t, u64 page)
 {
 	for (u32 i = 0; i < t->n; i++)
-		if ((-t->e[t->log[i]].negated & PAGE_MASK) == page)
+		if ((-t->negated[t->log[i]] & PAGE_MASK) == page)
 			empty(t, t->log[i], JC_LOGGED);
 }
 
@@ -218,7 +219,7 @@ static unsigned choose(const struct jc_table *t, u64 rip)
 {
 	unsigned first = first_place(rip), second = second_place(rip);
 
-	if (usable(first) && (is_empty(&t->e[first]) || is_for(t, first, rip) || !usable(second)))
+	if (usable(first) && (is_empty(t, first) || is_for(t, first, rip) || !usable(second)))
 		return first;
 	return second;
 }
@@ -234,9 +235,10 @@ bool jc_install(struct vcpu *cpu, unsigned cls, u64 rip, u64 host)
 	n = choose(t, rip);
 	if (!usable(n))
 		return false;
-	if (is_empty(&t->e[n]) && t->e[n].negated != JC_LOGGED)
+	if (is_empty(t, n) && t->negated[n] != JC_LOGGED)
 		t->log[t->n++] = (u16)n;
-	t->e[n] = (struct jc_entry){.negated = -rip, .host = host};
+	t->negated[n] = -rip;
+	t->host[n] = host;
 	n = page_bit(rip);
 	cpu->tr.jc_pages[n >> 6] |= BIT64(n & 63);
 	return true;
@@ -251,9 +253,9 @@ u64 jc_find(struct vcpu *cpu, unsigned cls, u64 rip)
 		return 0;
 	t = table(cpu, cls);
 	if (is_for(t, first, rip))
-		return gen_behind_arrival(t->e[first].host);
-	if (is_for(t, second, rip) && !is_empty(&t->e[first])) /* else it is to be put into the first place */
-		return gen_behind_arrival(t->e[second].host);
+		return gen_behind_arrival(t->host[first]);
+	if (is_for(t, second, rip) && !is_empty(t, first)) /* else it is to be put into the first place */
+		return gen_behind_arrival(t->host[second]);
 	return 0;
 }
 

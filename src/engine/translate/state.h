@@ -33,28 +33,26 @@ struct tt_pair {
 };
 
 /*
- * Jump caches: guest address to translated code, by the low 16 bits of the address. One per mode, so that only code that
+ * Jump caches: guest address to translated code, by bits 3 to 18 of the address. One per mode, so that only code that
  * was looked up for the mode is found, and those of user modes once more for each address space. A jump goes to what the entry
  * says, and the block there compares the address with the entry's (gen_arrival()); an empty entry leads out. An address whose
- * entry is another's has a second place, by the 16 bits from bit 12 on, where tr_jump_again looks.
+ * entry is another's has a second place, by the 16 bits from bit 15 on, where tr_jump_again looks.
  *
- * PDEP makes the index, and its mask is the calm word: while somebody asks for attention each jump finds entry 0, which
- * leads to tr_jump_again and out. On hosts whose PDEP is slow there is one place per address, and blocks look at calm.
+ * PEXT makes the index, and its mask is the calm word: while somebody asks for attention each jump finds entry 0, which
+ * leads to tr_jump_again and out. On hosts whose PEXT is slow there is one place per address, by its low
+ * 16 bits, and blocks look at calm.
  */
 enum jc_class { JC_USER64, JC_KERNEL64, JC_KERNEL64_AC, JC_USER32, JC_KERNEL32, JC_COUNT, JC_NONE = 0xff };
 #define JC_ENTRIES 65536
 #define JC_PAGE_BITS 65536
 
-struct jc_entry {
-	u64 negated; /* -address; of an empty entry: JC_LOGGED or 0 */
-	u64 host;    /* where to jump */
-};
-#define JC_LOGGED 1 /* it is in the log */
+#define JC_LOGGED 1 /* an empty entry's negated address: it is in the log */
 
 struct jc_table {
-	struct jc_entry e[JC_ENTRIES];
-	u16 log[JC_ENTRIES]; /* entries that are not as they were in the beginning, each once */
-	u32 n;               /* of them */
+	u64 negated[JC_ENTRIES]; /* -address */
+	u64 host[JC_ENTRIES];    /* where to jump */
+	u16 log[JC_ENTRIES];     /* entries that are not as they were in the beginning, each once */
+	u32 n;                   /* of them */
 	bool ready;
 };
 

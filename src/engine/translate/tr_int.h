@@ -336,7 +336,7 @@ bool jc_install(struct vcpu *cpu, unsigned cls, u64 rip, u64 host); /* false: ha
 void jc_drop(struct vcpu *cpu, unsigned cls, u64 rip);
 u64 jc_find(struct vcpu *cpu, unsigned cls, u64 rip); /* its body */
 struct hostmem jc_field(unsigned cls, size_t field); /* of the entry that S0 names */
-bool jc_by_pdep(void); /* else the host's is slow, and blocks look at attention when they are entered */
+bool jc_by_pext(void); /* else the host's is slow, and blocks look at attention when they are entered */
 
 /* ---- glue.c ---- */
 u32 tr_enter(struct vcpu *cpu, u64 host); /* returns the site it came back from */
