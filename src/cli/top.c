@@ -19,13 +19,14 @@
 
 struct top_options {
 	u32 seconds, count;
-	bool json, batch;
+	bool json, batch, insns;
 };
 
 #define AT(field) offsetof(struct top_options, field)
 static const struct opt top_opts[] = {
 	{"delay", 'd', OPT_UINT, AT(seconds), "SECONDS", "between two looks (default 2)", 1, 3600, NULL},
 	{"count", 'n', OPT_UINT, AT(count), "COUNT", "end after so many tables", 1, 1000000, NULL},
+	{"insns", 'i', OPT_FLAG, AT(insns), NULL, "count the instructions of translated code, which makes it slower meanwhile", 0, 0, NULL},
 	{"batch", 'b', OPT_FLAG, AT(batch), NULL, "print one table after the other, for files and pipes", 0, 0, NULL},
 	{"json", 0, OPT_FLAG, AT(json), NULL, "print a line of JSON for each look", 0, 0, NULL},
 	{NULL, 0, OPT_END, 0, NULL, NULL, 0, 0, NULL},
@@ -113,11 +114,15 @@ static void look_at(void *arg, const struct instance_info *info)
 {
 	struct top *t = arg;
 	struct top_vm *v = NULL;
-	cJSON *j = NULL;
+	cJSON *j = NULL, *args = NULL;
 
 	if (t->n == TOP_VMS || (t->only && strcmp(t->only, info->name) != 0))
 		return;
-	if (client_do(info->name, "x-doppel-top", &j, NULL) < 0)
+	if (t->insns) {
+		args = cJSON_CreateObject();
+		cJSON_AddTrueToObject(args, "count");
+	}
+	if (client_do_with(info->name, "x-doppel-top", args, &j, NULL) < 0)
 		return; /* it has just ended */
 	v = &t->vm[t->n++];
 	memset(v, 0, sizeof(*v));
@@ -204,6 +209,7 @@ static int run(const struct top_options *o, const char *only, bool screen, struc
 	enum wait_result w = WAIT_LOOK;
 
 	old->only = now->only = only;
+	old->insns = now->insns = o->insns;
 	old->ms = now_ms();
 	ret = look(old, e);
 	if (!ret && only && !old->n)
@@ -246,5 +252,6 @@ static int top_main(const struct command *c, int argc, char **argv)
 const struct command cmd_top = {
 	.name = "top", .args = "[options] [NAME]", .summary = "shows live what VMs and their vCPUs do",
 	.details = "q ends it. Of each vCPU: where its time goes (guest's user mode, guest's kernel, monitor, idle: sampled 100 times a second\n"
-		   "while top runs, at no other time), exits by reason, interrupts, exceptions, page walks (TLB misses), blocks translated.\n",
+		   "while top runs, at no other time), exits by reason, interrupts, exceptions, page walks (TLB misses), blocks translated; instructions\n"
+		   "by the second with --engine interp, or --insns.\n",
 	.opts = top_opts, .max_args = 1, .main = top_main};

@@ -41,6 +41,7 @@ struct top_vm {
 };
 struct top {
 	const char *only; /* NULL: all */
+	bool insns;       /* translated code counts */
 	u64 ms;           /* when */
 	u32 n;
 	struct top_vm vm[TOP_VMS];

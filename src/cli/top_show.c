@@ -88,7 +88,8 @@ static void put_heads(struct page *p)
 	put_line(p, line);
 }
 
-static void put_cpu(struct page *p, const struct top *old, const struct top *now, const struct top_cpu *a, const struct top_cpu *b, u32 i)
+static void put_cpu(struct page *p, const struct top *old, const struct top *now, const struct top_cpu *a, const struct top_cpu *b, u32 i,
+		    const char *engine)
 {
 	char line[200], num[32];
 	size_t n = (size_t)snprintf(line, sizeof(line), "  %4u", i);
@@ -102,6 +103,10 @@ static void put_cpu(struct page *p, const struct top *old, const struct top *now
 			n += (size_t)snprintf(line + n, sizeof(line) - n, " %5.1f", s);
 	}
 	for (u32 k = 0; k < TOP_COUNTERS; k++) {
+		if (k == TOP_INSNS && !now->insns && strcmp(engine, "interp") != 0) {
+			n += (size_t)snprintf(line + n, sizeof(line) - n, " %*s", columns[k].width, "-");
+			continue;
+		}
 		short_number(rate(old, now, a->counter[k], b->counter[k]), num, sizeof(num));
 		n += (size_t)snprintf(line + n, sizeof(line) - n, " %*s", columns[k].width, num);
 	}
@@ -118,7 +123,7 @@ static void put_vm(struct page *p, const struct top *old, const struct top *now,
 		 (unsigned long long)v->own >> 20);
 	put_line(p, line);
 	for (u32 i = 0; o && i < v->ncpus; i++)
-		put_cpu(p, old, now, &o->cpu[i], &v->cpu[i], i);
+		put_cpu(p, old, now, &o->cpu[i], &v->cpu[i], i, v->engine);
 }
 
 static void put_all(struct page *p, const struct top *old, const struct top *now)

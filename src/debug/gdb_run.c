@@ -284,7 +284,7 @@ void gdb_exits(struct gdb *g, const struct gdb_exit *exits)
 	int told = -1;
 
 	for (u32 k = 0; k < g->t.ncpus; k++) {
-		u32 i = (g->cpu + k) % g->t.ncpus;
+		u32 i = (g->cpu + 1 + k) % g->t.ncpus; /* the one that was told last comes last: none starves */
 		enum meaning m = understand(g, i, &exits[i], why, sizeof(why));
 
 		if (m == EXIT_NONE || m == EXIT_OTHERS)

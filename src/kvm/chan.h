@@ -33,6 +33,7 @@
 #define DOPPEL_TRACE_START   _IOW(DOPPELIO, 24, struct doppel_trace) /* on the VM, with the memfd of kvm/trace.h */
 #define DOPPEL_TRACE_STOP    _IO(DOPPELIO, 25)
 #define DOPPEL_GET_SAMPLES   _IOR(DOPPELIO, 26, struct doppel_samples) /* on the VM; starts sampling, which ends by itself */
+#define DOPPEL_COUNT_INSNS   _IO(DOPPELIO, 27) /* on the VM: while it is sampled, translated code counts its instructions */
 /* I/O ports that the client does not decode, a bit each: the engine answers reads of them with ones and drops writes, unless an
  * interrupt controller of its own or an ioeventfd is there. At first none is open. */
 #define DOPPEL_PORTS 0x10000

@@ -5,6 +5,8 @@
 #include "debug/autopsy.h"
 #include "vmm/insight.h"
 
+enum { FULL_MAX = 8 /* so many full reports fit an answer on the control socket */ };
+
 static cJSON *of_vcpu(struct machine *m, u32 index, bool full)
 {
 	struct doppel_record *record = calloc(1, sizeof(*record));
@@ -39,7 +41,7 @@ cJSON *machine_autopsy(struct machine *m, const char *reason, int cpu)
 		cJSON_AddItemToArray(list, of_vcpu(m, (u32)cpu, true));
 	for (u32 i = 0; i < m->ncpus; i++)
 		if ((int)i != cpu)
-			cJSON_AddItemToArray(list, of_vcpu(m, i, cpu < 0));
+			cJSON_AddItemToArray(list, of_vcpu(m, i, cpu < 0 && m->ncpus <= FULL_MAX));
 	if (!m->insight->symbols)
 		cJSON_AddStringToObject(j, "note", m->insight->why.text);
 	return j;

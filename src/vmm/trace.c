@@ -90,15 +90,17 @@ void qmp_trace_stop(const struct qmp_options *o, struct qmp_answer *a)
 	machine_trace_stop(o->machine);
 }
 
-static void add_samples(struct machine *m, cJSON *to)
+static void add_samples(struct machine *m, bool count, cJSON *to)
 {
 	static const char *const names[SAMPLE_KINDS] = {[SAMPLE_USER] = "user", [SAMPLE_KERNEL] = "kernel",
 							 [SAMPLE_MONITOR] = "monitor", [SAMPLE_IDLE] = "idle"};
 	struct doppel_samples s;
 	cJSON *list = NULL;
 
-	if (kvm_ioctl(m->vm, DOPPEL_GET_SAMPLES, &s) < 0)
-		return; /* a kernel KVM */
+	if (kvm_kind(m->sys) != KVM_KIND_ENGINE || kvm_ioctl(m->vm, DOPPEL_GET_SAMPLES, &s) < 0)
+		return;
+	if (count)
+		kvm_ioctl(m->vm, DOPPEL_COUNT_INSNS, 0ul);
 	list = cJSON_AddArrayToObject(to, "samples");
 	for (u32 i = 0; i < MIN(s.ncpus, (u32)ARRAY_SIZE(s.count)); i++) {
 		cJSON *j = cJSON_CreateObject();
@@ -123,5 +125,5 @@ void qmp_top(const struct qmp_options *o, struct qmp_answer *a)
 	cJSON_AddNumberToObject(a->result, "pid", getpid());
 	cJSON_AddStringToObject(a->result, "state", machine_state_name(o->machine));
 	cJSON_AddNumberToObject(a->result, "memory-touched", (double)ram_touched(o->machine));
-	add_samples(o->machine, a->result);
+	add_samples(o->machine, cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(a->args, "count")), a->result);
 }

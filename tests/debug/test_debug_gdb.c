@@ -181,6 +181,7 @@ static void exits(void **state)
 	ask(f, "qSupported:swbreak+;hwbreak+");
 	ask(f, "Z0,1000,1");
 	ask(f, "Z2,2000,4");
+	ask(f, "Hg2"); /* its turn comes last */
 	ask(f, "vCont;c");
 	/* both at once: the breakpoint is told, the watchpoint kept */
 	f->going = 0;

@@ -175,7 +175,7 @@ def vm_ends():
 
 
 def top_batch():
-    r = run("top", "--json", "-d", "1", "-n", "2")
+    r = run("top", "--json", "--insns", "-d", "1", "-n", "2")
     looks = [json.loads(line) for line in r.stdout.splitlines()]
     check(r.returncode == 0 and len(looks) == 2 and looks[1][0]["name"] == "live", "top --json: " + r.stderr)
     cpu = looks[1][0]["cpus"][0]

@@ -302,6 +302,12 @@ static s64 vm_trace_stop(struct api_call *c)
 	return trace_stop(c->vm);
 }
 
+static s64 vm_count_insns(struct api_call *c)
+{
+	sample_count(c->vm);
+	return 0;
+}
+
 static s64 vm_get_samples(struct api_call *c)
 {
 	sample_get(c->vm, (void *)c->buf);
@@ -348,6 +354,7 @@ const struct api_row api_vm_rows[] = {
 	API_ROW(DOPPEL_TRACE_START, vm_trace_start),
 	API_ROW(DOPPEL_TRACE_STOP, vm_trace_stop),
 	API_ROW(DOPPEL_GET_SAMPLES, vm_get_samples),
+	API_ROW(DOPPEL_COUNT_INSNS, vm_count_insns),
 	API_ROW(DOPPEL_SET_OPEN_PORTS, vm_set_open_ports),
 };
 const unsigned api_vm_count = ARRAY_SIZE(api_vm_rows);

@@ -1,6 +1,6 @@
 /*
  * Where vCPUs spend their time: a clock of the main thread looks at each of them, and at nothing but words that are there anyway.
- * It runs for a few seconds after somebody has asked, then stops by itself. So long translated code counts its instructions.
+ * It runs for a few seconds after somebody has asked, then stops by itself. So long translated code may count its instructions.
  */
 #include "engine/interp/interp_int.h"
 #include "engine/lib/loop.h"
@@ -12,6 +12,7 @@
 struct sampler {
 	struct loop_timer timer;
 	u32 left;
+	bool counting;
 	u64 next;
 	u64 count[ENG_MAX_VCPUS][SAMPLE_KINDS];
 };
@@ -33,6 +34,9 @@ static enum doppel_sample look(const struct vcpu *cpu)
 /* Written by this thread only; a vCPU takes it up with ATT_TRACE. */
 static void count_instructions(struct vm *vm, bool on)
 {
+	if (vm->sampler->counting == on)
+		return;
+	vm->sampler->counting = on;
 	for (u32 i = 0; i < vm->nvcpus; i++) {
 		__atomic_store_n(&vm->vcpus[i]->trace.counting, on ? MODE_KEY_COUNT : 0, __ATOMIC_RELAXED);
 		vcpu_kick(vm->vcpus[i], ATT_TRACE);
@@ -76,7 +80,12 @@ void sample_get(struct vm *vm, struct doppel_samples *out)
 	if (!s->left) {
 		s->next = eng_now_ns() + 1000000000 / SAMPLE_HZ;
 		loop_timer_set(&s->timer, s->next);
-		count_instructions(vm, true);
 	}
 	s->left = SAMPLE_LEASE;
+}
+
+void sample_count(struct vm *vm)
+{
+	if (the_sampler(vm) && vm->sampler->left)
+		count_instructions(vm, true);
 }

@@ -47,6 +47,7 @@ struct doppel_trace;
 struct doppel_samples;
 int trace_start(struct vm *vm, const struct doppel_trace *t, int fd); /* takes the fd */
 int trace_stop(struct vm *vm);
+void sample_count(struct vm *vm); /* while it is sampled, translated code counts its instructions */
 void sample_get(struct vm *vm, struct doppel_samples *s);
 
 #endif

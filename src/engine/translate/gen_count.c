@@ -1,5 +1,5 @@
 /*
- * Counting instructions (MODE_KEY_COUNT, while doppel top looks): translations made for it add the length of each straight piece to
+ * Counting instructions (MODE_KEY_COUNT, while doppel top --insns looks): translations made for it add the length of each straight piece to
  * insn_count where the piece begins. What handlers do is taken off again (run.c); what a fault leaves half way has counted too much.
  */
 #include "engine/translate/tr_int.h"
