@@ -7,7 +7,7 @@ $(B)/tests/debug/guest.elf: tests/debug/guest/start.S tests/debug/guest/main.c t
 	@echo GUEST $@ && $(CC) $(DEBUG_GUEST_FLAGS) -Wl,-T,tests/debug/guest/guest.ld -o $@ $(filter %.S %.c,$^)
 $(B)/tests/debug/gdb: tests/debug/gdb tests/debug/gdb-guest.py tests/debug/gdb-linux.py $(B)/tests/debug/guest.elf all
 	@mkdir -p $(@D)
-	@printf '#!/bin/sh\nB=%s exec %s\n' "$(abspath $(B))" "$(abspath $<)" >$@ && chmod +x $@
+	@printf '#!/bin/sh\nB=%s exec %s "$$@"\n' "$(abspath $(B))" "$(abspath $<)" >$@ && chmod +x $@
 TESTS += $(B)/tests/debug/gdb
 $(B)/tests/debug/test_debug_gdb: tests/debug/test_debug_gdb.c $(B)/libdoppel.a
 	@mkdir -p $(@D)
