@@ -16,7 +16,7 @@
 #include <unistd.h>
 #include "vmm/instance.h"
 
-enum { INFO_MAX = 4096, TRIES = 20, LOOKS = 10, LOOK_US = 10000 };
+enum { INFO_MAX = 4096, TRIES = 20, WAITS = 1000, LOOKS = 20, LOOK_US = 5000 };
 
 bool instance_name_ok(const char *name)
 {
@@ -61,8 +61,11 @@ static void remove_files(const struct instance *in)
 	rmdir(in->dir);
 }
 
-/* The lock, and that the file locked is still the one with that name. -EWOULDBLOCK: a live VM has it; -EAGAIN: start over. */
-static int try_lock(const struct instance *in, bool create)
+/*
+ * The lock, and that the file locked is still the one with that name. LOCK_EX is a VM's, for its life, and that of who removes what a
+ * dead one left; LOCK_SH that of who asks. -EWOULDBLOCK: somebody has it; -ESTALE: start over.
+ */
+static int try_lock(const struct instance *in, bool create, int kind)
 {
 	char path[PATH_MAX];
 	struct stat a, b;
@@ -71,8 +74,8 @@ static int try_lock(const struct instance *in, bool create)
 	file_in(in, "lock", path, sizeof(path));
 	fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | (create ? O_CREAT : 0), 0600);
 	if (fd < 0)
-		return errno == ENOENT && create ? -EAGAIN : -errno;
-	if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+		return errno == ENOENT && create ? -ESTALE : -errno;
+	if (flock(fd, kind | LOCK_NB) < 0) {
 		int err = errno;
 
 		close(fd);
@@ -80,12 +83,29 @@ static int try_lock(const struct instance *in, bool create)
 	}
 	if (fstat(fd, &a) < 0 || stat(path, &b) < 0 || a.st_ino != b.st_ino) {
 		close(fd);
-		return -EAGAIN;
+		return -ESTALE;
 	}
 	return fd;
 }
 
 static void nothing(void *arg, const struct instance_info *info) {}
+
+/* Nobody but a VM stands in the way for long: not those who ask, nor those who remove. */
+static int lock_name(const struct instance *in)
+{
+	int ret = try_lock(in, true, LOCK_EX);
+
+	for (int waited = 0, vm = 0; ret == -EWOULDBLOCK && waited < WAITS && vm < LOOKS; waited++) {
+		int asked = try_lock(in, false, LOCK_SH);
+
+		vm += asked == -EWOULDBLOCK;
+		if (asked >= 0)
+			close(asked);
+		usleep(LOOK_US);
+		ret = try_lock(in, true, LOCK_EX);
+	}
+	return ret;
+}
 
 int instance_claim(struct instance *in, const char *name, struct err *e)
 {
@@ -97,15 +117,11 @@ int instance_claim(struct instance *in, const char *name, struct err *e)
 	for (int i = 0; i < TRIES; i++) {
 		if (mkdir(in->dir, 0700) < 0 && errno != EEXIST)
 			return err_set(e, errno, "%s: %s", in->dir, strerror(errno));
-		ret = try_lock(in, true);
-		for (int look = 0; look < LOOKS && ret == -EWOULDBLOCK; look++) {
-			usleep(LOOK_US); /* who asks whether a VM is alive holds the lock for a moment */
-			ret = try_lock(in, true);
-		}
+		ret = lock_name(in);
 		if (ret == -EWOULDBLOCK)
 			return err_set(e, EEXIST, "--name %s: a VM of that name is running (doppel stop %s, or another name)",
 				       name, name);
-		if (ret == -EAGAIN)
+		if (ret == -ESTALE)
 			continue;
 		if (ret < 0)
 			return err_set(e, -ret, "%s: %s", in->dir, strerror(-ret));
@@ -182,13 +198,17 @@ int instance_socket(const struct instance *in, const char *file, struct err *e)
 /* ---- other processes ---- */
 static bool alive(const struct instance *in)
 {
-	int fd = try_lock(in, false);
+	int fd = try_lock(in, false, LOCK_SH);
 
 	if (fd == -EWOULDBLOCK)
 		return true;
 	if (fd >= 0) {
-		remove_files(in);
 		close(fd);
+		fd = try_lock(in, false, LOCK_EX);
+		if (fd >= 0) {
+			remove_files(in);
+			close(fd);
+		}
 	} else if (fd == -ENOENT) {
 		rmdir(in->dir); /* died between mkdir and lock */
 	}
