@@ -69,6 +69,7 @@ __attribute__((naked, used)) u32 tr_enter(struct vcpu *cpu, u64 host)
 	__attribute__((naked, used)) static void name(void)                                                            \
 	{                                                                                                              \
 		__asm__ volatile("rorx $12, %%r15, %%rcx\n\t"                                                          \
+				 "lea (%%rcx, %%r15), %%ecx\n\t"                                                      \
 				 "pext %%gs:%c[calm], %%ecx, %%ecx\n\t"                                               \
 				 "jrcxz 2f\n\t"                                                                        \
 				 "mov %%" segment ":%c[negated](,%%rcx,8), %%rcx\n\t"                                    \
@@ -76,6 +77,7 @@ __attribute__((naked, used)) u32 tr_enter(struct vcpu *cpu, u64 host)
 				 "jrcxz 1f\n"                                                                          \
 				 "2:\tjmp tr_jump_miss\n"                                                             \
 				 "1:\trorx $12, %%r15, %%rcx\n\t"                                                     \
+				 "lea (%%rcx, %%r15), %%ecx\n\t"                                                      \
 				 "pext %%gs:%c[calm], %%ecx, %%ecx\n\t"                                               \
 				 "jrcxz 2b\n\t"                                                                        \
 				 "jmp *%%" segment ":%c[host](,%%rcx,8)"                                                  \

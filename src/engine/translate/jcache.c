@@ -120,7 +120,7 @@ static unsigned first_place(u64 rip)
 
 static unsigned second_place(u64 rip)
 {
-	return (jc_by_pext() ? rip >> 15 : rip) & 0xffff;
+	return (jc_by_pext() ? (rip + (rip >> 12)) >> 3 : rip) & 0xffff;
 }
 
 static bool is_for(const struct jc_table *t, unsigned n, u64 rip)

@@ -36,7 +36,7 @@ struct tt_pair {
  * Jump caches: guest address to translated code, by bits 3 to 18 of the address. One per mode, so that only code that
  * was looked up for the mode is found, and those of user modes once more for each address space. A jump goes to what the entry
  * says, and the block there compares the address with the entry's (gen_arrival()); an empty entry leads out. An address whose
- * entry is another's has a second place, by the 16 bits from bit 15 on, where tr_jump_again looks.
+ * entry is another's has a second place, by the same bits of the address plus its page number, where tr_jump_again looks.
  *
  * PEXT makes the index, and its mask is the calm word: while somebody asks for attention each jump finds entry 0, which
  * leads to tr_jump_again and out. On hosts whose PEXT is slow there is one place per address, by its low
