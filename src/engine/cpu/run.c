@@ -380,8 +380,12 @@ int vcpu_run(struct vcpu *cpu)
 {
 	struct kvm_run *run = &cpu->chan->run;
 
-	if (unlikely(cpu->trace.left))
-		trace_return(cpu);
+	if (unlikely(cpu->trace.left)) {
+		vcpu_enter_guest(cpu); /* the rings go at a safe point */
+		if (cpu->trace.left)
+			trace_return(cpu);
+		vcpu_leave_guest(cpu);
+	}
 	take_answers(cpu);
 	if (__atomic_load_n(&run->immediate_exit, __ATOMIC_SEQ_CST)) {
 		run->exit_reason = KVM_EXIT_INTR;

@@ -23,13 +23,20 @@ static bool has_room(const struct trace_ring *r)
 	return r->head - __atomic_load_n(&r->tail, __ATOMIC_ACQUIRE) < TRACE_SLOTS;
 }
 
-/* Nobody waits for long on a reader that is gone: whoever stops the trace asks for a safe point. */
+static bool is_to_leave(const struct vcpu *cpu)
+{
+	return __atomic_load_n(&cpu->chan->attention, __ATOMIC_RELAXED) & (ATT_SAFE | ATT_CANCEL) ||
+	       __atomic_load_n(&cpu->chan->run.immediate_exit, __ATOMIC_RELAXED);
+}
+
+/*
+ * Nobody waits for long on a reader that is gone: whoever stops the trace asks for a safe point. Nor does the VMM, which has an access
+ * completed with immediate_exit before it pauses a vCPU.
+ */
 static bool wait_for_room(struct vcpu *cpu, const struct trace_ring *r)
 {
-	const u32 stop = ATT_SAFE | ATT_CANCEL;
-
 	while (!has_room(r)) {
-		if (!cpu->trace.wait || __atomic_load_n(&cpu->chan->attention, __ATOMIC_RELAXED) & stop)
+		if (!cpu->trace.wait || is_to_leave(cpu))
 			return false;
 		sys_call(SYS_sched_yield);
 	}
