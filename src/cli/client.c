@@ -109,18 +109,20 @@ int client_open(struct client *c, const char *name, struct err *e)
 static int send_request(struct client *c, const char *command, cJSON *args)
 {
 	cJSON *j = cJSON_CreateObject();
-	char *line = NULL;
+	char *text = NULL, *line = NULL;
 	int ret = -ENOMEM;
 
 	cJSON_AddStringToObject(j, "execute", command);
 	if (args)
 		cJSON_AddItemToObject(j, "arguments", args);
-	line = cJSON_PrintUnformatted(j);
+	text = cJSON_PrintUnformatted(j);
 	cJSON_Delete(j);
-	if (line)
+	if (text && asprintf(&line, "%s\r\n", text) > 0) {
 		ret = write_all(c->fd, line, strlen(line));
-	free(line);
-	return ret ? ret : write_all(c->fd, "\r\n", 2);
+		free(line);
+	}
+	free(text);
+	return ret;
 }
 
 int client_call(struct client *c, const char *command, cJSON **result, struct err *e)

@@ -122,6 +122,7 @@ struct machine {
 	bool quit;           /* vCPU threads end */
 	bool debugger_holds; /* hold stays, whoever releases */
 	bool debug_queued;
+	u64 traces;          /* begun so far */
 	u64 may_run;         /* mask of vCPUs: the debugger lets some go, others not */
 	u32 ninside;
 	bool event_pending;

@@ -23,7 +23,8 @@ struct qmp_client {
 	bool log_only;
 	bool has_fd;     /* fd goes with the next byte that is sent */
 	int pass_fd;
-	void (*closed)(struct machine *m);
+	void (*closed)(struct machine *m, u64 what);
+	u64 closed_what;
 	bool to_console; /* becomes a console session when its output is out */
 	char *in, *out;
 	size_t nin, nout, out_cap;
@@ -149,10 +150,16 @@ static void client_free(struct qmp_client *c)
 	if (c->has_fd)
 		close(c->pass_fd);
 	if (c->closed)
-		c->closed(c->q->o.machine);
+		c->closed(c->q->o.machine, c->closed_what);
 	free(c->in);
 	free(c->out);
 	free(c);
+}
+
+/* What ends the request's line is not for the guest, even when it comes late. */
+static bool line_is_over(const struct qmp_client *c)
+{
+	return c->nin && memchr(c->in, '\n', c->nin);
 }
 
 /* The connection is a console from here on. */
@@ -221,8 +228,10 @@ static void handle_request(struct qmp_client *c, const char *p, size_t n)
 	cJSON_Delete(req);
 	c->to_console |= a.to_console;
 	c->log_only |= a.log_only;
-	if (a.closed)
+	if (a.closed) {
 		c->closed = a.closed;
+		c->closed_what = a.closed_what;
+	}
 	if (a.has_fd && c->has_fd) { /* one at a time: the last has not left yet */
 		close(a.fd);
 	} else if (a.has_fd) {
@@ -267,7 +276,7 @@ static void client_event(void *arg, u32 events)
 		client_flush(c);
 	if (c->gone)
 		client_free(c);
-	else if (c->to_console && !c->nout)
+	else if (c->to_console && !c->nout && line_is_over(c))
 		client_to_console(c);
 }
 

@@ -13,7 +13,8 @@ struct qmp_answer {
 	char error_text[200];
 	bool has_fd;        /* fd goes with the answer, and is closed here */
 	int fd;
-	void (*closed)(struct machine *m); /* when this client is gone */
+	void (*closed)(struct machine *m, u64 what); /* when this client is gone */
+	u64 closed_what;
 	bool to_console;    /* the connection becomes a console */
 	bool log_only;      /* and ends when what was there to replay is out */
 	void (*then)(struct machine *m); /* once the answer is on its way */

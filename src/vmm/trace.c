@@ -41,8 +41,10 @@ int machine_trace_start(struct machine *m, struct doppel_trace *t, struct err *e
 		if (ret < 0)
 			close(fd);
 	}
-	if (ret >= 0)
+	if (ret >= 0) {
+		m->traces++;
 		return fd;
+	}
 	return err_set(e, (int)-ret, "trace: %s",
 		       ret == -ENOTTY	    ? "needs doppel's own engine (--engine translate or interp), not /dev/kvm"
 		       : ret == -EBUSY	    ? "the VM is being traced already"
@@ -67,6 +69,13 @@ static u64 number(const cJSON *args, const char *key, u64 otherwise)
 	return cJSON_IsString(v) ? strtoull(v->valuestring, NULL, 0) : otherwise;
 }
 
+/* Its trace may have been stopped already, and another begun. */
+static void end_of_client(struct machine *m, u64 trace)
+{
+	if (m->traces == trace)
+		machine_trace_stop(m);
+}
+
 void qmp_trace_start(const struct qmp_options *o, struct qmp_answer *a)
 {
 	struct doppel_trace t = {.kinds = (u32)number(a->args, "kinds", TRACE_ALL), .cpus = number(a->args, "cpus", ~0ull),
@@ -82,7 +91,8 @@ void qmp_trace_start(const struct qmp_options *o, struct qmp_answer *a)
 	}
 	a->has_fd = true;
 	a->fd = fd;
-	a->closed = machine_trace_stop;
+	a->closed = end_of_client;
+	a->closed_what = o->machine->traces;
 }
 
 void qmp_trace_stop(const struct qmp_options *o, struct qmp_answer *a)

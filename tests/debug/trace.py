@@ -146,7 +146,17 @@ def hostile_requests():
         check("return" in control(sock, "x-doppel-trace-start", args), f"harmless {args}")
         check("return" in control(sock, "x-doppel-trace-stop", {}), "stop")
     check("return" in control(sock, "x-doppel-trace-stop", {}), "stop what does not run")
-    sock.close()
+    check("return" in control(sock, "x-doppel-trace-start", {}), "once more")
+    check("return" in control(sock, "x-doppel-trace-stop", {}), "stop")
+    p = subprocess.Popen([doppel, "trace", "live", "--limit", "1000000", "-o", "/dev/null"])
+    time.sleep(0.1)
+    f.close()
+    sock.close()  # ends its own trace only
+    try:
+        check(p.wait(60) == 0, "a trace while another client leaves")
+    except subprocess.TimeoutExpired:
+        p.kill()
+        check(False, "another client's end stopped the trace")
     check(run("trace", "live", "--limit", "3").returncode == 0, "trace after odd requests")
 
 
