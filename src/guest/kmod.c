@@ -55,7 +55,6 @@ bool kmod_prepare(const char *lower, const char *tree, const char *extra)
 {
 	struct utsname u;
 	char path[4200];
-	const char *const under[] = {"", "/usr"};
 
 	snprintf(path, sizeof(path), "%s%s/kernel", lower, tree);
 	if (uname(&u) < 0 || access(path, F_OK) < 0)
@@ -67,10 +66,10 @@ bool kmod_prepare(const char *lower, const char *tree, const char *extra)
 	if (mount("modules", extra, "tmpfs", 0, "mode=755") < 0)
 		return false;
 	snprintf(path, sizeof(path), "%s/lib", lower);
-	if (!make_link(TREE, "%s%s/lib/modules/%s", extra, under[is_link(path)], u.release))
+	if (!make_link(TREE, "%s%s/lib/modules/%s", extra, is_link(path) ? "/usr" : "", u.release))
 		return false;
 	snprintf(path, sizeof(path), "%s/sbin", lower);
-	make_link(SELF, "%s%s/sbin/modprobe", extra, under[is_link(path)]); /* below: the root's own is seen instead */
+	make_link(SELF, "%s%s/sbin/modprobe", extra, is_link(path) ? "/usr" : ""); /* below: the root's own is seen instead */
 	return true;
 }
 
@@ -87,8 +86,8 @@ void kmod_mount(const char *lower, const char *tree, const char *layer)
 	mkdir(upper, 0755);
 	mkdir(work, 0755);
 	mkdir("run/doppel", 0755);
-	mkdir(TREE + 1, 0755);
-	if (mount("modules", TREE + 1, "overlay", 0, options) < 0)
+	mkdir(&TREE[1], 0755);
+	if (mount("modules", &TREE[1], "overlay", 0, options) < 0)
 		printf("init: %s: %s\n", TREE, strerror(errno));
 }
 
