@@ -84,6 +84,8 @@ static void signal_queue(struct virtio *v, unsigned queue)
 	struct machine *m = v->machine;
 	const u64 one = 1;
 
+	if (m->wake && wake_ring(m->wake, m->queue[queue].wake_source))
+		return;
 	if (write(m->queue[queue].call, &one, sizeof(one)) != sizeof(one))
 		return; /* full: nobody has looked yet */
 }
