@@ -256,14 +256,26 @@ static u64 on_memory(struct vcpu *cpu, struct tr_site *s, const struct stop *st,
 	return interpret_and_resume(cpu, s, st);
 }
 
+/* Its handler has them in the TLB now. */
+static void string_pages(struct vcpu *cpu, enum string_kind string, gva_t from, gva_t to)
+{
+	if (string == STRING_MOVS)
+		tt_fill(cpu, from, 1, false, cpu->mode.mmu_idx);
+	tt_fill(cpu, to, 1, true, cpu->mode.mmu_idx);
+}
+
 static u64 on_emulated(struct vcpu *cpu, const struct tr_site *s, const struct stop *st)
 {
 	u64 expected = next_rip(cpu, cpu->rip + s->emu->bytes);
 	u32 host = s->resume;
+	enum string_kind string = s->string;
+	u64 from = next_rip(cpu, cpu->gpr[R_SI]), to = next_rip(cpu, cpu->gpr[R_DI]);
 
 	cpu->stats.tr_emulated++;
 	uncount(cpu, st);
 	run_emulated(cpu, s->emu);
+	if (string)
+		string_pages(cpu, string, from, to);
 	return resume(cpu, host, st, expected);
 }
 
@@ -461,6 +473,8 @@ bool tr_handle_fault(struct vcpu *cpu, void *ucontext)
 
 	if (!s)
 		return false;
+	if (s->string)
+		string_fault(cpu, s, uc->uc_mcontext.gregs);
 	uc->uc_mcontext.gregs[REG_RIP] = (long long)(u64)tr_leave;
 	uc->uc_mcontext.gregs[REG_R15] = (long long)((u64)(s - site_at(0)) | SITE_FAULT_BIT);
 	return true;

@@ -2,6 +2,8 @@
 #ifndef ENGINE_TRANSLATE_INT_H
 #define ENGINE_TRANSLATE_INT_H
 
+#include <ucontext.h>
+
 #include "engine/cpu/cpu.h"
 #include "engine/interp/interp_int.h"
 #include "engine/translate/emit.h"
@@ -47,6 +49,8 @@ enum site_kind {
 	SITE_FAULT, /* an instruction that may fault by itself: only signals lead here */
 };
 
+enum string_kind { STRING_NONE, STRING_STOS, STRING_MOVS };
+
 struct tr_site {
 	u32 host;   /* MEM: where to retry. EXIT: end of the rel32 to patch. Code addresses are below 4 GiB */
 	u32 at;     /* host instruction that may fault; 0: none */
@@ -55,7 +59,7 @@ struct tr_site {
 	u32 block;
 	u32 island; /* MEM: end of the rel32 that leaves from here */
 	u16 goff;   /* offset of the guest instruction in its page */
-	u16 size;   /* MEM: bytes that the look-up is for */
+	u16 size;   /* MEM: bytes that the look-up is for. EMU: of an element */
 	u8 kind;
 	bool write; /* MEM: the look-up is for writing ... */
 	bool own_write, group; /* ... as this instruction does; it serves later accesses too */
@@ -65,6 +69,7 @@ struct tr_site {
 	u16 x87_op, x87_off; /* last x87 instruction before it, if nothing has recorded that yet: gen_x87.c */
 	u8 base, index, shift, seg, asize; /* MEM: address, as in struct iop */
 	s32 disp;   /* JUMP: what the stack pointer has moved by */
+	u8 string;  /* EMU, enum string_kind: done in line where the tables have its pages */
 	struct iblock *emu; /* EMU: one decoded instruction */
 };
 
@@ -263,9 +268,10 @@ bool hold_any(const struct build *b); /* something is remembered in memory */
 bool gen_branch(struct build *b);
 bool gen_stack(struct build *b);
 bool gen_lea(struct build *b);
-bool is_special(const struct insn *in); /* for gen_sys() or gen_bitmem() */
+bool is_special(const struct insn *in); /* for gen_sys(), gen_bitmem() or gen_string() */
 bool gen_sys(struct build *b);
 bool gen_bitmem(struct build *b);
+bool gen_string(struct build *b);
 bool gen_data(struct build *b);     /* everything that reencode() can express */
 void gen_loop_head(struct build *b); /* looks at attention */
 void gen_exits(struct build *b);    /* the ways out of conditional jumps */
@@ -296,7 +302,13 @@ void gen_x87_done(struct build *b);
 void gen_x87_flush(struct build *b);
 void x87_settle(struct vcpu *cpu, const struct tr_site *s);
 
+/* ---- gen_string.c ---- */
+/* The host's registers at a fault of the site's host instruction become the guest's, as far as it came. */
+void string_fault(const struct vcpu *cpu, const struct tr_site *s, greg_t *host);
+
 /* ---- gen_mem.c ---- */
+/* S1 and S0 are the page numbers of the first byte and the last (one: the same): S0 becomes the table's entry. */
+void gen_entry(struct build *b, bool one, bool write);
 /* The guest's effective address into reg (S1 or S0); add is added. Uses no other register. */
 void gen_offset(struct build *b, unsigned reg, s32 add); /* without segment base */
 void gen_ea(struct build *b, unsigned reg, s32 add);
