@@ -92,6 +92,15 @@ static void move(struct build *b, unsigned size, unsigned shift)
 	emit_mov_imm(&b->e, HOST_CX, 0);
 }
 
+static bool suits(const struct build *b)
+{
+	const struct insn *in = &b->in;
+
+	if ((in->id != INSN_MOVS && in->id != INSN_STOS) || !(in->prefixes & (PFX_REP | PFX_REPNE)) || in->prefixes & PFX_LOCK)
+		return false;
+	return in->adsize == (b->mode64 ? 8 : 4) && in->mem.seg < SEG_FS && gen_addressable(b);
+}
+
 bool gen_string(struct build *b)
 {
 	const struct insn *in = &b->in;
@@ -99,8 +108,7 @@ bool gen_string(struct build *b)
 	struct hostmem addend = MEM_VCPU(tr.addend);
 	const u8 *slow = NULL;
 
-	if (in->adsize != (b->mode64 ? 8 : 4) || !(in->prefixes & (PFX_REP | PFX_REPNE)) || in->prefixes & PFX_LOCK ||
-	    (in->id == INSN_MOVS && !gen_addressable(b)) || in->mem.seg >= SEG_FS)
+	if (!suits(b))
 		return false;
 	build_islands(b);
 	if (!b->mode64) { /* what is above 32 bits there is undefined: SDM 1 3.4.1.1 */
