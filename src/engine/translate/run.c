@@ -317,21 +317,31 @@ static void calm_down(struct vcpu *cpu)
 	/* attention set since then: interp_must_stop() sees it, the run loop looks at both */
 }
 
+static bool target_is_good(const struct vcpu *cpu)
+{
+	return !cpu->mode.long64 || is_canonical(cpu->tr.target);
+}
+
+static u64 arrive(struct vcpu *cpu)
+{
+	cpu->rip = next_rip(cpu, cpu->tr.target);
+	cpu->stats.tr_jumps++;
+	calm_down(cpu);
+	return 0;
+}
+
 /*
  * A target that is not canonical is the jump's own fault (SDM 2A, CALL, JMP; 2B, RET): its handler raises it, from the stack pointer
  * it began with.
  */
 static u64 on_jump(struct vcpu *cpu, const struct tr_site *s)
 {
-	if (cpu->mode.long64 && !is_canonical(cpu->tr.target)) {
+	if (!target_is_good(cpu)) {
 		cpu->gpr[R_SP] -= (u64)(s64)s->disp;
 		interp_alone(cpu);
 		return 0;
 	}
-	cpu->rip = next_rip(cpu, cpu->tr.target);
-	cpu->stats.tr_jumps++;
-	calm_down(cpu);
-	return 0;
+	return arrive(cpu);
 }
 
 static u64 came_back(struct vcpu *cpu, u32 number, const struct stop *st)
@@ -339,6 +349,11 @@ static u64 came_back(struct vcpu *cpu, u32 number, const struct stop *st)
 	bool fault = number & SITE_FAULT_BIT;
 	struct tr_site *s = NULL;
 
+	if (number == SITE_JUMPED) {
+		if (likely(!(cpu->tr.fop | cpu->tr.fdp_seg) && target_is_good(cpu))) /* a jump has no x87 record of its own */
+			return arrive(cpu);
+		number = cpu->tr.from;
+	}
 	number &= ~SITE_FAULT_BIT;
 	s = site_at(number);
 	if (cpu->tr.fop | cpu->tr.fdp_seg | s->x87_op)

@@ -77,6 +77,7 @@ struct tr_site {
 #define SITE_BASE_STORED 17
 
 #define SITE_FAULT_BIT 0x80000000u
+#define SITE_JUMPED    0x40000000u /* the SITE_JUMP in tr.from: seldom worth a look, and it is cold memory */
 
 /* ---- blocks ---- */
 #define TR_MAX_INSNS 48
@@ -96,7 +97,7 @@ struct tblock {
 	u32 dead_stub; /* where body leads when the block is dead */
 	bool dead;
 	bool vectors;  /* has instructions other than integer ones */
-};
+} __attribute__((aligned(64))); /* tb_find() touches one line of it */
 
 /* Key of a block in which each access is looked up by itself: where a shared look-up does not do. */
 #define TR_KEY_ALONE 0x80000000u
@@ -351,7 +352,7 @@ struct hostmem jc_field(unsigned cls, size_t field); /* of the entry that S0 nam
 bool jc_by_pext(void); /* else the host's is slow, and blocks look at attention when they are entered */
 
 /* ---- glue.c ---- */
-u32 tr_enter(struct vcpu *cpu, u64 host); /* returns the site it came back from */
+u32 tr_enter(struct vcpu *cpu, u64 host); /* returns the site it came back from, or SITE_JUMPED */
 extern const char tr_leave[];
 extern const char tr_jump_miss[]; /* an indirect jump, target in S1, that the cache does not know */
 extern const char *const tr_jump_again[JC_COUNT]; /* the same, after its first place was another's */
