@@ -8,9 +8,10 @@
 #include "backends/dialer.h"
 #include "cli/cli.h"
 #include "cli/duplicate.h"
+#include "cli/last_words.h"
 #include "vmm/console.h"
 
-enum { GUEST_CID = 3, CONFIG_MAX = 60 << 10 };
+enum { GUEST_CID = 3, CONFIG_MAX = 60 << 10, CONSOLE_TAIL = 32 << 10 };
 
 /* ---- options ---- */
 int duplicate_parse_env(struct duplicate_options *o, const char *value, struct err *e)
@@ -198,19 +199,18 @@ int duplicate_operation(const char *name, u32 operation, char **args, session_si
 /* A duplicate that ends by itself has said why on its console: init in a line of its own, the kernel in its last lines. */
 void duplicate_tell_end(struct console *c, const char *reason)
 {
-	static const char mark[] = "doppel-init: ";
-	char tail[600 + 1], *from = tail;
-	size_t n = console_tail(c, tail, sizeof(tail) - 1);
+	char *tail = malloc(CONSOLE_TAIL + 1), words[600];
+	size_t n = tail ? console_tail(c, tail, CONSOLE_TAIL) : 0;
 
-	for (size_t i = 0; i < n; i++) /* the guest's words: nothing a terminal would obey */
-		if (tail[i] != '\n' && (tail[i] < ' ' || tail[i] == 0x7f))
-			tail[i] = ' ';
-	tail[n] = 0;
-	for (char *p = tail; (p = strstr(p, mark)); p += sizeof(mark) - 1)
-		from = p + sizeof(mark) - 1;
-	if (from > tail)
-		from[strcspn(from, "\n")] = 0;
-	log_msg(LOG_ERROR, "guest: it ended (%s)%s%s", reason ? reason : "?", *from ? ": " : "", from);
+	words[0] = 0;
+	if (tail) {
+		for (size_t i = 0; i < n; i++)
+			tail[i] = tail[i] ? tail[i] : ' ';
+		tail[n] = 0;
+		last_words(tail, words, sizeof(words));
+	}
+	free(tail);
+	log_msg(LOG_ERROR, "guest: it ended (%s)%s%s", reason ? reason : "?", words[0] ? ": " : "", words);
 }
 
 /* What a duplicate does not touch costs nothing; what it reads stays in its page cache. */

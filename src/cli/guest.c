@@ -266,14 +266,33 @@ int default_guest(struct guest *g, bool want_initrd, struct err *e)
 	return 0;
 }
 
+/* The tree of all modules beside the kernel, as a record for the duplicate's init, with its NUL; 0: there is none. */
+static size_t modules_record(const char *kernel, char *buf, size_t n)
+{
+	char path[PATH_MAX], *real = NULL;
+	int len = 0;
+
+	snprintf(path, sizeof(path), "%.*s/tree", (int)(strrchr(kernel, '/') - kernel), kernel);
+	real = realpath(path, NULL);
+	if (real)
+		len = snprintf(buf, n, "modules=%s", real);
+	free(real);
+	return len > 0 && (size_t)len < n ? (size_t)len + 1 : 0;
+}
+
 int duplicate_guest(struct guest *g, const char *config, size_t n, bool net, struct err *e)
 {
-	const struct config c = {.text = config, .n = n, .net = net};
-	int ret = find_kernel(g->kernel, sizeof(g->kernel), "vmw_vsock_virtio_transport", e);
+	char *text = malloc(n + PATH_MAX + 16);
+	struct config c = {.text = text, .n = n, .net = net};
+	int ret = text ? find_kernel(g->kernel, sizeof(g->kernel), "vmw_vsock_virtio_transport", e) : err_set(e, ENOMEM, "run: no memory");
 
 	g->initrd_fd = -1;
-	if (!ret)
+	if (!ret) {
+		memcpy(text, config, n);
+		c.n += modules_record(g->kernel, text + n, PATH_MAX + 16);
 		ret = make_initrd(g->kernel, &c, e);
+	}
+	free(text);
 	if (ret < 0)
 		return ret;
 	g->initrd_fd = ret;

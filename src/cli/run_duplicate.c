@@ -3,6 +3,7 @@
  * where the terminal's keys do not reach it, and ends with this process however that ends: when a pipe closes.
  */
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,12 +14,13 @@
 #include "cli/detach.h"
 #include "cli/duplicate.h"
 
-enum { OUTPUT_MAX = 16 << 20 }; /* of a detached command, in the log */
+enum { OUTPUT_MAX = 16 << 20 /* of a detached command, in the log */, LAST_WAIT_MS = 2000 };
 
 struct child {
 	pid_t pid;
 	int messages; /* what the VM's process says */
 	int life;     /* closed: the VM ends */
+	bool spoke;   /* it said something in the end */
 };
 
 static void __attribute__((noreturn)) become_vm(struct duplicate_run *x, struct duplicate *d, const int messages[2],
@@ -61,6 +63,14 @@ static int start_vm(struct duplicate_run *x, struct duplicate *d, int ready_fd, 
 	return 0;
 }
 
+/* A guest that powers itself off takes its agent away first: its VM is about to end by itself, and to say so. */
+static void let_it_end(const struct child *c)
+{
+	struct pollfd p = {.fd = c->messages}; /* hung up: it has ended */
+
+	poll(&p, 1, LAST_WAIT_MS);
+}
+
 /* Ends the VM; its last messages; its status. */
 static int end_vm(struct child *c)
 {
@@ -71,7 +81,7 @@ static int end_vm(struct child *c)
 	close(c->life);
 	while ((n = read(c->messages, buf, sizeof(buf))) > 0 || (n < 0 && errno == EINTR))
 		if (n > 0)
-			fwrite(buf, 1, (size_t)n, stderr);
+			c->spoke = fwrite(buf, 1, (size_t)n, stderr) > 0;
 	close(c->messages);
 	while (waitpid(c->pid, &status, 0) < 0 && errno == EINTR)
 		;
@@ -88,11 +98,20 @@ static int finish(struct duplicate_run *x, struct err *e)
 	return writes ? duplicate_operation(x->in->name, OP_SYNC, NULL, NULL, NULL, e) : 0;
 }
 
-/* What the VM's process says when it ends before its time is enough for both of us. */
-static int status_of(const struct session_result *r, int vm_status, const char *command)
+static int guest_left(const char *command, bool said_why)
 {
+	if (!said_why)
+		log_msg(LOG_ERROR, "%s: the guest was gone before it ended (shut down, halted, or its agent was killed)", command);
+	return EXIT_DOPPEL;
+}
+
+/* What the VM's process says when it ends before its time is enough for both of us. */
+static int status_of(const struct session_result *r, const struct child *c, int vm_status, const char *command)
+{
+	if (r->end == SESSION_LOST && vm_status)
+		return vm_status;
 	if (r->end == SESSION_LOST)
-		return vm_status ? vm_status : EXIT_DOPPEL;
+		return guest_left(command, c->spoke);
 	return session_status(r, command);
 }
 
@@ -135,10 +154,12 @@ static int with_session(struct duplicate_run *x, struct duplicate *d, int ready_
 		ret = print_changes(x->in->name, stderr, &e);
 	if (!ret && result.end <= SESSION_SIGNAL)
 		ret = finish(x, &e);
+	if (!ret && result.end == SESSION_LOST)
+		let_it_end(&c);
 	vm_status = end_vm(&c);
 	if (ret)
 		return cli_fail(&e);
-	return status_of(&result, vm_status, command->argv ? command->argv[0] : d->user.shell);
+	return status_of(&result, &c, vm_status, command->argv ? command->argv[0] : d->user.shell);
 }
 
 /* ---- in the background ---- */

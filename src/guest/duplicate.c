@@ -6,6 +6,7 @@
  *   temporary=1                            the layer need not be written out at the end
  *   hostname=NAME
  *   share=TAG:rw:PATH | share=TAG:ro:PATH
+ *   modules=DIRECTORY                      of the kernel, below the root; used if the root has none for it
  *   net=user                               the card is to be set up for doppel-net
  *   run-user=UID:GID                       /run/user/UID is to be there
  */
@@ -30,6 +31,7 @@
 #define LOWER "/lower"
 #define LAYER "/layer"
 #define ROOT  "/root"
+#define EXTRA "/extra" /* what lies below the machine's root */
 
 enum { CONFIG_MAX = 64 << 10 };
 
@@ -91,9 +93,13 @@ static int mount_at(const char *source, const char *dir, const char *type, unsig
 	return mount(source, dir, type, flags, options) < 0 ? -errno : 0;
 }
 
-static void mount_root(const struct config *c)
+#define UPPER ",upperdir=" LAYER "/upper,workdir=" LAYER "/work"
+
+/* Whether the kernel's modules come from beside it. */
+static bool mount_root(const struct config *c)
 {
-	const char *root = value(c, "root"), *layer = value(c, "layer");
+	const char *root = value(c, "root"), *layer = value(c, "layer"), *modules = value(c, "modules");
+	bool extra = false;
 	int e = -EINVAL;
 
 	if (root && !strncmp(root, "virtiofs:", 9))
@@ -108,9 +114,11 @@ static void mount_root(const struct config *c)
 		give_up("layer %s: %s", layer ? layer : "in memory", strerror(-e));
 	if ((mkdir(LAYER "/upper", 0755) < 0 || mkdir(LAYER "/work", 0755) < 0) && errno != EEXIST)
 		give_up("layer: %s", strerror(errno));
-	e = mount_at("duplicate", ROOT, "overlay", 0, "lowerdir=" LOWER ",upperdir=" LAYER "/upper,workdir=" LAYER "/work");
+	extra = modules && kmod_prepare(LOWER, modules, EXTRA);
+	e = mount_at("duplicate", ROOT, "overlay", 0, extra ? "lowerdir=" LOWER ":" EXTRA UPPER : "lowerdir=" LOWER UPPER);
 	if (e)
 		give_up("overlay: %s", strerror(-e));
+	return extra;
 }
 
 static const struct {
@@ -259,18 +267,22 @@ void duplicate(void)
 	struct config c = {0};
 	struct agent a = {.layer = {.upper = -1, .lower = -1}};
 	const char *name, *share = NULL;
+	bool modules;
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	read_config(&c);
 	fork_late_loader(&a);
 	load_modules(MODULES, AGENT_TRANSPORT);
 	a.transport = open_module(MODULES, AGENT_TRANSPORT);
-	mount_root(&c);
+	modules = mount_root(&c);
 	if (chdir(ROOT) < 0)
 		give_up("root: %s", strerror(errno));
 	umount2("/dev", MNT_DETACH);
 	mount_kernel_files();
+	if (modules)
+		kmod_mount(LOWER, value(&c, "modules"), LAYER);
 	enter_root(&a);
+	kmod_ready();
 	while ((share = next_value(&c, "share", share)))
 		mount_share(share, &a.shares);
 	name = value(&c, "hostname");

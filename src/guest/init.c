@@ -208,9 +208,12 @@ static void bare(void)
 	reboot(RB_POWER_OFF);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	bool console;
+
+	if (getpid() != 1)
+		return modprobe_main(argc, argv);
 
 	mkdir("/dev", 0755);
 	mount("devtmpfs", "/dev", "devtmpfs", 0, NULL);

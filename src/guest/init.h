@@ -18,6 +18,13 @@ void load_modules(const char *dir, const char *except);
 int open_module(const char *dir, const char *part); /* by a part of its name; -1: none */
 int load_module(int fd);           /* 0 (also when it is there already) or -errno */
 
+/* ---- kmod.c: modules of the kernel that the duplicate's root does not have. lower, layer: where those are mounted now ---- */
+/* Makes the layer `extra`, to lie below `lower`; tree: the modules' directory in lower. false: the root needs none, or there are none. */
+bool kmod_prepare(const char *lower, const char *tree, const char *extra);
+void kmod_mount(const char *lower, const char *tree, const char *layer); /* in the new root, the working directory, with its /run */
+void kmod_ready(void);                                                    /* in the root */
+int modprobe_main(int argc, char **argv);
+
 void network_up(bool user); /* the loopback, and the card if it is doppel-net's */
 
 int power_button_open(void);       /* -1: the kernel has none */

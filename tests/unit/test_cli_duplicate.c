@@ -18,6 +18,7 @@
 #include "cli/apply.h"
 #include "cli/changes.h"
 #include "cli/guest.h"
+#include "cli/last_words.h"
 #include "guest/proto.h"
 
 /* ---- frames ---- */
@@ -336,12 +337,39 @@ static void initramfs(void **state)
 	assert_true(strlen(e.text) > 0);
 }
 
+static void said_last(void **state)
+{
+	static const struct {
+		const char *console, *words;
+	} t[] = {
+		{"", ""},
+		{"\n\r\n ", ""},
+		{"one\ntwo \r\n", "two"},
+		{"a\x1b[2Jb", "a [2Jb"},
+		{"[1] x\ndoppel-init: root: no\n[2] reboot: Power down\n", "root: no"},
+		{"[0.5] Kernel panic - not syncing: sysrq triggered crash\n[0.5] CPU: 0\n", "kernel panic: sysrq triggered crash"},
+		{"[1] BUG: kernel NULL pointer dereference, address: 0\n[1] Oops: 0002\n[1] RIP: 0010:f+0x1/0x2 [m]\n[1] RIP: 0033:0x7\n"
+		 "[2] Kernel panic - not syncing: Fatal exception\n[2] Kernel Offset: disabled",
+		 "kernel panic: Fatal exception; BUG: kernel NULL pointer dereference, address: 0; at f+0x1/0x2 [m]"},
+		{"[3] Kernel panic - not syncing: \n[4] ", "kernel panic:"},
+	};
+	char console[512], out[200], tiny[8];
+
+	for (u32 i = 0; i < ARRAY_SIZE(t); i++) {
+		snprintf(console, sizeof(console), "%s", t[i].console);
+		assert_string_equal(last_words(console, out, sizeof(out)), t[i].words);
+		snprintf(console, sizeof(console), "%s", t[i].console);
+		assert_memory_equal(last_words(console, tiny, sizeof(tiny)), t[i].words, MIN(strlen(t[i].words), (size_t)6));
+	}
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(frames), cmocka_unit_test(records), cmocka_unit_test(printing),
 		TEST(applied), TEST(linked), TEST(contained), TEST(conflicts), TEST(initramfs),
+		cmocka_unit_test(said_last),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
