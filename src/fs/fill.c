@@ -158,7 +158,9 @@ static ssize_t splice_read(struct fill_ram *ram, struct fill_pipe *p, int fd, co
 
 		if (!got)
 			break;
-		if (got < 0 || !empty_pipe(ram, p, iov, done, (u64)got)) {
+		if (got < 0)
+			return -1;
+		if (!empty_pipe(ram, p, iov, done, (u64)got)) {
 			fill_close_pipe(p); /* and what is left in it */
 			return -1;
 		}
@@ -174,6 +176,8 @@ static unsigned join(struct iovec *iov, unsigned n, u64 *size)
 
 	*size = 0;
 	for (unsigned i = 0; i < n; i++) {
+		if (!iov[i].iov_len)
+			continue;
 		*size += iov[i].iov_len;
 		if (out && (u8 *)iov[out - 1].iov_base + iov[out - 1].iov_len == iov[i].iov_base)
 			iov[out - 1].iov_len += iov[i].iov_len;

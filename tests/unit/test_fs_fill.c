@@ -177,11 +177,48 @@ static void elsewhere(void **state)
 	free(own);
 }
 
+/* Any segments, on memory that comes and goes in between */
+static void any(void **state)
+{
+	struct fixture *f = *state;
+
+	for (unsigned round = 0; round < 400; round++) {
+		struct iovec iov[256], copy[256];
+		u64 at = (u64)random() % (RAM / 2), want = (u64)random() % (MIB + MIB / 4) + 1, size = 0, seen = 0;
+		off_t from = random() % FILE_SIZE;
+		unsigned n = 0, most = random() % 2 ? 3 * PAGE_SIZE : MIB;
+
+		while (n < 256 && size < want) {
+			u64 len = MIN((u64)random() % most, want - size);
+
+			if (random() % 2)
+				len = MIN(ALIGN_UP(len, PAGE_SIZE), want - size);
+			iov[n++] = (struct iovec){f->base + BEFORE + at, len};
+			size += len;
+			at += len + (random() % 4 ? 0 : (u64)random() % (4 * PAGE_SIZE));
+			if (at > RAM - MIB)
+				break;
+		}
+		memcpy(copy, iov, sizeof(copy));
+		u64 expected = MIN(size, (u64)(FILE_SIZE - from));
+		u64 hole = (u64)random() % (RAM / PAGE_SIZE), pages = (u64)random() % (RAM / PAGE_SIZE - hole) + 1;
+
+		if (random() % 3)
+			assert_int_equal(madvise(f->base + BEFORE + hole * PAGE_SIZE, pages * PAGE_SIZE, MADV_REMOVE), 0);
+		if (random() % 3 == 0)
+			memset(f->base + BEFORE + (u64)random() % (RAM - MIB), (int)round, (u64)random() % MIB);
+		assert_int_equal(fill_read(&f->ram, &f->pipe, f->file, iov, n, from), expected);
+		for (unsigned i = 0; seen < expected; seen += copy[i++].iov_len)
+			assert_memory_equal(copy[i].iov_base, f->data + from + seen, MIN(copy[i].iov_len, expected - seen));
+	}
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {TEST(fresh), TEST(mixed), TEST(at_the_end), TEST(without_splice), TEST(elsewhere)};
+	const struct CMUnitTest tests[] = {TEST(fresh),          TEST(mixed),     TEST(at_the_end),
+					   TEST(without_splice), TEST(elsewhere), TEST(any)};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
