@@ -19,6 +19,7 @@
 #include "base/base.h"
 #include "kvm/chan.h"
 #include "kvm/kvm.h"
+#include "kvm/stats.h"
 
 #define RAM_SIZE   (64ull << 20)
 #define LOAD_AT    0x100000
@@ -244,6 +245,22 @@ static void open_ports(struct run *r)
 		set_end(r, "DOPPEL_SET_OPEN_PORTS failed");
 }
 
+/* The guest may say how many translations it is worth, by "most translations: N"; stress modes make more. */
+static void check_translations(struct run *r, enum kvm_choice choice)
+{
+	static const char mark[] = "most translations: ";
+	const char *told = strstr(r->text, mark);
+	struct doppel_stats s = {0};
+	const struct vcpu_stats *v = (const struct vcpu_stats *)s.value;
+
+	if (!told || choice != KVM_CHOICE_TRANSLATE || getenv("DOPPEL_TR_STRESS") || kvm_ioctl(r->cpu[0], DOPPEL_GET_STATS, &s) < 0)
+		return;
+	if (v->tr_blocks > strtoull(told + sizeof(mark) - 1, NULL, 10)) {
+		__atomic_store_n(&r->ended, false, __ATOMIC_RELEASE);
+		set_end(r, "%llu translations", (unsigned long long)v->tr_blocks);
+	}
+}
+
 /* Runs one guest to its end; the transcript is in r->text. */
 static int run_guest(struct run *r, enum kvm_choice choice, const void *image, u64 size, u32 ncpus)
 {
@@ -279,6 +296,7 @@ static int run_guest(struct run *r, enum kvm_choice choice, const void *image, u
 		if (strncmp(r->end, "exit ", 5) || !strncmp(r->end, "exit r", 6))
 			say_where(r, i);
 	}
+	check_translations(r, choice);
 	destroy(r);
 	return 0;
 }

@@ -265,12 +265,29 @@ static void adapt_limit(struct icache *c)
 	c->flushed_ns = now;
 }
 
+/* Of the interpreter only: what is translated stays, and pages keep what is known of them. */
+static void forget_blocks(void)
+{
+	struct icache *c = cache();
+
+	eng_lock(&c->lock);
+	for (u32 i = 1; i < c->npages; i++)
+		page_entry(i)->blocks = NULL;
+	c->used = 0;
+	memset(c->hash, 0, sizeof(c->hash));
+	__atomic_fetch_add(&c->generation, 1, __ATOMIC_RELEASE);
+	eng_unlock(&c->lock);
+}
+
 static void flush_at_safepoint(struct vm *vm, void *arg)
 {
 	/* several vCPUs may have met the full cache: the first one's flush serves all */
 	if (cache()->used < BLOCKS_MIN / 2 && cache()->npages < MAX_PAGES / 2)
 		return;
-	code_flush_all();
+	if (cache()->npages < MAX_PAGES / 2)
+		forget_blocks();
+	else
+		code_flush_all();
 	adapt_limit(cache());
 	for (u32 i = 0; i < vm->nvcpus; i++)
 		interp_forget_lookups(vm->vcpus[i]); /* they point into memory that is used anew */
