@@ -27,6 +27,7 @@
 
 #include "base/base.h"
 #include "devices/virtio.h" /* the ring; the only reader of descriptors */
+#include "fs/fill.h"
 
 enum fs_cache { FS_CACHE_AUTO, FS_CACHE_ALWAYS, FS_CACHE_NEVER };
 enum { FS_ARG_MAX = 128 << 10, FS_OUT_MAX = 128 << 10, FS_NAME_MAX = 255, FS_DIRBUF = 8192 };
@@ -117,6 +118,8 @@ void fs_forget_all(struct fs *fs); /* everything but the root: the guest starts 
 /* ---- requests (request.c) ---- */
 struct fs_thread { /* a worker's scratch memory */
 	struct fs *fs;
+	struct fill_ram *ram; /* the memory that chains point to; NULL: other */
+	struct fill_pipe pipe;
 	struct virtq_chain chain;
 	struct iovec iov[VIRTQ_SIZE_MAX];
 	u8 arg[FS_ARG_MAX];

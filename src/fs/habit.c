@@ -14,7 +14,7 @@
 
 enum {
 	STEP_FIRST = 16, /* every so many entries one is left without attributes; more rarely if those are wanted */
-	STEP_LAST = 64,
+	STEP_LAST = 256, /* a request each: with 64, a third of those that find -newer makes */
 	ENOUGH = 8, /* to judge by */
 	MEMORY = 256, /* names given; of more before that only half counts */
 	SETTLED_NS = 2000000000 /* a directory that was changed so long ago has another ctime when it changes again */

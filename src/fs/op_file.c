@@ -106,7 +106,7 @@ int op_read(struct fs_request *r)
 	unsigned n = size ? chain_slice(r->c, true, sizeof(struct fuse_out_header), size, r->t->iov) : 0;
 
 	if (n) {
-		ssize_t got = preadv(h->fd, r->t->iov, (int)n, (off_t)in->offset);
+		ssize_t got = fill_read(r->t->ram, &r->t->pipe, h->fd, r->t->iov, n, (off_t)in->offset);
 
 		if (got < 0)
 			ret = -errno;

@@ -58,6 +58,7 @@ struct vhost {
 	struct fs *fs;
 	int sock;
 	struct machine machine;
+	struct fill_ram fill;
 	struct mapping map[VU_REGIONS_MAX];
 	unsigned n_maps;
 	u64 features;
@@ -154,6 +155,7 @@ static int start_queue(struct queue *q)
 	if (!q->scratch)
 		return -ENOMEM;
 	q->scratch->fs = vh->fs;
+	q->scratch->ram = &vh->fill;
 	q->stopping = false;
 	ret = -pthread_create(&q->thread, NULL, queue_thread, q);
 	q->running = !ret;
@@ -195,6 +197,7 @@ static void unmap_all(struct vhost *vh)
 {
 	for (unsigned i = 0; i < vh->n_maps; i++)
 		munmap(vh->map[i].base, vh->map[i].length);
+	fill_drop_regions(&vh->fill);
 	vh->n_maps = 0;
 	vh->machine.ram.nslots = 0;
 }
@@ -215,6 +218,7 @@ static int map_region(struct vhost *vh, const struct vu_region *r, int fd)
 	vh->machine.ram.slot[vh->machine.ram.nslots].gpa = r->gpa;
 	vh->machine.ram.slot[vh->machine.ram.nslots].size = r->size;
 	vh->machine.ram.slot[vh->machine.ram.nslots++].host = (u8 *)m->base + r->mmap_offset;
+	fill_add_region(&vh->fill, (u8 *)m->base + r->mmap_offset, r->size, fd, r->mmap_offset);
 	return 0;
 }
 
@@ -446,6 +450,8 @@ static void vhost_free(struct vhost *vh)
 			close(q->call);
 		if (q->stop >= 0)
 			close(q->stop);
+		if (q->scratch)
+			fill_close_pipe(&q->scratch->pipe);
 		free(q->scratch);
 		pthread_mutex_destroy(&q->call_lock);
 	}

@@ -170,10 +170,11 @@ static int make_path(const char *path)
 	return mkdir(path, 0755) < 0 && errno != EEXIST ? -errno : 0;
 }
 
-/* A request to the host costs much more than a page: ask for a MiB at once, not 128 KiB, where a file is read in order. */
+/* A request to the host costs much more than a page: ask for a MiB at once, not 128 KiB, where a file is read in order.
+ * The most that one request has is 252 pages (the ring's 256 descriptors less those of the messages). */
 static void read_far_ahead(int fd)
 {
-	static const char kib[] = "1024";
+	static const char kib[] = "1008";
 	char name[64];
 	struct stat st;
 	int bdi = -1;

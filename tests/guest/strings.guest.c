@@ -151,6 +151,84 @@ static void across_faults(void)
 	invlpg((u64)a + 0x1000);
 }
 
+static u64 move_up(u8 *di, const u8 *si, u64 cx)
+{
+	__asm__ volatile("rep movsb" : "+D"(di), "+S"(si), "+c"(cx)::"memory");
+	return cx + ((u64)di << 16) + ((u64)si << 32);
+}
+
+/* Often enough that translated code does them by itself: all counts and places about a page's end. */
+static void small_ones(void)
+{
+	u64 bad = 0, left = 0;
+
+	fill(a, 3, 0x2000);
+	for (u64 n = 0; n < 40; n++)
+		for (u64 i = 0; i < 40; i++) {
+			u8 *to = b + 0xfe0 + i, *from = a + 0x1000 - i;
+
+			to[n] = 0xee;
+			left += move_up(to, from, n) != ((u64)(to + n) << 16) + ((u64)(from + n) << 32);
+			bad += differ(from, to, n) + (to[n] != 0xee);
+		}
+	check("small moves: differing", bad, 0);
+	check("  registers", left, 0);
+	for (u64 n = 1; n < 5000; n += 7) {
+		u8 *to = b + (n & 63);
+
+		to[n] = 0x77, to[n - 1] = 0;
+		RUN("rep stosb", to, a, n);
+		bad += to[n] != 0x77 || to[0] != 0x5a || to[n - 1] != 0x5a || rdi != (u64)(to + n) || rcx;
+	}
+	check("stores up to and beyond a page", bad, 0);
+}
+
+/* One page of memory at two addresses: the order of the bytes is what counts. */
+static void at_two_addresses(void)
+{
+	u64 *other = pte_of((u64)a + 0x5000), old = *other, bad = 0;
+
+	*other = (old & 0xfff) | (u64)a;
+	invlpg((u64)a + 0x5000);
+	for (u64 d = 1; d < 20; d++) {
+		u8 v[64];
+
+		fill(a, (u8)d, 128);
+		for (u64 i = 0; i < 64; i++)
+			v[i] = (u8)(d + i % d);
+		move_up(a + 0x5000 + d, a, 64);
+		bad += differ(a + d, v, 64);
+		fill(a, (u8)d, 128);
+		move_up(a, a + 0x5000 + d, 64);
+		for (u64 i = 0; i < 64; i++)
+			bad += a[i] != (u8)(2 * d + i);
+	}
+	check("overlap that the addresses do not show", bad, 0);
+	*other = old;
+	invlpg((u64)a + 0x5000);
+	fill(a, 1, 64);
+	fill(a + 0x5000, 0, 64);
+	move_up(a + 0x5000 + 4, a, 16);
+	check("  and none after a remapping", a[4] == 5 && a[0x5004] == 1, 1);
+}
+
+/* A page that was written by strings becomes read-only. */
+static void taken_away(void)
+{
+	u64 *pte = pte_of((u64)b);
+
+	for (u64 i = 0; i < 5; i++)
+		move_up(b, a, 8);
+	*pte &= ~2ul;
+	invlpg((u64)b);
+	__asm__ volatile("mov %%cr0, %%rax; bts $16, %%rax; mov %%rax, %%cr0" ::: "rax", "cc"); /* WP */
+	check("store to what is read-only now", fault_run("dst", (u64)b + 8, (u64)a, 4), 14);
+	check("  error", trap.error, 3);
+	regs((u64)b + 8, (u64)a, 4);
+	*pte |= 2;
+	invlpg((u64)b);
+}
+
 /* Port 0xe8 answers 1, 2, 3... per KVM_RUN: only what does not depend on how the items are grouped is checked. */
 static void ports(void)
 {
@@ -219,6 +297,9 @@ void guest_main(void)
 	moves();
 	stores_scans();
 	across_faults();
+	small_ones();
+	at_two_addresses();
+	taken_away();
 	ports();
 	mmio();
 }

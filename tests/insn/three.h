@@ -83,8 +83,10 @@ unsigned below(u64 *rnd, unsigned n);
 
 /* three_gen.c */
 void generate(struct program *p, u64 *rnd, enum world w, bool (*has)(unsigned feature));
-void generate_state(const struct program *p, struct state *s, struct memory *m, u64 *rnd);
 u64 code_base(const struct program *p);
+
+/* three_state.c */
+void generate_state(const struct program *p, struct state *s, struct memory *m, u64 *rnd);
 
 /* three_host.c */
 bool three_host_init(const struct memory *m); /* m: what the read-only page holds */

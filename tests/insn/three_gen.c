@@ -3,8 +3,6 @@
 
 #include "tests/insn/three.h"
 
-enum { FLAGS = FL_ARITH };
-
 u64 three_random(u64 *state)
 {
 	*state ^= *state >> 12;
@@ -448,6 +446,76 @@ static void add_strided_loop(struct making *k)
 	branch_to(k, k->n);
 }
 
+/* lea reg, [base + disp32] */
+static void add_lea(struct program *p, unsigned reg, unsigned base, s32 disp)
+{
+	u8 b[7] = {0x48 | (u8)(base >> 3), 0x8d, (u8)(0x80 | reg << 3 | (base & 7))};
+
+	memcpy(b + 3, &disp, 4);
+	append(p, mode64(p) ? b : b + 1, mode64(p) ? 7 : 6);
+	flow(p);
+}
+
+static u32 string_count(u64 *rnd)
+{
+	switch (below(rnd, 8)) {
+	case 0:
+		return 0;
+	case 1:
+		return below(rnd, 600);
+	case 2: /* about a page */
+		return ((u32)PAGE_SIZE >> below(rnd, 4)) - 8 + below(rnd, 16);
+	case 3:
+	case 4:
+		return below(rnd, 64);
+	default:
+		return 1 + below(rnd, 12);
+	}
+}
+
+/* A string instruction between two places about the data, which often overlap. */
+static void add_string(struct program *p, u64 *rnd)
+{
+	static const u8 ops[] = {0xa4, 0xa4, 0xa4, 0xa5, 0xa5, 0xaa, 0xaa, 0xab, 0xab, 0xac, 0xa6, 0xae}, set[] = {0xfd}, clear[] = {0xfc};
+	u32 bases = p->pointers & ~(u32)(BIT(R_SP) | BIT(R_12));
+	unsigned from = pick(rnd, bases), to = below(rnd, 3) ? from : pick(rnd, bases), n = 0;
+	s32 at = displacement(rnd);
+	bool back = below(rnd, 6) == 0;
+	u8 op[6], count[5] = {0xb9};
+	u32 cx = string_count(rnd);
+
+	add_lea(p, R_SI, from, at);
+	add_lea(p, R_DI, to, below(rnd, 2) ? at + (s32)below(rnd, 41) - 20 : displacement(rnd));
+	memcpy(count + 1, &cx, 4);
+	if (below(rnd, 8)) {
+		append(p, count, 5);
+		flow(p);
+	}
+	if (back || below(rnd, 3) == 0) {
+		append(p, back ? set : clear, 1);
+		flow(p);
+	}
+	if (below(rnd, 8) == 0)
+		op[n++] = 0x67;
+	if (below(rnd, 16) == 0)
+		op[n++] = 0x64 | (u8)below(rnd, 2);
+	if (below(rnd, 8) == 0)
+		op[n++] = 0x66;
+	if (below(rnd, 8))
+		op[n++] = below(rnd, 6) ? 0xf3 : 0xf2;
+	if (mode64(p) && below(rnd, 2))
+		op[n++] = 0x48;
+	op[n] = ops[below(rnd, sizeof(ops))] | (u8)below(rnd, 2);
+	if ((op[n] & ~1) == 0xa6 || (op[n] & ~1) == 0xae) /* of count 0 they leave the flags */
+		define_flags(p, rnd);
+	append(p, op, n + 1);
+	flow(p);
+	if (back) {
+		append(p, clear, 1);
+		flow(p);
+	}
+}
+
 static void add_jump(struct making *k)
 {
 	static const u8 jmp[5] = {0xe9};
@@ -540,6 +608,8 @@ static void add_wanted(struct making *k, bool (*has)(unsigned))
 		add_indirect(k, k->has_function && in_main && below(k->rnd, 2));
 	else if (what == 6 && k->has_function && in_main)
 		add_call(k);
+	else if (what == 8 || what == 9)
+		add_string(p, k->rnd);
 	else
 		add_random(p, k->rnd, has);
 }
@@ -604,88 +674,4 @@ void generate(struct program *p, u64 *rnd, enum world w, bool (*has)(unsigned))
 		point(p, k.fix[i].slot, k.fix[i].to == 0xff ? p->len : offset_of(&k, k.fix[i].to));
 	for (unsigned i = 0; i < p->ntables; i++)
 		p->table[i] = k.first[k.table_to[i]];
-}
-
-/* ---- states ---- */
-
-static u64 value(u64 *rnd)
-{
-	static const u64 special[] = {0, 1, 2, 0x7f, 0x80, 0xff, 0x7fff, 0x8000, 0xffff, 0x7fffffff, 0x80000000,
-				      0xffffffff, 0x7fffffffffffffff, 0x8000000000000000, ~0ull};
-
-	switch (below(rnd, 8)) {
-	case 0:
-		return special[below(rnd, ARRAY_SIZE(special))];
-	case 1:
-		return below(rnd, 256);
-	case 2:
-		return three_random(rnd) >> 32;
-	default:
-		return three_random(rnd);
-	}
-}
-
-static void generate_vec(struct vec *v, u64 *rnd)
-{
-	static const u32 floats[] = {0, 0x80000000, 0x3f800000, 0xbf800000, 0x7f800000, 0xff800000, 0x7fc00000, 0x7f800001,
-				     1, 0x007fffff, 0x00800000, 0x7f7fffff};
-
-	u64 *w = (u64 *)(void *)v->xmm;
-
-	for (unsigned i = 0; i < 64; i++) {
-		u64 r = three_random(rnd);
-
-		w[i] = r;
-		if (r >> 62 == 0) {
-			memcpy(&w[i], &floats[(r >> 8) % ARRAY_SIZE(floats)], 4);
-			memcpy((u8 *)&w[i] + 4, &floats[(r >> 16) % ARRAY_SIZE(floats)], 4);
-		}
-	}
-	memset(v->x87, 0, sizeof(v->x87));
-	v->x87[0] = below(rnd, 4) ? 0x7f : 0x40 | (u8)below(rnd, 64);
-	v->x87[1] = (u8)(3 | below(rnd, 4) << 2);
-	v->x87[3] = (u8)(below(rnd, 8) << 3);
-	v->x87[4] = below(rnd, 3) ? 0x3f : (u8)three_random(rnd);
-	for (unsigned i = 0; i < 128; i++)
-		v->st[i] = i % 16 < 10 ? (u8)three_random(rnd) : 0;
-	for (unsigned i = 0; i < 8; i++) { /* mostly normal numbers of moderate size */
-		v->st[16 * i + 7] |= below(rnd, 8) ? 0x80 : 0;
-		v->st[16 * i + 9] = below(rnd, 4) ? 0x3f : v->st[16 * i + 9];
-	}
-	/* rounding; now and then DAZ and FZ; exceptions mostly masked */
-	v->mxcsr = (below(rnd, 6) ? 0x1f80u : below(rnd, 64) << 7) | below(rnd, 4) << 13 | (below(rnd, 8) ? 0 : 0x8040);
-}
-
-void generate_state(const struct program *p, struct state *s, struct memory *m, u64 *rnd)
-{
-	u64 high = p->world == WORLD_HIGH ? W_HIGH : 0;
-
-	for (unsigned i = 0; i < 16; i++) {
-		s->gpr[i] = value(rnd);
-		if (p->smalls >> i & 1)
-			s->gpr[i] = below(rnd, 64);
-		if (p->pointers >> i & 1)
-			s->gpr[i] = high + W_DATA_VA + PAGE_SIZE + (below(rnd, 2) ? 0 : below(rnd, 64) - 32ull);
-		if (p->pointers >> i & 1 && below(rnd, 100) == 0)
-			s->gpr[i] = below(rnd, 2) ? BIT64(47) + below(rnd, 4096) : BIT64(62);
-		if (!mode64(p))
-			s->gpr[i] = i < 8 ? (u32)s->gpr[i] : 0;
-	}
-	if (below(rnd, 3) && !(p->pointers >> R_CX & 1))
-		s->gpr[R_CX] = below(rnd, 70);
-	s->rip = code_base(p) + p->at;
-	s->rflags = (three_random(rnd) & (FLAGS | (below(rnd, 8) ? 0 : FL_DF))) | FL_ONE;
-	s->fs_base = below(rnd, 4) ? below(rnd, 64) : below(rnd, 8192);
-	s->gs_base = below(rnd, 2) ? (mode64(p) ? (u64)0 - below(rnd, 64) : below(rnd, 16))
-				   : high + W_DATA_VA + PAGE_SIZE + below(rnd, 64);
-	generate_vec(&s->vec, rnd);
-	for (unsigned i = 0; i < 16; i++)
-		m->data[(three_random(rnd) >> 8) % W_DATA_RW] = (u8)(three_random(rnd) >> 17);
-	for (unsigned i = 0; i < 8; i++) {
-		u32 n = 1 + below(rnd, below(rnd, 4) ? 3 : 24);
-		u64 to = code_base(p) + p->at + p->slot[p->table[i]].off;
-
-		memcpy(m->count + 4 * i, &n, 4);
-		memcpy(m->count + W_TABLES + 8 * i, &to, 8);
-	}
 }

@@ -121,7 +121,7 @@ static bool gen_special(struct build *b)
 		return false;
 	hold_forget(b);
 	b->s1_guest = INSN_NO_REG;
-	done = gen_sys(b) || gen_bitmem(b);
+	done = gen_sys(b) || gen_bitmem(b) || gen_string(b);
 	hold_forget(b);
 	b->s1_guest = INSN_NO_REG;
 	return done;

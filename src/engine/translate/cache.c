@@ -31,6 +31,11 @@
 
 #define CODE_RX     (ENG_CODE_RX + STUB_REGION)
 #define CODE_RW     (ENG_CODE_RW + STUB_REGION)
+#define LARGE      (2ull << 20)
+#define LARGE_FROM (12ull << 20)
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25 /* Linux 6.1 */
+#endif
 #define CODE_LIMIT  (96ull << 20) /* address space; tr_stress()->code_size of it is used */
 
 struct tcache {
@@ -38,6 +43,8 @@ struct tcache {
 	u32 nsites;
 	u64 code_used, emu_used;
 	u64 kills;
+	u64 large; /* of the code: in large pages */
+	bool large_failed;
 	bool ready;
 	bool pext;
 	u32 hash[1u << HASH_BITS];
@@ -207,6 +214,20 @@ static bool has_room(void)
 	       ALIGN_UP(EMU_AT, 64) + c->emu_used + TR_MAX_INSNS * EMU_SIZE <= EMU_END;
 }
 
+/*
+ * Much code is spread over more pages than the host's TLB of instructions knows: full pieces of it become large pages, where the host has
+ * any for shared memory. It takes a millisecond or more for each, so guests with little code are spared that.
+ */
+static void make_large_locked(struct tcache *c)
+{
+	u64 full = c->code_used & ~(LARGE - 1);
+
+	if (full < LARGE_FROM || c->large_failed)
+		return;
+	for (; c->large < full && !c->large_failed; c->large += LARGE)
+		c->large_failed = sys_call(SYS_madvise, CODE_RX + c->large, LARGE, MADV_COLLAPSE) < 0;
+}
+
 static struct tblock *link_locked(struct build *b, gpa_t gpa, u32 *page_list)
 {
 	struct tcache *c = cache();
@@ -219,6 +240,7 @@ static struct tblock *link_locked(struct build *b, gpa_t gpa, u32 *page_list)
 	t->page_next = *page_list;
 	*page_list = n;
 	c->code_used = ALIGN_UP(t->end - CODE_RX, 16);
+	make_large_locked(c);
 	c->nsites += b->nsites;
 	c->emu_used = (u64)b->emu - ALIGN_UP(EMU_AT, 64);
 	__atomic_store_n(&c->nblocks, n + 1, __ATOMIC_RELEASE);

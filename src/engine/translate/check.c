@@ -208,8 +208,10 @@ static u32 run_translated(struct vcpu *cpu, u64 host)
 {
 	for (;;) {
 		u32 site = tr_enter_with_flags(cpu, host);
-		const struct tr_site *s = site_at(site & ~SITE_FAULT_BIT);
+		const struct tr_site *s = NULL;
 
+		site = site == SITE_JUMPED ? cpu->tr.from : site;
+		s = site_at(site & ~SITE_FAULT_BIT);
 		if (cpu->tr.fop | cpu->tr.fdp_seg | s->x87_op)
 			x87_settle(cpu, s);
 		host = s->kind == SITE_MEM ? fill(cpu, s, site & SITE_FAULT_BIT) : 0;

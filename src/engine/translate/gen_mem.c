@@ -130,16 +130,21 @@ void gen_ea(struct build *b, unsigned reg, s32 add)
 	emit_lea(&b->e, reg, &sum, b->mode64 ? 8 : 4);
 }
 
-/* S1 holds the page number of the first byte, S0 that of the last. */
-static void look_up(struct build *b, unsigned size, bool write, struct tr_site *s)
+void gen_entry(struct build *b, bool one, bool write)
 {
 	static const u8 table_of[MMU_IDX_COUNT] = {[MMU_USER] = 0, [MMU_KERNEL] = 2, [MMU_KERNEL_AC] = 4};
 	struct hostmem table = mem_gs(offsetof(struct vcpu, tr.tt) + 8 * (table_of[b->idx] + write));
-	struct hostmem sum = {.base = S1, .index = size == 1 ? S1 : S0}, slot = {.base = S0, .index = S1, .shift = 3};
+	struct hostmem sum = {.base = S1, .index = one ? S1 : S0}, slot = {.base = S0, .index = S1, .shift = 3};
 
 	emit_lea(&b->e, S1, &sum, 4);
 	emit_load(&b->e, S0, &table, 8);
 	emit_load(&b->e, S0, &slot, 8);
+}
+
+/* S1 holds the page number of the first byte, S0 that of the last. */
+static void look_up(struct build *b, unsigned size, bool write, struct tr_site *s)
+{
+	gen_entry(b, size == 1, write);
 	build_pending(b, s);
 }
 

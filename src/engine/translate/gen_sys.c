@@ -269,6 +269,8 @@ bool is_special(const struct insn *in)
 	case INSN_LFENCE:
 	case INSN_CMPXCHG8B:
 	case INSN_CMPXCHG16B:
+	case INSN_MOVS:
+	case INSN_STOS:
 		return true;
 	case INSN_BT:
 	case INSN_BTS:

@@ -2,7 +2,7 @@
 #include "engine/translate/tr_int.h"
 
 /*
- * C side: a call that returns the site's number. Translated side: tr_leave with the number in R15d; all guest registers
+ * C side: a call that returns the site's number, or SITE_JUMPED. Translated side: tr_leave with the number in R15d; all guest registers
  * and flags are as the site says, and are saved. See tr_int.h for which register is where.
  */
 __attribute__((naked, used)) u32 tr_enter(struct vcpu *cpu, u64 host)
@@ -32,7 +32,7 @@ __attribute__((naked, used)) u32 tr_enter(struct vcpu *cpu, u64 host)
 		".globl tr_leave, tr_jump_miss\n"
 		"tr_jump_miss:\n\t"
 		"mov %%r15, %%gs:%c[target]\n\t"
-		"mov %%gs:%c[from], %%r15d\n"
+		"mov %[jumped], %%r15d\n"
 		"tr_leave:\n\t"
 		"mov %%rax, %%gs:%c[gpr]+0\n\t"
 		"seto %%al\n\t"
@@ -57,7 +57,7 @@ __attribute__((naked, used)) u32 tr_enter(struct vcpu *cpu, u64 host)
 		"ret"
 		:
 		: [sp] "i"(offsetof(struct vcpu, tr.host_sp)), [entry] "i"(offsetof(struct vcpu, tr.entry)),
-		  [target] "i"(offsetof(struct vcpu, tr.target)), [from] "i"(offsetof(struct vcpu, tr.from)),
+		  [target] "i"(offsetof(struct vcpu, tr.target)), [jumped] "i"(SITE_JUMPED),
 		  [flags] "i"(offsetof(struct vcpu, tr.flags_ax)), [gpr] "i"(offsetof(struct vcpu, gpr)));
 }
 

@@ -125,7 +125,7 @@ static unsigned second_place(u64 rip)
 
 static bool is_for(const struct jc_table *t, unsigned n, u64 rip)
 {
-	return usable(n) && t->negated[n] + rip == 0 && !is_empty(t, n);
+	return usable(n) && !is_empty(t, n) && t->negated[n] + rip == 0; /* the jump has just read host[n] */
 }
 
 void jc_ready(struct vcpu *cpu, unsigned cls)
@@ -254,7 +254,7 @@ u64 jc_find(struct vcpu *cpu, unsigned cls, u64 rip)
 	t = table(cpu, cls);
 	if (is_for(t, first, rip))
 		return gen_behind_arrival(t->host[first]);
-	if (is_for(t, second, rip) && !is_empty(t, first)) /* else it is to be put into the first place */
+	if (!is_empty(t, first) && is_for(t, second, rip)) /* else it is to be put into the first place */
 		return gen_behind_arrival(t->host[second]);
 	return 0;
 }

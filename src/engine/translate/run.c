@@ -256,14 +256,26 @@ static u64 on_memory(struct vcpu *cpu, struct tr_site *s, const struct stop *st,
 	return interpret_and_resume(cpu, s, st);
 }
 
+/* Its handler has them in the TLB now. */
+static void string_pages(struct vcpu *cpu, enum string_kind string, gva_t from, gva_t to)
+{
+	if (string == STRING_MOVS)
+		tt_fill(cpu, from, 1, false, cpu->mode.mmu_idx);
+	tt_fill(cpu, to, 1, true, cpu->mode.mmu_idx);
+}
+
 static u64 on_emulated(struct vcpu *cpu, const struct tr_site *s, const struct stop *st)
 {
 	u64 expected = next_rip(cpu, cpu->rip + s->emu->bytes);
 	u32 host = s->resume;
+	enum string_kind string = s->string;
+	u64 from = next_rip(cpu, cpu->gpr[R_SI]), to = next_rip(cpu, cpu->gpr[R_DI]);
 
 	cpu->stats.tr_emulated++;
 	uncount(cpu, st);
 	run_emulated(cpu, s->emu);
+	if (string)
+		string_pages(cpu, string, from, to);
 	return resume(cpu, host, st, expected);
 }
 
@@ -305,21 +317,31 @@ static void calm_down(struct vcpu *cpu)
 	/* attention set since then: interp_must_stop() sees it, the run loop looks at both */
 }
 
+static bool target_is_good(const struct vcpu *cpu)
+{
+	return !cpu->mode.long64 || is_canonical(cpu->tr.target);
+}
+
+static u64 arrive(struct vcpu *cpu)
+{
+	cpu->rip = next_rip(cpu, cpu->tr.target);
+	cpu->stats.tr_jumps++;
+	calm_down(cpu);
+	return 0;
+}
+
 /*
  * A target that is not canonical is the jump's own fault (SDM 2A, CALL, JMP; 2B, RET): its handler raises it, from the stack pointer
  * it began with.
  */
 static u64 on_jump(struct vcpu *cpu, const struct tr_site *s)
 {
-	if (cpu->mode.long64 && !is_canonical(cpu->tr.target)) {
+	if (!target_is_good(cpu)) {
 		cpu->gpr[R_SP] -= (u64)(s64)s->disp;
 		interp_alone(cpu);
 		return 0;
 	}
-	cpu->rip = next_rip(cpu, cpu->tr.target);
-	cpu->stats.tr_jumps++;
-	calm_down(cpu);
-	return 0;
+	return arrive(cpu);
 }
 
 static u64 came_back(struct vcpu *cpu, u32 number, const struct stop *st)
@@ -327,6 +349,11 @@ static u64 came_back(struct vcpu *cpu, u32 number, const struct stop *st)
 	bool fault = number & SITE_FAULT_BIT;
 	struct tr_site *s = NULL;
 
+	if (number == SITE_JUMPED) {
+		if (likely(!(cpu->tr.fop | cpu->tr.fdp_seg) && target_is_good(cpu))) /* a jump has no x87 record of its own */
+			return arrive(cpu);
+		number = cpu->tr.from;
+	}
 	number &= ~SITE_FAULT_BIT;
 	s = site_at(number);
 	if (cpu->tr.fop | cpu->tr.fdp_seg | s->x87_op)
@@ -461,6 +488,8 @@ bool tr_handle_fault(struct vcpu *cpu, void *ucontext)
 
 	if (!s)
 		return false;
+	if (s->string)
+		string_fault(cpu, s, uc->uc_mcontext.gregs);
 	uc->uc_mcontext.gregs[REG_RIP] = (long long)(u64)tr_leave;
 	uc->uc_mcontext.gregs[REG_R15] = (long long)((u64)(s - site_at(0)) | SITE_FAULT_BIT);
 	return true;

@@ -2,6 +2,8 @@
 #ifndef ENGINE_TRANSLATE_INT_H
 #define ENGINE_TRANSLATE_INT_H
 
+#include <ucontext.h>
+
 #include "engine/cpu/cpu.h"
 #include "engine/interp/interp_int.h"
 #include "engine/translate/emit.h"
@@ -47,6 +49,8 @@ enum site_kind {
 	SITE_FAULT, /* an instruction that may fault by itself: only signals lead here */
 };
 
+enum string_kind { STRING_NONE, STRING_STOS, STRING_MOVS };
+
 struct tr_site {
 	u32 host;   /* MEM: where to retry. EXIT: end of the rel32 to patch. Code addresses are below 4 GiB */
 	u32 at;     /* host instruction that may fault; 0: none */
@@ -55,7 +59,7 @@ struct tr_site {
 	u32 block;
 	u32 island; /* MEM: end of the rel32 that leaves from here */
 	u16 goff;   /* offset of the guest instruction in its page */
-	u16 size;   /* MEM: bytes that the look-up is for */
+	u16 size;   /* MEM: bytes that the look-up is for. EMU: of an element */
 	u8 kind;
 	bool write; /* MEM: the look-up is for writing ... */
 	bool own_write, group; /* ... as this instruction does; it serves later accesses too */
@@ -65,6 +69,7 @@ struct tr_site {
 	u16 x87_op, x87_off; /* last x87 instruction before it, if nothing has recorded that yet: gen_x87.c */
 	u8 base, index, shift, seg, asize; /* MEM: address, as in struct iop */
 	s32 disp;   /* JUMP: what the stack pointer has moved by */
+	u8 string;  /* EMU, enum string_kind: done in line where the tables have its pages */
 	struct iblock *emu; /* EMU: one decoded instruction */
 };
 
@@ -72,6 +77,7 @@ struct tr_site {
 #define SITE_BASE_STORED 17
 
 #define SITE_FAULT_BIT 0x80000000u
+#define SITE_JUMPED    0x40000000u /* the SITE_JUMP in tr.from: seldom worth a look, and it is cold memory */
 
 /* ---- blocks ---- */
 #define TR_MAX_INSNS 48
@@ -91,7 +97,7 @@ struct tblock {
 	u32 dead_stub; /* where body leads when the block is dead */
 	bool dead;
 	bool vectors;  /* has instructions other than integer ones */
-};
+} __attribute__((aligned(64))); /* tb_find() touches one line of it */
 
 /* Key of a block in which each access is looked up by itself: where a shared look-up does not do. */
 #define TR_KEY_ALONE 0x80000000u
@@ -263,9 +269,10 @@ bool hold_any(const struct build *b); /* something is remembered in memory */
 bool gen_branch(struct build *b);
 bool gen_stack(struct build *b);
 bool gen_lea(struct build *b);
-bool is_special(const struct insn *in); /* for gen_sys() or gen_bitmem() */
+bool is_special(const struct insn *in); /* for gen_sys(), gen_bitmem() or gen_string() */
 bool gen_sys(struct build *b);
 bool gen_bitmem(struct build *b);
+bool gen_string(struct build *b);
 bool gen_data(struct build *b);     /* everything that reencode() can express */
 void gen_loop_head(struct build *b); /* looks at attention */
 void gen_exits(struct build *b);    /* the ways out of conditional jumps */
@@ -296,7 +303,13 @@ void gen_x87_done(struct build *b);
 void gen_x87_flush(struct build *b);
 void x87_settle(struct vcpu *cpu, const struct tr_site *s);
 
+/* ---- gen_string.c ---- */
+/* The host's registers at a fault of the site's host instruction become the guest's, as far as it came. */
+void string_fault(const struct vcpu *cpu, const struct tr_site *s, greg_t *host);
+
 /* ---- gen_mem.c ---- */
+/* S1 and S0 are the page numbers of the first byte and the last (one: the same): S0 becomes the table's entry. */
+void gen_entry(struct build *b, bool one, bool write);
 /* The guest's effective address into reg (S1 or S0); add is added. Uses no other register. */
 void gen_offset(struct build *b, unsigned reg, s32 add); /* without segment base */
 void gen_ea(struct build *b, unsigned reg, s32 add);
@@ -339,7 +352,7 @@ struct hostmem jc_field(unsigned cls, size_t field); /* of the entry that S0 nam
 bool jc_by_pext(void); /* else the host's is slow, and blocks look at attention when they are entered */
 
 /* ---- glue.c ---- */
-u32 tr_enter(struct vcpu *cpu, u64 host); /* returns the site it came back from */
+u32 tr_enter(struct vcpu *cpu, u64 host); /* returns the site it came back from, or SITE_JUMPED */
 extern const char tr_leave[];
 extern const char tr_jump_miss[]; /* an indirect jump, target in S1, that the cache does not know */
 extern const char *const tr_jump_again[JC_COUNT]; /* the same, after its first place was another's */
