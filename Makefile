@@ -38,7 +38,7 @@ FS_OBJ := $(FS_SRC:%.c=$(B)/%.o) $(patsubst %,$(B)/src/%.o,devices/virtio_ring d
 # doppel-disk: a disk's process. The half of virtio-blk that serves, and the disk formats.
 DISK_SRC := $(wildcard src/disk/*.c src/backends/disk*.c src/backends/qcow2*.c)
 DISK_OBJ := $(DISK_SRC:%.c=$(B)/%.o) \
-	$(patsubst %,$(B)/src/%.o,devices/virtio devices/virtio_ring devices/virtio_blk devices/disk_proto devices/guestmem base/loop base/err base/file)
+	$(patsubst %,$(B)/src/%.o,devices/virtio devices/virtio_ring devices/virtio_blk devices/disk_proto devices/guestmem base/loop base/err base/file base/wake)
 
 .DEFAULT_GOAL := all
 all: $(B)/doppel $(B)/doppel-engine $(B)/doppel-net $(B)/doppel-fs $(B)/doppel-disk $(B)/doppel-init $(B)/doppel-builtin.elf $(B)/doppel-get-kernel

@@ -9,6 +9,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* What is written at once the page cache keeps in one piece, a large folio. One of a MiB is dear to allocate, and ext4 walks through
+ * the heads of all its blocks at each later write into it (Linux 6.18; figures are in docs/io.md). */
+enum { WRITE_PIECE = 256 << 10 };
 enum { SECTOR = 512, PHYSICAL_MAX = 65536, DIRECT_ALIGN = 4096, LOCK_TRIES = 20, LOCK_WAIT_US = 20000 };
 
 /* ---- locks ---- */
@@ -215,9 +218,32 @@ bool disk_file_read_cached(const struct disk_file *f, u64 off, const struct iove
 
 bool disk_file_write_cached(const struct disk_file *f, u64 off, const struct iovec *iov, unsigned n, u64 len)
 {
+	u64 skip = 0; /* of *iov: done */
+
 	if (f->direct_fd >= 0)
 		return false;
-	return pwritev(f->fd, iov, (int)n, (off_t)off) == (ssize_t)len;
+	if (len <= WRITE_PIECE - off % WRITE_PIECE)
+		return pwritev(f->fd, iov, (int)n, (off_t)off) == (ssize_t)len;
+	while (len) {
+		u64 want = MIN(len, WRITE_PIECE - off % WRITE_PIECE), have = 0;
+		struct iovec part[WRITE_PIECE / 4096 + 1];
+		unsigned k = 0;
+
+		for (; have < want && k < ARRAY_SIZE(part); k++) {
+			part[k] = (struct iovec){(u8 *)iov->iov_base + skip, MIN(iov->iov_len - skip, want - have)};
+			have += part[k].iov_len;
+			skip += part[k].iov_len;
+			if (skip == iov->iov_len) {
+				skip = 0;
+				iov++;
+			}
+		}
+		if (pwritev(f->fd, part, (int)k, (off_t)off) != (ssize_t)have)
+			return false;
+		off += have;
+		len -= have;
+	}
+	return true;
 }
 
 int disk_file_read(const struct disk_file *f, u64 off, void *p, u64 n)

@@ -21,6 +21,8 @@ struct span {
 int qcow2_write_vec(struct qcow2_image *q, u64 off, struct iovec *iov, unsigned n, u64 len)
 {
 	struct disk_req r = {.op = DISK_WRITE, .offset = off, .len = len, .iov = iov, .n_iov = n};
+	if (disk_file_write_cached(&q->file, off, iov, n, len))
+		return 0;
 	disk_file_aim(&q->file, &r);
 	while (r.len) {
 		ssize_t put = pwritev(r.fd, r.iov, (int)MIN(r.n_iov, (unsigned)IOV_MAX_HERE), (off_t)r.offset);

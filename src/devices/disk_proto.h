@@ -13,7 +13,7 @@
 #include "devices/guestmem.h"
 #include "devices/virtio_blk.h"
 
-enum { DISK_SOCKET = 3, DISK_PATH_MAX = 4096, DISK_FDS_MAX = 3 + GUESTMEM_SLOTS + 2 * BLK_QUEUES_MAX };
+enum { DISK_SOCKET = 3, DISK_PATH_MAX = 4096, DISK_FDS_MAX = 4 + GUESTMEM_SLOTS + 2 * BLK_QUEUES_MAX };
 
 enum disk_msg_type {
 	/* to the process */
@@ -31,9 +31,8 @@ enum disk_msg_type {
 	DISK_WRITTEN,
 };
 
-/* Descriptors, in this order: struct blk_shared, one for each slot of memory, page attributes if there are, the
- * file if has_file, then kick and call of
- * each queue. */
+/* Descriptors, in this order: struct blk_shared, one for each slot of memory, page attributes if there are, the wake page if
+ * has_wake, the file if has_file, then kick and call of each queue. */
 struct disk_open {
 	struct {
 		u64 gpa, size, offset;
@@ -41,6 +40,8 @@ struct disk_open {
 	u32 nslots, queues;
 	struct page_attr attr; /* fd: >= 0 if there are any */
 	bool stop_on_enospc;
+	bool has_wake;
+	u32 wake_source[BLK_QUEUES_MAX]; /* base/wake.h */
 	bool has_file; /* the path was one of the VM's own descriptors, /proc/self/fd/N: it comes along */
 	struct disk_config config; /* path is behind */
 	char serial[21], path[DISK_PATH_MAX];

@@ -51,6 +51,9 @@ int machine_msi_route_add(struct machine *m, struct msi_route *r, u64 addr, u32 
 int machine_msi_route_set(struct machine *m, struct msi_route *r, u64 addr, u32 data);
 /* Another eventfd for the same route, or no longer. Unread signals stay in it. */
 int machine_msi_route_bind(struct machine *m, const struct msi_route *r, int fd, bool on);
+/* For another process that signals eventfd (base/wake.h): the page to wake vCPUs by, the machine's descriptor, and which of its
+ * sources the eventfd now is. -1: there is no page, or it is full. */
+int machine_wake_page(struct machine *m, int eventfd, u32 *source);
 void machine_msi_route_del(struct machine *m, struct msi_route *r);
 /* Signals eventfd when the guest writes len bytes at addr (no exit of the vCPU). */
 int machine_ioeventfd(struct machine *m, bool pio, u64 addr, u32 len, int eventfd, bool add);

@@ -259,6 +259,21 @@ static int share_page(struct virtio_disk *d, struct err *e)
 	return d->shared ? 0 : err_set(e, errno, "%s: no shared memory: %s", d->name, strerror(errno));
 }
 
+/* Where its calls may go instead of their eventfds. The number of descriptors: one or none. */
+static unsigned tell_wake(struct virtio_disk *d, struct disk_open *o, int *fd)
+{
+	for (unsigned i = 0; i < d->v.n_queues; i++) {
+		int kick = -1, call = -1;
+
+		virtio_pci_eventfds(d->pci, i, &kick, &call);
+		*fd = machine_wake_page(d->v.machine, call, &o->wake_source[i]);
+		if (*fd < 0)
+			return 0;
+	}
+	o->has_wake = true;
+	return 1;
+}
+
 static int start_process(struct virtio_disk *d, const struct virtio_disk_options *o, struct blk_shape *shape, struct err *e)
 {
 	const struct guestmem *g = machine_guestmem(d->v.machine);
@@ -285,6 +300,7 @@ static int start_process(struct virtio_disk *d, const struct virtio_disk_options
 	}
 	if (o->attr.fd >= 0)
 		fds[n++] = o->attr.fd;
+	n += tell_wake(d, &m->open, &fds[n]);
 	m->open.has_file = sscanf(d->name, "/proc/self/fd/%d", &fds[n]) == 1;
 	n += m->open.has_file;
 	for (unsigned i = 0; i < d->v.n_queues; i++, n += 2)

@@ -2,6 +2,7 @@
 #ifndef DISK_DISK_H
 #define DISK_DISK_H
 
+#include "base/wake.h"
 #include "devices/disk_proto.h"
 
 /* What the ring code and the device know of the machine. */
@@ -14,6 +15,7 @@ struct machine {
 	u64 attr_pages;
 	u8 attr_code;
 	struct blk_shared *shared;
+	struct wake_page *wake; /* NULL: calls go by eventfd only */
 	struct virtio_blk *blk;
 	struct virtio *v;
 	unsigned queues;
@@ -21,6 +23,7 @@ struct machine {
 		struct machine *m;
 		unsigned index;
 		int kick, call;
+		u32 wake_source;
 	} queue[BLK_QUEUES_MAX];
 	/* messages that came while an answer was waited for */
 	struct disk_msg later[8];

@@ -68,6 +68,11 @@ static int map_memory(struct machine *m, const struct disk_open *o, struct fds *
 		if (!m->attr)
 			return -ENOMEM;
 	}
+	if (o->has_wake) {
+		m->wake = map(take(f), sizeof(*m->wake), 0, PROT_READ | PROT_WRITE);
+		if (!m->wake)
+			return -ENOMEM;
+	}
 	return 0;
 }
 
@@ -109,7 +114,8 @@ int machine_open(struct machine *m, struct err *e)
 	m->file = msg.open.has_file ? take(&f) : -1;
 	m->queues = MIN(msg.open.queues, (u32)BLK_QUEUES_MAX);
 	for (unsigned i = 0; i < m->queues && !ret; i++) {
-		m->queue[i] = (struct queue){.m = m, .index = i, .kick = take(&f)};
+		m->queue[i] = (struct queue){.m = m, .index = i, .kick = take(&f),
+					     .wake_source = MIN(msg.open.wake_source[i], (u32)WAKE_SOURCES - 1)};
 		m->queue[i].call = take(&f);
 		ret = m->queue[i].call < 0 ? -EPROTO : 0;
 	}

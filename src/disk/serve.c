@@ -84,6 +84,8 @@ static void signal_queue(struct virtio *v, unsigned queue)
 	struct machine *m = v->machine;
 	const u64 one = 1;
 
+	if (m->wake && wake_ring(m->wake, m->queue[queue].wake_source))
+		return;
 	if (write(m->queue[queue].call, &one, sizeof(one)) != sizeof(one))
 		return; /* full: nobody has looked yet */
 }
@@ -121,13 +123,12 @@ static void look_at(struct machine *m, unsigned queue)
 	pthread_mutex_unlock(&v->lock);
 }
 
+/* Edge-triggered: each kick is an edge, and the count in the eventfd is nobody's. */
 static void on_kick(void *arg, u32 events)
 {
 	struct queue *q = arg;
-	u64 count;
 
-	if (read(q->kick, &count, sizeof(count)) == sizeof(count))
-		look_at(q->m, q->index);
+	look_at(q->m, q->index);
 }
 
 /* ---- from the VM ---- */
@@ -219,7 +220,7 @@ int machine_serve(struct machine *m)
 	m->ram.written = m->attr ? on_written : NULL;
 	m->ram.arg = m;
 	for (unsigned i = 0; i < m->queues && !ret; i++)
-		ret = loop_add(m->loop, m->queue[i].kick, EPOLLIN, on_kick, &m->queue[i]);
+		ret = loop_add(m->loop, m->queue[i].kick, EPOLLIN | EPOLLET, on_kick, &m->queue[i]);
 	if (!ret) {
 		virtio_blk_shape(m->blk, &ready.ready);
 		ret = machine_send(m, &ready);

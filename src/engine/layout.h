@@ -64,6 +64,9 @@
 /* Rings of traced events (kvm/trace.h), shared with the VMM while a trace runs. */
 #define ENG_TRACE_BASE 0x2c00000000ull
 
+/* The page by which processes wake vCPUs (base/wake.h). */
+#define ENG_WAKE_BASE 0x2e00000000ull
+
 /* One byte of attributes per guest page frame (enum page_attr); shared with the VMM. NORESERVE. */
 #define ENG_ATTR_BASE 0x3000000000ull
 

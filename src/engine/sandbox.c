@@ -17,7 +17,7 @@
 #include "engine/main.h"
 
 static const u16 allowed[] = {
-	SYS_futex, SYS_read, SYS_write, SYS_pwrite64, SYS_recvmsg, SYS_sendmsg, SYS_epoll_wait, SYS_epoll_pwait,
+	SYS_futex, SYS_futex_waitv, SYS_read, SYS_write, SYS_pwrite64, SYS_recvmsg, SYS_sendmsg, SYS_epoll_wait, SYS_epoll_pwait,
 	SYS_epoll_ctl, SYS_close, SYS_munmap, SYS_madvise, SYS_clock_gettime, SYS_timer_create, SYS_timer_settime,
 	SYS_timer_delete, SYS_timerfd_settime, SYS_rt_sigreturn, SYS_rt_sigprocmask, SYS_rt_sigaction, SYS_prlimit64, SYS_exit, SYS_exit_group, SYS_gettid,
 	SYS_getpid, SYS_set_robust_list, SYS_rseq, SYS_brk, SYS_memfd_create, SYS_ftruncate, SYS_fstat, SYS_newfstatat,

@@ -33,6 +33,7 @@ struct vm_ioeventfd {
 
 struct irqchip; /* irqchip/irqchip.h */
 struct sampler; /* trace/sample.c */
+struct wake_page; /* base/wake.h */
 
 struct vm {
 	u32 lock; /* futex lock: eng_lock() */
@@ -52,6 +53,7 @@ struct vm {
 	u32 tss_addr, identity_map_addr;
 	/* safe point machinery (engine/safepoint.c) */
 	u32 safe_lock, safe_wanted; /* futexes */
+	struct wake_page *wake;     /* NULL: interrupts come by irqfd only */
 	struct sampler *sampler;    /* NULL: nobody has asked yet */
 };
 

@@ -30,6 +30,8 @@
 #define DOPPEL_SET_OPEN_PORTS _IOW(DOPPELIO, 6, struct doppel_ports) /* on the VM */
 #define DOPPEL_SET_BELL      _IO(DOPPELIO, 4)  /* on the VM: vCPU ID, and an eventfd to ring with each answer */
 
+#define DOPPEL_SET_WAKE_PAGE _IO(DOPPELIO, 7)  /* on the VM, with the memfd of base/wake.h; once, before vCPUs run. ENOSYS: the kernel is too old */
+
 #define DOPPEL_TRACE_START   _IOW(DOPPELIO, 24, struct doppel_trace) /* on the VM, with the memfd of kvm/trace.h */
 #define DOPPEL_TRACE_STOP    _IO(DOPPELIO, 25)
 #define DOPPEL_GET_SAMPLES   _IOR(DOPPELIO, 26, struct doppel_samples) /* on the VM; starts sampling, which ends by itself */

@@ -441,6 +441,8 @@ static long vm_request(struct kvm_obj *o, unsigned long request, void *arg)
 		/* the engine tells eventfds apart by their number here */
 	} else if (request == KVM_IOEVENTFD) {
 		fds[q.nfds++] = ((struct kvm_ioeventfd *)arg)->fd;
+	} else if (request == DOPPEL_SET_WAKE_PAGE) {
+		fds[q.nfds++] = (int)(long)arg;
 	} else if (request == DOPPEL_TRACE_START) {
 		fds[q.nfds++] = ((struct doppel_trace *)arg)->fd;
 	}

@@ -34,6 +34,7 @@
 	X(tr_checked, "turns compared with the interpreter (--engine check)")                                    \
 	X(tr_stale, "leaving it: the page does not hold that code any more")                                     \
 	X(tr_faults, "leaving it: host faults")                                                                  \
+	X(rung, "sleeps ended by a process that serves a device")                                                 \
 	X(safepoints, "stops for another thread")                                                                \
 	X(ioeventfds, "writes taken by an ioeventfd")                                                            \
 	X(open_ports, "port accesses that nobody decodes, answered by the engine")                               \

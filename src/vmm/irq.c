@@ -7,6 +7,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 #include "vmm/machine.h"
+#include "vmm/wake.h"
 
 enum { GSI_LINES = 24, PIC_PINS = 8, MSI_ROUTES = 256, FIXED_MAX = 2 * GSI_LINES };
 
@@ -149,7 +150,14 @@ int machine_msi_route_bind(struct machine *m, const struct msi_route *r, int fd,
 {
 	const struct msi_route other = {.gsi = r->gsi, .eventfd = fd};
 
-	return irqfd(m, &other, on ? 0 : KVM_IRQFD_FLAG_DEASSIGN);
+	int ret = 0;
+
+	if (!on)
+		wake_unbind(m, fd);
+	ret = irqfd(m, &other, on ? 0 : KVM_IRQFD_FLAG_DEASSIGN);
+	if (on && !ret)
+		wake_bound(m, fd, r->gsi);
+	return ret;
 }
 
 void machine_msi_route_del(struct machine *m, struct msi_route *r)

@@ -18,6 +18,7 @@
 #include "vmm/acpi.h"
 #include "vmm/insight.h"
 #include "vmm/machine.h"
+#include "vmm/wake.h"
 
 #define KERNEL_MAX (1ull << 30)
 #define INITRD_MAX (3ull << 30)
@@ -229,6 +230,8 @@ static int assemble(struct machine *m, struct err *e)
 		ret = make_ram(m, e);
 	if (!ret)
 		ret = irq_init(m, e);
+	if (!ret && (ret = wake_create(m)))
+		err_set(e, -ret, "machine: no page to wake vCPUs by: %s", strerror(-ret));
 	if (ret)
 		return ret;
 	m->pio = bus_new();
@@ -313,6 +316,7 @@ void machine_destroy(struct machine *m)
 	for (u32 i = 0; i < m->ncpus; i++)
 		vcpu_destroy(&m->cpu[i]);
 	irq_free(m);
+	wake_free(m);
 	kvm_close(m->vm);
 	kvm_close(m->sys);
 	if (m->ram_base)

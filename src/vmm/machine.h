@@ -91,6 +91,7 @@ struct virtio_net;
 struct debugger;  /* vmm/debugger.c */
 struct insight;  /* vmm/insight.h */
 struct msi_table; /* vmm/irq.c */
+struct wake;      /* vmm/wake.h */
 struct acpi_pm;
 struct machine {
 	struct machine_config cfg;
@@ -115,6 +116,7 @@ struct machine {
 	pthread_mutex_t ports_lock;
 	pthread_mutex_t irq_lock;
 	struct msi_table *msi;
+	struct wake *wake; /* vmm/wake.c; NULL: this KVM has none */
 
 	pthread_mutex_t run_lock;
 	pthread_cond_t run_cond;

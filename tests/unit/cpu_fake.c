@@ -113,6 +113,7 @@ unsigned xstate_size(u64 xcr0, bool compacted) { return xcr0 & 4 ? 832 : 576; }
 void eng_lock(u32 *word) {}
 void eng_unlock(u32 *word) {}
 u64 eng_now_ns(void) { return fake_now; }
+u64 eng_tsc_ns(void) { return fake_now; }
 u64 eng_realtime_ns(void) { return 1700000000000000000ull; }
 
 /* ---- building a machine ---- */

@@ -177,6 +177,11 @@ int machine_msi_route_bind(struct machine *m, const struct msi_route *r, int fd,
 	return -ENOSPC;
 }
 
+int machine_wake_page(struct machine *m, int eventfd, u32 *source)
+{
+	return -1;
+}
+
 void machine_msi_route_del(struct machine *m, struct msi_route *r)
 {
 	close(r->eventfd);

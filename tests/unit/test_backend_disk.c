@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "backends/disk.h"
+#include "backends/disk_file.h"
 #include "fake_machine.h"
 
 struct fixture {
@@ -41,6 +42,38 @@ static int teardown(void **state)
 	rmdir(f->dir);
 	free(f);
 	return 0;
+}
+
+/* Cut into pieces on the way to the page cache, wherever it begins and however its memory is cut. */
+static void large_writes(void **state)
+{
+	enum { LEN = 1 << 20, AT = 3 * 512, SEGMENTS = 200 };
+	struct fixture *f = *state;
+	struct disk_file file = {.fd = open(f->path, O_RDWR), .direct_fd = -1};
+	u8 *out = malloc(LEN), *back = malloc(LEN);
+	struct iovec iov[SEGMENTS];
+	unsigned n = 0;
+
+	assert_non_null(out);
+	assert_non_null(back);
+	for (u32 i = 0; i < LEN; i++)
+		out[i] = (u8)(i * 2654435761u >> 13);
+	for (u64 at = 0; at < LEN; n++) {
+		u64 len = n == SEGMENTS - 1 ? LEN - at : n % 7 == 3 ? 0 : MIN(512u * (1 + n * 5 % 23), LEN - at);
+
+		assert_true(n < SEGMENTS);
+		iov[n] = (struct iovec){out + at, len};
+		at += len;
+	}
+	assert_true(disk_file_write_cached(&file, AT, iov, n, LEN));
+	assert_int_equal(disk_file_read(&file, AT, back, LEN), 0);
+	assert_memory_equal(out, back, LEN);
+	close(file.fd);
+	file.fd = open(f->path, O_RDONLY);
+	assert_false(disk_file_write_cached(&file, AT, iov, n, LEN));
+	close(file.fd);
+	free(out);
+	free(back);
 }
 
 static void refusals(void **state)
@@ -204,6 +237,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(refusals, setup, teardown),
 	    cmocka_unit_test_setup_teardown(locking, setup, teardown),
 	    cmocka_unit_test_setup_teardown(transfers, setup, teardown),
+	    cmocka_unit_test_setup_teardown(large_writes, setup, teardown),
 	    cmocka_unit_test_setup_teardown(deep_queue, setup, teardown),
 	};
 	int failed = cmocka_run_group_tests_name("disk", tests, NULL, NULL);

@@ -21,6 +21,7 @@
 #include <cmocka.h>
 
 #include "base/base.h"
+#include "base/wake.h"
 #include "kvm/chan.h"
 #include "kvm_vm.h"
 
@@ -637,6 +638,53 @@ static void irqfds(void **state)
 	close(resample);
 }
 
+static void *ring_when_asleep(void *page)
+{
+	while (!wake_ring(page, 0))
+		usleep(100);
+	return NULL;
+}
+
+/* Another process interrupts a vCPU that sleeps. */
+static void woken_by_page(void **state)
+{
+	/* sti; 1: hlt; jmp 1b; at 0x1010: out 0x51,al; mov al,0x20; out 0x20,al; iret */
+	static const u8 code[] = {0xfb, 0xf4, 0xeb, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xe6, 0x51, 0xb0, 0x20, 0xe6, 0x20, 0xcf};
+	struct kvm_irqchip chip = {.chip_id = KVM_IRQCHIP_PIC_MASTER};
+	int fd = memfd_create("wake", MFD_CLOEXEC);
+	struct wake_page *page = NULL;
+	pthread_t t;
+	struct vm v;
+	long ret = 0;
+
+	(void)state;
+	assert_int_equal(ftruncate(fd, sizeof(*page)), 0);
+	page = mmap(NULL, sizeof(*page), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	assert_true(page != MAP_FAILED);
+	start_with(&v, code, sizeof(code), true);
+	set_handler(&v, 0x25, 0x1010);
+	assert_int_equal(kvm_ioctl(v.vm, KVM_GET_IRQCHIP, &chip), 0);
+	chip.chip.pic.irq_base = 0x20;
+	chip.chip.pic.imr = 0;
+	assert_int_equal(kvm_ioctl(v.vm, KVM_SET_IRQCHIP, &chip), 0);
+	ret = kvm_ioctl(v.vm, DOPPEL_SET_WAKE_PAGE, (long)fd);
+	if (!ret) {
+		assert_int_equal(kvm_ioctl(v.vm, DOPPEL_SET_WAKE_PAGE, (long)fd), -EEXIST);
+		page->sources = 1;
+		wake_bind(page, 0, 5);
+		for (int i = 0; i < 3; i++) {
+			pthread_create(&t, NULL, ring_when_asleep, page);
+			assert_io(&v, 0x51, false);
+			pthread_join(t, NULL);
+		}
+	}
+	stop(&v);
+	munmap(page, sizeof(*page));
+	close(fd);
+	if (ret)
+		assert_int_equal(ret, -ENOSYS); /* the kernel's age */
+}
+
 /* ---- state ---- */
 
 #define ROUND_TRIP(obj, get, set, type)                                                                          \
@@ -1041,7 +1089,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(string_io),	     cmocka_unit_test(mmio_shapes),  cmocka_unit_test(halt_with_irqchip),
 		cmocka_unit_test(shutdown),	     cmocka_unit_test(kick_running), cmocka_unit_test(inject_and_window),
 		cmocka_unit_test(dirty_log),	     cmocka_unit_test(slots),	     cmocka_unit_test(bad_slots),
-		cmocka_unit_test(ioeventfds),	     cmocka_unit_test(open_ports),   cmocka_unit_test(irqfds),	     cmocka_unit_test(round_trips),
+		cmocka_unit_test(ioeventfds),	     cmocka_unit_test(open_ports),   cmocka_unit_test(irqfds),	     cmocka_unit_test(woken_by_page),	     cmocka_unit_test(round_trips),
 		cmocka_unit_test(chip_round_trips),  cmocka_unit_test(msrs),	     cmocka_unit_test(too_small),
 		cmocka_unit_test(guest_debug), cmocka_unit_test(guest_debug_inject), cmocka_unit_test(guest_debug_blockirq),
 		cmocka_unit_test(guest_debug_watch),	     cmocka_unit_test(translate),    cmocka_unit_test(engine_death),

@@ -297,6 +297,11 @@ static s64 vm_trace_start(struct api_call *c)
 	return trace_start(c->vm, &t, take_fd(c, 0));
 }
 
+static s64 vm_set_wake_page(struct api_call *c)
+{
+	return c->nfds == 1 ? wake_set_page(c->vm, c->fds[0]) : -EINVAL;
+}
+
 static s64 vm_trace_stop(struct api_call *c)
 {
 	return trace_stop(c->vm);
@@ -351,6 +356,7 @@ const struct api_row api_vm_rows[] = {
 	API_ROW(KVM_ENABLE_CAP, vm_enable_cap),
 	API_ROW(DOPPEL_INVALIDATE, vm_invalidate),
 	API_ROW(DOPPEL_SET_BELL, vm_set_bell),
+	API_ROW(DOPPEL_SET_WAKE_PAGE, vm_set_wake_page),
 	API_ROW(DOPPEL_TRACE_START, vm_trace_start),
 	API_ROW(DOPPEL_TRACE_STOP, vm_trace_stop),
 	API_ROW(DOPPEL_GET_SAMPLES, vm_get_samples),

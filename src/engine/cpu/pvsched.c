@@ -37,14 +37,14 @@ static bool enabled(const struct vcpu *cpu)
 
 static void window_open(struct vcpu *cpu)
 {
-	cpu->steal.wall = eng_now_ns();
+	cpu->steal.wall = eng_tsc_ns(); /* no system call: this is on the way into and out of each HLT */
 	cpu->steal.used = eng_thread_ns();
 	cpu->steal.open = true;
 }
 
 static void window_close(struct vcpu *cpu)
 {
-	u64 wall = eng_now_ns() - cpu->steal.wall, used = eng_thread_ns() - cpu->steal.used;
+	u64 wall = eng_tsc_ns() - cpu->steal.wall, used = eng_thread_ns() - cpu->steal.used;
 
 	if (cpu->steal.open && wall > used)
 		cpu->steal.total += wall - used;

@@ -45,7 +45,7 @@ static void sleep_on_attention(struct vcpu *cpu)
 	steal_end(cpu);
 	vcpu_leave_guest(cpu);
 	__atomic_store_n(&c->sleeping, 1, __ATOMIC_SEQ_CST);
-	sys_call(SYS_futex, &c->attention, FUTEX_WAIT, 0, 0);
+	wake_wait(cpu);
 	__atomic_store_n(&c->sleeping, 0, __ATOMIC_RELAXED);
 	vcpu_enter_guest(cpu);
 	steal_begin(cpu);

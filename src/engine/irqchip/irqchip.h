@@ -59,6 +59,11 @@ bool ioapic_mmio_write(struct vm *vm, gpa_t a, const void *data, unsigned len);
 bool irqchip_pio_read(struct vm *vm, u16 port, unsigned len, u32 *v);
 bool irqchip_pio_write(struct vm *vm, u16 port, unsigned len, u32 v);
 
+/* Interrupts from processes that serve devices (wake.c, base/wake.h): DOPPEL_SET_WAKE_PAGE, and how a vCPU sleeps: until its
+ * attention word is not 0, or it is rung, or for no reason. */
+int wake_set_page(struct vm *vm, int fd);
+void wake_wait(struct vcpu *cpu);
+
 /* ---- main thread's event loop ---- */
 /* fds to poll and what to do: the loop is engine/main loop (api/loop.h). */
 

@@ -79,6 +79,8 @@ struct irqchip {
 int ioapic_set_pin_locked(struct irqchip *c, unsigned pin, enum irq_source src, bool level);
 int pic_set_pin_locked(struct irqchip *c, unsigned pin, enum irq_source src, bool level);
 int irq_set_gsi_locked(struct irqchip *c, u32 gsi, enum irq_source src, bool level);
+int irq_target_locked(struct irqchip *c, u32 gsi); /* ID of the vCPU that an MSI goes to, or of one of them; -1: none */
+void wake_note_locked(struct irqchip *c, u32 gsi); /* an interrupt came by irqfd: who got it is to be woken next time */
 void irqfd_eoi_locked(struct irqchip *c, unsigned chip,
 		      unsigned pin); /* KVM_IRQCHIP_*; pin within the chip */
 void routing_default(struct irq_routing *r);

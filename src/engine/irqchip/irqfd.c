@@ -24,6 +24,7 @@ static void irqfd_fired(void *arg)
 	} else {
 		irq_set_gsi_locked(c, f->gsi, SRC_USER, true);
 		irq_set_gsi_locked(c, f->gsi, SRC_USER, false);
+		wake_note_locked(c, f->gsi);
 	}
 	eng_unlock(&c->lock);
 }

@@ -132,6 +132,7 @@ static inline bool lapic_accepts_extint(const struct lapic *l)
 /* ---- any thread (lapic_ipi.c) ---- */
 /* Number of LAPICs that took the message, -1 if none matched. self: sender of a shorthand, or NULL. */
 int lapic_deliver(struct vm *vm, struct lapic *self, const struct irq_msg *m);
+int lapic_find(struct vm *vm, const struct irq_msg *m); /* ID of the first vCPU that it is addressed to, or -1 */
 void lapic_post(struct lapic *l, u8 vector, bool level);
 void lapic_post_event(struct lapic *l, u32 event, u8 sipi_vector);
 

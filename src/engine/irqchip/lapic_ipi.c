@@ -127,6 +127,19 @@ static struct lapic *lapic_at(struct vm *vm, u32 i)
 	return cpu ? cpu->lapic : NULL;
 }
 
+int lapic_find(struct vm *vm, const struct irq_msg *m)
+{
+	u32 n = MIN(__atomic_load_n(&vm->nvcpus, __ATOMIC_ACQUIRE), (u32)ENG_MAX_VCPUS);
+
+	for (u32 i = 0; i < n; i++) {
+		const struct lapic *l = lapic_at(vm, i);
+
+		if (l && match(l, NULL, m))
+			return (int)l->cpu->id;
+	}
+	return -1;
+}
+
 /* Lowest priority: like current chipsets we do not compare priorities but spread by vector. */
 static int deliver_one(struct vm *vm, const struct lapic *self, const struct irq_msg *m, u32 n)
 {

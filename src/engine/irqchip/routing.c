@@ -78,9 +78,9 @@ int irqchip_set_routing(struct vm *vm, const struct kvm_irq_routing *r)
 	return 0;
 }
 
-static int msi_deliver(struct vm *vm, u64 address, u32 data)
+static struct irq_msg msi_decode(u64 address, u32 data)
 {
-	struct irq_msg m = {
+	return (struct irq_msg){
 	    .dest = (u32)(address >> 12) & 0xff,
 	    .redirect = address & BIT(3),
 	    .logical = address & BIT(2),
@@ -89,6 +89,11 @@ static int msi_deliver(struct vm *vm, u64 address, u32 data)
 	    .assert_ = data & BIT(14),
 	    .level = data & BIT(15),
 	};
+}
+
+static int msi_deliver(struct vm *vm, u64 address, u32 data)
+{
+	const struct irq_msg m = msi_decode(address, data);
 
 	return lapic_deliver(vm, NULL, &m);
 }
@@ -120,6 +125,18 @@ int irq_set_gsi_locked(struct irqchip *c, u32 gsi, enum irq_source src, bool lev
 			ret = MAX(ret, 0) + r;
 	}
 	return ret;
+}
+
+int irq_target_locked(struct irqchip *c, u32 gsi)
+{
+	for (u32 i = c->routing->head[gsi]; i; i = c->routing->route[i - 1].next) {
+		const struct irq_route *e = &c->routing->route[i - 1];
+		const struct irq_msg m = msi_decode(e->address, e->data);
+
+		if (e->type == KVM_IRQ_ROUTING_MSI)
+			return lapic_find(c->vm, &m);
+	}
+	return -1;
 }
 
 int irq_set_gsi(struct vm *vm, u32 gsi, bool level)
