@@ -25,9 +25,9 @@
 /* One arena for the VM: struct vm and everything shared by its vCPUs. */
 #define ENG_VM_BASE 0x1000000000ull
 
-/* One arena per vCPU: struct vcpu, its channel, its thread's stack. */
+/* One arena per vCPU: struct vcpu, its channel, its thread's stack, its jump caches. */
 #define ENG_VCPU_BASE   0x1100000000ull
-#define ENG_VCPU_STRIDE 0x0001000000ull /* 16 MiB */
+#define ENG_VCPU_STRIDE 0x0002800000ull /* 40 MiB */
 #define ENG_VCPU_STATE  0x0000000ull    /* struct vcpu */
 #define ENG_VCPU_CHAN   0x0800000ull    /* shared pages: struct vcpu_chan */
 #define ENG_VCPU_STACK  0x0c00000ull    /* 1 MiB, a guard page below */
@@ -37,19 +37,19 @@
 #define ENG_MAX_VCPUS   64
 
 /*
- * Jump caches of translated code (translate/jcache.c), an arena per vCPU: those of kernel modes, and for each of the user address spaces
+ * Jump caches of translated code (translate/jcache.c), in each vCPU's arena: those of kernel modes, and for each of the user address spaces
  * that the translator keeps apart a piece that FS points into while it is the current one. Kernel ones are reached from GS.
  */
-#define ENG_JC_BASE       (ENG_VCPU_BASE + 0x40000000ull)
-#define ENG_JC_STRIDE     ENG_VCPU_STRIDE
+#define ENG_VCPU_JC        0x1000000ull
+#define ENG_JC_SIZE        0x1800000ull
 #define ENG_JC_KERNEL64    0x000000ull
-#define ENG_JC_KERNEL64_AC 0x130000ull
-#define ENG_JC_KERNEL32    0x260000ull
-#define ENG_JC_USER        0x400000ull /* the first piece */
-#define ENG_JC_USER_STRIDE 0x300000ull
+#define ENG_JC_KERNEL64_AC 0x1d0000ull
+#define ENG_JC_KERNEL32    0x3a0000ull
+#define ENG_JC_USER        0x600000ull /* the first piece */
+#define ENG_JC_USER_STRIDE 0x400000ull
 #define ENG_JC_USER_FS     0x001000ull /* in a piece: where FS points; before and behind, what the C library has there */
 #define ENG_JC_USER64      0x002000ull
-#define ENG_JC_USER32      0x132000ull
+#define ENG_JC_USER32      0x1d2000ull
 
 /* Decoded code (interpreter) and other lazily grown caches: NORESERVE. */
 #define ENG_ICACHE_BASE 0x2000000000ull

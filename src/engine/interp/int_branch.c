@@ -3,12 +3,19 @@
 
 /* ---- 64-bit operand size in 64-bit mode: the hot forms ---- */
 
+static inline void check_canonical(struct vcpu *cpu, u64 target)
+{
+	if (unlikely(!is_canonical(target)))
+		cpu_raise_gp(cpu, 0);
+}
+
 /* Not taken: goes on in the block. Taken: op->imm counts from this instruction. */
 #define JCC(name, cond)                                                                                          \
 	static void name(struct vcpu *cpu, const struct iop *op)                                                 \
 	{                                                                                                        \
 		u64 fl = cpu->rflags;                                                                            \
 		if (cond) {                                                                                      \
+			check_canonical(cpu, cpu->rip + op->imm);                                                \
 			cpu->rip += op->imm;                                                                     \
 			return iop_goto(cpu, op);                                                                \
 		}                                                                                                \
@@ -37,14 +44,9 @@ static iop_fn *const jcc_table[16] = {jo, jno, jb, jae, je, jne, jbe, ja, js, jn
 
 static void jmp_rel(struct vcpu *cpu, const struct iop *op)
 {
+	check_canonical(cpu, cpu->rip + op->imm);
 	cpu->rip += op->imm;
 	return iop_goto(cpu, op);
-}
-
-static inline void check_canonical(struct vcpu *cpu, u64 target)
-{
-	if (unlikely(!is_canonical(target)))
-		cpu_raise_gp(cpu, 0);
 }
 
 static inline void push64(struct vcpu *cpu, u64 v)
@@ -66,6 +68,7 @@ static inline void check_call_target(struct vcpu *cpu, u64 target)
 
 static void call_rel64(struct vcpu *cpu, const struct iop *op)
 {
+	check_call_target(cpu, cpu->rip + op->imm);
 	push64(cpu, cpu->rip + op->len);
 	cpu->rip += op->imm;
 	return iop_goto(cpu, op);

@@ -18,14 +18,14 @@
 #include "engine/interp/stub.h"
 
 #define HASH_BITS  16
-#define MAX_BLOCKS 0x100000u
 #define MAX_SITES  0x900000u
 #define BLOCK_CODE 16384 /* at most so much code in a block */
 #define BLOCK_SITES (TR_MAX_INSNS * 5 + 8)
 
-#define HEAD_SIZE   0x100000ull
+#define HEAD_SIZE   TR_HEAD_SIZE
+#define MAX_BLOCKS  TR_MAX_BLOCKS
 #define BLOCKS_AT   (ENG_TCACHE_BASE + HEAD_SIZE)
-#define SITES_AT    (BLOCKS_AT + (u64)MAX_BLOCKS * sizeof(struct tblock))
+#define SITES_AT    TR_SITES_AT
 #define EMU_AT      (SITES_AT + (u64)MAX_SITES * sizeof(struct tr_site))
 #define EMU_END     (ENG_TCACHE_BASE + ENG_TCACHE_SIZE)
 
@@ -337,6 +337,36 @@ void tb_chain(struct tr_site *s, const struct tblock *to)
 	icache_lock();
 	if (!to->dead && s->host)
 		emit_patch_rel32((s64)CODE_RX - (s64)CODE_RW, s->host, to->body);
+	icache_unlock();
+}
+
+/* In this order: the constant, the jump to the block, and only then the way around it. Another vCPU that runs there in
+ * between does not find its page, and comes here or goes to the block. */
+void tb_chain_far(struct tr_site *s, const struct tblock *to)
+{
+	const s64 rx = (s64)CODE_RX - (s64)CODE_RW;
+	unsigned cls = tr_jc_class(to->key);
+	u64 stub = s->host - 5; /* its end */
+
+	if (tr_checking() || !jc_far_ok(to->gpa) || cls == JC_NONE)
+		return;
+	icache_lock();
+	if (!to->dead && s->host) {
+		*(volatile u32 *)(gen_far_constant(s->host) - (u64)rx) = (u32)((to->gpa >> 12) - (to->gpa & ~PAGE_MASK));
+		emit_patch_rel32(rx, s->host, gen_far_arrival(to->enter));
+		emit_patch_rel32(rx, stub, (u64)tr_far_jump[cls]);
+		s->host = 0;
+	}
+	icache_unlock();
+}
+
+void tb_succeed(u32 dead, const struct tblock *to)
+{
+	const struct tblock *d = tb_at(dead);
+
+	icache_lock();
+	if (d->dead && !to->dead && d != to && d->gpa == to->gpa && d->key == to->key)
+		emit_patch_rel32((s64)CODE_RX - (s64)CODE_RW, d->dead_stub + LEAVE_BYTES, to->body);
 	icache_unlock();
 }
 

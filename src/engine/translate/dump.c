@@ -62,7 +62,7 @@ static void say_sites(struct sink *o, const struct tblock *b, u64 page)
 	static const char *const kinds[] = {
 		[SITE_MEM] = "address not in the table", [SITE_EMU] = "handler", [SITE_EXIT] = "jump to chain",
 		[SITE_STOP] = "attention", [SITE_STALE] = "code changed", [SITE_DEAD] = "block is dead",
-		[SITE_JUMP] = "indirect jump", [SITE_FAULT] = "host fault",
+		[SITE_JUMP] = "indirect jump", [SITE_FAR] = "jump to another page", [SITE_FAULT] = "host fault",
 	};
 
 	for (u32 i = 0; i < b->nsites; i++) {
@@ -72,7 +72,7 @@ static void say_sites(struct sink *o, const struct tblock *b, u64 page)
 		    kinds[s->kind]);
 		if (s->kind == SITE_MEM)
 			say(o, ", %s of %u", s->write ? "write" : "read", s->size);
-		if (s->kind == SITE_EXIT || s->kind == SITE_STOP)
+		if (s->kind == SITE_EXIT || s->kind == SITE_STOP || s->kind == SITE_FAR)
 			say(o, ", target %016lx", page + (u64)(s64)s->target);
 		say(o, "\n");
 	}

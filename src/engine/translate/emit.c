@@ -49,6 +49,14 @@ void emit_align(struct emit *e, unsigned to)
 	}
 }
 
+void emit_align_end(struct emit *e, unsigned bytes, unsigned to)
+{
+	unsigned gap = -(unsigned)(emit_here(e) + bytes) & (to - 1);
+
+	if (gap)
+		emit_bytes(e, nops[gap - 1], gap);
+}
+
 /* ---- one instruction ---- */
 
 unsigned mem_encode(u8 *b, unsigned reg, const struct hostmem *m)

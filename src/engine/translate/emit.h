@@ -37,6 +37,7 @@ static inline u64 emit_here(const struct emit *e)
 void emit_bytes(struct emit *e, const void *bytes, unsigned n);
 void emit_u8(struct emit *e, u8 v);
 void emit_u32(struct emit *e, u32 v);
+void emit_align_end(struct emit *e, unsigned bytes, unsigned to); /* so that what is so long ends there; to: at most 8 */
 void emit_align(struct emit *e, unsigned to); /* fills with multi-byte NOPs */
 
 /* size: 1 2 4 8 bytes; 1 and 2 zero-extend on loads into 32 bits */

@@ -3,6 +3,7 @@
  * this page maps the target too. All others go through the jump cache of the mode. Every cycle of jumps looks at the attention
  * word: backward jumps and the jump cache do.
  */
+#include "engine/translate/check.h"
 #include "engine/translate/tr_int.h"
 
 unsigned tr_jc_class(u32 key)
@@ -68,6 +69,8 @@ void gen_arrival(struct build *b, u32 off)
 	miss = b->e.p;
 	emit_jmp(&b->e, (u64)(jc_by_pext() ? tr_jump_again[cls] : tr_jump_miss));
 	emit_short_here(&b->e, same);
+	if (jc_by_pext() && emit_here(&b->e) != gen_far_arrival(b->b->enter))
+		b->full = true;
 	if (!jc_by_pext()) {
 		emit_load(&b->e, S0, &calm, 4);
 		emit_jrcxz_back(&b->e, miss);
@@ -83,6 +86,55 @@ void gen_arrival(struct build *b, u32 off)
 u64 gen_behind_arrival(u64 arrival)
 {
 	return arrival + (jc_by_pext() ? 40 : 48);
+}
+
+u64 gen_far_arrival(u64 arrival)
+{
+	return arrival + 20;
+}
+
+/* The constant, JRCXZ, the stub, the jump. */
+u64 gen_far_constant(u64 jump_end)
+{
+	return jump_end - 5 - LEAVE_BYTES - 2 - 4;
+}
+
+/*
+ * A direct jump to another page (state.h). The page's entry and the constant, which is nobody's until tb_chain_far() sets it, decide
+ * between the jump and the stub before it, which leaves; later it goes through the jump cache. Jumps forward need not
+ * look at calm, since a loop has one that goes back; 32-bit addresses can wrap.
+ */
+static void gen_far(struct build *b, unsigned cls, s32 target)
+{
+	static const u8 lea_sum[] = {0x4a, 0x8d, 0x8c, 0x39, 0xff, 0xff, 0xff, 0x7f}; /* lea rcx, [rcx + r15 + disp32] */
+	struct hostmem va = MEM_VCPU(tr.page_va), to = mem_at(S1, target), mask = MEM_VCPU(tr.far_mask), calm = mem_gs(GS_CALM),
+		       entry = jc_field(cls, offsetof(struct jc_table, far));
+	struct tr_site *s = NULL;
+	u64 stub = 0;
+	u8 *same = NULL;
+
+	build_room(b, 96);
+	hold_drop(b);
+	s = build_site(b, SITE_FAR);
+	s->target = target;
+	s->disp = b->sp_moved;
+	emit_load(&b->e, S1, &va, 8);
+	emit_lea(&b->e, S1, &to, b->mode64 ? 8 : 4);
+	if (b->mode64 && target >= 0) {
+		emit_pext(&b->e, S0, S1, &mask);
+	} else {
+		emit_rorx(&b->e, S0, S1, 9);
+		emit_pext(&b->e, S0, S0, &calm);
+	}
+	emit_load(&b->e, S0, &entry, 8);
+	emit_align_end(&b->e, sizeof(lea_sum), 4);
+	emit_bytes(&b->e, lea_sum, sizeof(lea_sum));
+	same = emit_jrcxz(&b->e);
+	stub = emit_here(&b->e);
+	build_leave(b, site_number(b, s));
+	emit_short_here(&b->e, same);
+	emit_jmp(&b->e, stub);
+	s->host = (u32)emit_here(&b->e);
 }
 
 /* A jump that is chained later: leads to code right behind it that leaves. */
@@ -147,6 +199,7 @@ void gen_loop_head(struct build *b)
 void gen_goto(struct build *b, s32 target)
 {
 	struct hostmem va = MEM_VCPU(tr.page_va), to = mem_at(S1, target);
+	unsigned cls = tr_jc_class(b->key);
 
 	build_room(b, 48);
 	if (in_page(target)) {
@@ -154,6 +207,10 @@ void gen_goto(struct build *b, s32 target)
 			backward_jump(b, target);
 		else
 			chainable_jump(b, target);
+		return;
+	}
+	if (jc_by_pext() && !tr_checking() && cls != JC_NONE) {
+		gen_far(b, cls, target);
 		return;
 	}
 	emit_load(&b->e, S1, &va, 8);
@@ -241,7 +298,7 @@ static bool gen_count_jump(struct build *b)
 	u8 *zero = NULL, *over = NULL;
 	s32 target = 0;
 
-	if (size < 4 || !direct_target(b, &target))
+	if (size < 4 || !direct_target(b, &target) || (loop && !in_page(target))) /* a bad target must leave the count alone */
 		return false;
 	build_islands(b); /* the code below is long */
 	hold_drop(b);

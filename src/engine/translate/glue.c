@@ -85,8 +85,29 @@ __attribute__((naked, used)) u32 tr_enter(struct vcpu *cpu, u64 host)
 				 : [calm] "i"(GS_CALM), [negated] "i"((s64)(table) + offsetof(struct jc_table, negated)), \
 				   [host] "i"((s64)(table) + offsetof(struct jc_table, host)));                        \
 	}
+/*
+ * A direct jump that does not find its page where it was when it was chained: the place of its target is in its site. No
+ * arithmetic here may touch the flags.
+ */
+#define FAR_JUMP(name, segment, table, target_reg)                                                                     \
+	__attribute__((naked, used)) static void name(void)                                                            \
+	{                                                                                                              \
+		__asm__ volatile("mov %%r15d, %%gs:%c[from]\n\t"                                                       \
+				 "rorx $58, %%r15, %%r15\n\t"                                                          \
+				 "movabs %[sites], %%rcx\n\t"                                                          \
+				 "movslq (%%rcx, %%r15), %%rcx\n\t"                                                    \
+				 "mov %%gs:%c[page_va], %%r15\n\t"                                                     \
+				 "lea (%%r15, %%rcx), %%" target_reg "\n\t"                                             \
+				 "pext %%gs:%c[calm], %%r15d, %%ecx\n\t"                                               \
+				 "jmp *%%" segment ":%c[host](,%%rcx,8)"                                                  \
+				 :                                                                                     \
+				 : [calm] "i"(GS_CALM), [from] "i"(offsetof(struct vcpu, tr.from)),                      \
+				   [page_va] "i"(offsetof(struct vcpu, tr.page_va)), [sites] "i"(TR_SITES_AT + offsetof(struct tr_site, target)), \
+				   [host] "i"((s64)(table) + offsetof(struct jc_table, host)));                        \
+	}
+_Static_assert(sizeof(struct tr_site) == 64, "the rotation by 58 is a multiplication by it");
 #define FROM_FS(table) ((table) - ENG_JC_USER_FS)
-#define FROM_GS(table) (ENG_JC_BASE - ENG_VCPU_BASE + (table))
+#define FROM_GS(table) (ENG_VCPU_JC - ENG_VCPU_STATE + (table))
 JUMP_AGAIN(user64_again, "fs", FROM_FS(ENG_JC_USER64))
 JUMP_AGAIN(user32_again, "fs", FROM_FS(ENG_JC_USER32))
 JUMP_AGAIN(kernel64_again, "gs", FROM_GS(ENG_JC_KERNEL64))
@@ -97,4 +118,16 @@ const char *const tr_jump_again[JC_COUNT] = {
 	[JC_USER64] = (const char *)user64_again,	  [JC_USER32] = (const char *)user32_again,
 	[JC_KERNEL64] = (const char *)kernel64_again,	  [JC_KERNEL64_AC] = (const char *)kernel64_ac_again,
 	[JC_KERNEL32] = (const char *)kernel32_again,
+};
+
+FAR_JUMP(user64_far, "fs", FROM_FS(ENG_JC_USER64), "r15")
+FAR_JUMP(user32_far, "fs", FROM_FS(ENG_JC_USER32), "r15d")
+FAR_JUMP(kernel64_far, "gs", FROM_GS(ENG_JC_KERNEL64), "r15")
+FAR_JUMP(kernel64_ac_far, "gs", FROM_GS(ENG_JC_KERNEL64_AC), "r15")
+FAR_JUMP(kernel32_far, "gs", FROM_GS(ENG_JC_KERNEL32), "r15d")
+
+const char *const tr_far_jump[JC_COUNT] = {
+	[JC_USER64] = (const char *)user64_far,	      [JC_USER32] = (const char *)user32_far,
+	[JC_KERNEL64] = (const char *)kernel64_far,   [JC_KERNEL64_AC] = (const char *)kernel64_ac_far,
+	[JC_KERNEL32] = (const char *)kernel32_far,
 };

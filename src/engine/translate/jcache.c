@@ -11,12 +11,12 @@
 #define ARCH_GET_FS 0x1003
 #define TCB_SIZE    4096
 
-_Static_assert(ENG_JC_USER + TT_USER_CTX * ENG_JC_USER_STRIDE <= ENG_JC_STRIDE, "pieces fit");
+_Static_assert(ENG_JC_USER + TT_USER_CTX * ENG_JC_USER_STRIDE <= ENG_JC_SIZE, "pieces fit");
 _Static_assert(sizeof(struct jc_table) <= ENG_JC_USER32 - ENG_JC_USER64, "a table fits");
 _Static_assert(ENG_JC_USER32 + sizeof(struct jc_table) <= ENG_JC_USER_STRIDE, "a table fits");
 _Static_assert(sizeof(struct jc_table) <= ENG_JC_KERNEL64_AC, "a table fits");
-_Static_assert(ENG_JC_BASE >= ENG_VCPU_BASE + ENG_MAX_VCPUS * ENG_VCPU_STRIDE, "behind the vCPUs");
-_Static_assert(ENG_JC_BASE + ENG_MAX_VCPUS * ENG_JC_STRIDE <= ENG_ICACHE_BASE, "before the next");
+_Static_assert(ENG_VCPU_JC + ENG_JC_SIZE <= ENG_VCPU_STRIDE, "part of a vCPU's arena");
+_Static_assert(ENG_VCPU_BASE + ENG_MAX_VCPUS * ENG_VCPU_STRIDE <= ENG_ICACHE_BASE, "before the next");
 
 /* ---- where ---- */
 
@@ -27,7 +27,7 @@ static bool is_user(unsigned cls)
 
 static u64 arena(const struct vcpu *cpu)
 {
-	return ENG_JC_BASE + ((u64)cpu - ENG_VCPU_BASE);
+	return (u64)cpu - ENG_VCPU_STATE + ENG_VCPU_JC;
 }
 
 static u64 piece(const struct vcpu *cpu, unsigned slot)
@@ -55,7 +55,7 @@ struct hostmem jc_field(unsigned cls, size_t field)
 
 	m.fs = is_user(cls);
 	m.gs = !m.fs;
-	m.disp = (s32)(m.fs ? at[cls] - ENG_JC_USER_FS : ENG_JC_BASE - ENG_VCPU_BASE + at[cls]) + (s32)field;
+	m.disp = (s32)(m.fs ? at[cls] - ENG_JC_USER_FS : ENG_VCPU_JC - ENG_VCPU_STATE + at[cls]) + (s32)field;
 	return m;
 }
 
@@ -79,7 +79,7 @@ bool jc_start(struct vcpu *cpu)
 {
 	u64 fs = 0, before = tls_size(), behind = 0;
 
-	if (sys_call(SYS_mmap, arena(cpu), ENG_JC_STRIDE, PROT_READ | PROT_WRITE,
+	if (sys_call(SYS_mmap, arena(cpu), ENG_JC_SIZE, PROT_READ | PROT_WRITE,
 		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) != (long)arena(cpu))
 		return false;
 	if (sys_call(SYS_arch_prctl, ARCH_GET_FS, &fs) < 0)
@@ -89,6 +89,7 @@ bool jc_start(struct vcpu *cpu)
 		return false;
 	for (unsigned i = 0; i < TT_USER_CTX; i++)
 		memcpy((u8 *)piece(cpu, i) + ENG_JC_USER_FS - before, (const u8 *)fs - before, before + behind);
+	cpu->tr.far_mask = FAR_MASK;
 	cpu->tr.fsgsbase = tls_can_wrfsbase();
 	set_fs(cpu, cpu->tr.user_slot);
 	return true;
@@ -160,7 +161,9 @@ static void forget(struct jc_table *t)
 {
 	for (u32 i = 0; i < t->n; i++)
 		empty(t, t->log[i], 0);
-	t->n = 0;
+	for (u32 i = 0; i < t->far_n; i++)
+		t->far[t->far_log[i]] = 0;
+	t->n = t->far_n = 0;
 }
 
 void jc_forget_slot(struct vcpu *cpu, unsigned slot)
@@ -190,8 +193,16 @@ static unsigned page_bit(u64 a)
 	return (a >> 12) * 0x9e3779b97f4a7c15ull >> 48;
 }
 
+/* Entry 0 is what a jump finds while somebody asks for attention. */
+static unsigned far_place(u64 a)
+{
+	return a >> 12 & 0xffff;
+}
+
 static void forget_page(struct jc_table *t, u64 page)
 {
+	if (t->far[far_place(page)])
+		t->far[far_place(page)] = FAR_GONE; /* maybe another's: it comes back */
 	for (u32 i = 0; i < t->n; i++)
 		if ((-t->negated[t->log[i]] & PAGE_MASK) == page)
 			empty(t, t->log[i], JC_LOGGED);
@@ -224,24 +235,42 @@ static unsigned choose(const struct jc_table *t, u64 rip)
 	return second;
 }
 
-bool jc_install(struct vcpu *cpu, unsigned cls, u64 rip, u64 host)
+bool jc_far_ok(gpa_t gpa)
+{
+	u64 frame = gpa >> 12;
+
+	return jc_by_pext() && frame < FAR_FRAMES && (frame & 0xfff);
+}
+
+static void far_install(struct jc_table *t, u64 rip, gpa_t gpa)
+{
+	unsigned n = far_place(rip);
+
+	if (!n || !jc_far_ok(gpa))
+		return;
+	if (!t->far[n])
+		t->far_log[t->far_n++] = (u16)n;
+	t->far[n] = -((rip & PAGE_MASK) + (gpa >> 12));
+}
+
+void jc_install(struct vcpu *cpu, unsigned cls, u64 rip, const struct tblock *b)
 {
 	struct jc_table *t = NULL;
 	unsigned n = 0;
 
 	if (cls == JC_NONE || tr_checking() || ((cls == JC_KERNEL64 || cls == JC_KERNEL64_AC) && !(rip >> 63)))
-		return false; /* low addresses change with CR3 */
+		return; /* low addresses change with CR3 */
 	t = table(cpu, cls);
+	n = page_bit(rip);
+	cpu->tr.jc_pages[n >> 6] |= BIT64(n & 63);
+	far_install(t, rip, b->gpa);
 	n = choose(t, rip);
 	if (!usable(n))
-		return false;
+		return;
 	if (is_empty(t, n) && t->negated[n] != JC_LOGGED)
 		t->log[t->n++] = (u16)n;
 	t->negated[n] = -rip;
-	t->host[n] = host;
-	n = page_bit(rip);
-	cpu->tr.jc_pages[n >> 6] |= BIT64(n & 63);
-	return true;
+	t->host[n] = b->enter;
 }
 
 u64 jc_find(struct vcpu *cpu, unsigned cls, u64 rip)

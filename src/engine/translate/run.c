@@ -122,7 +122,7 @@ static u64 code_at_rip(struct vcpu *cpu)
 		t = block_at_rip(cpu);
 		if (!t)
 			return 0;
-		jc_install(cpu, cls, cpu->rip, t->enter);
+		jc_install(cpu, cls, cpu->rip, t);
 		host = t->body;
 	}
 	cpu->tr.page_va = cpu->rip & PAGE_MASK;
@@ -344,6 +344,39 @@ static u64 on_jump(struct vcpu *cpu, const struct tr_site *s)
 	return arrive(cpu);
 }
 
+/* Direct jumps to other pages. What is not translated there the loop finds, and this jump is chained the next time. */
+static u64 on_far(struct vcpu *cpu, struct tr_site *s, const struct stop *st)
+{
+	struct tblock *to = NULL;
+	gva_t lin = 0;
+
+	cpu->tr.target = next_rip(cpu, cpu->tr.page_va + (u64)(s64)s->target);
+	on_jump(cpu, s);
+	if (cpu->rip != cpu->tr.target || interp_must_stop(cpu))
+		return 0;
+	lin = code_linear(cpu);
+	to = tb_find(mmu_fetch_page(cpu, lin) | (lin & ~PAGE_MASK), st->key);
+	if (!to || !code_still_good(cpu, st))
+		return 0;
+	jc_install(cpu, tr_jc_class(st->key), cpu->rip, to);
+	tb_chain_far(s, to);
+	cpu->stats.tr_chained++;
+	cpu->tr.page_va = cpu->rip & PAGE_MASK;
+	return to->body;
+}
+
+static u64 on_dead(struct vcpu *cpu, u32 block, const struct stop *st)
+{
+	const struct tblock *to = NULL;
+
+	jc_drop(cpu, tr_jc_class(st->key), cpu->rip);
+	to = tb_find(tb_at(block)->gpa, st->key);
+	if (!to || !code_still_good(cpu, st))
+		return 0;
+	tb_succeed(block, to);
+	return to->body;
+}
+
 static u64 came_back(struct vcpu *cpu, u32 number, const struct stop *st)
 {
 	bool fault = number & SITE_FAULT_BIT;
@@ -376,8 +409,9 @@ static u64 came_back(struct vcpu *cpu, u32 number, const struct stop *st)
 		jc_drop(cpu, tr_jc_class(st->key), cpu->rip);
 		return 0;
 	case SITE_DEAD:
-		jc_drop(cpu, tr_jc_class(st->key), cpu->rip);
-		return 0;
+		return on_dead(cpu, s->block, st);
+	case SITE_FAR:
+		return on_far(cpu, s, st);
 	case SITE_JUMP:
 		return on_jump(cpu, s);
 	case SITE_FAULT:

@@ -41,6 +41,11 @@ struct tt_pair {
  * PEXT makes the index, and its mask is the calm word: while somebody asks for attention each jump finds entry 0, which
  * leads to tr_jump_again and out. On hosts whose PEXT is slow there is one place per address, by its low
  * 16 bits, and blocks look at calm.
+ *
+ * Direct jumps to other pages need not look for their target, only whether the page is where it was. While address v is mapped to the page
+ * frame f, an entry says so, by bits 12 to 27 of v: -(v + f). Frames are below 2^28, so that no two that share an entry have the same
+ * sum, and none is a multiple of 4096, so that 0 is nobody's. Jumps that can be part of an endless loop make the index with the
+ * calm word too. The jump carries the frame as a constant (gen_far(), tb_chain_far()).
  */
 enum jc_class { JC_USER64, JC_KERNEL64, JC_KERNEL64_AC, JC_USER32, JC_KERNEL32, JC_COUNT, JC_NONE = 0xff };
 #define JC_ENTRIES 65536
@@ -48,12 +53,19 @@ enum jc_class { JC_USER64, JC_KERNEL64, JC_KERNEL64_AC, JC_USER32, JC_KERNEL32, 
 
 #define JC_LOGGED 1 /* an empty entry's negated address: it is in the log */
 
+#define FAR_MASK   0x0ffff000u
+#define FAR_FRAMES (1ull << 28)
+#define FAR_GONE   (1ull << 62) /* an empty entry that is in the log: no canonical address makes 0 of it */
+
 struct jc_table {
 	u64 negated[JC_ENTRIES]; /* -address */
 	u64 host[JC_ENTRIES];    /* where to jump */
 	u16 log[JC_ENTRIES];     /* entries that are not as they were in the beginning, each once */
 	u32 n;                   /* of them */
 	bool ready;
+	u32 far_n;
+	u16 far_log[JC_ENTRIES];
+	u64 far[JC_ENTRIES];
 };
 
 struct tr_state {
@@ -75,13 +87,14 @@ struct tr_state {
 	u16 flags_ax;      /* arithmetic flags: AL = OF, AH = the rest */
 	u32 fl_if, fl_ac, fl_df, fl_rest; /* the other flags: run.c; fl_df is part of fl_rest, and only read */
 	bool fsgsbase;     /* the host's kernel allows WRFSBASE */
+	u32 far_mask;      /* FAR_MASK: the operand of a PEXT */
 	u32 user_slot;     /* pair and jump caches in use for the low half */
 	u32 victim;
 	struct tt_pair pair[TTP_COUNT];
 	u64 jc_pages[JC_PAGE_BITS / 64]; /* hash of the pages that jump caches name */
 	u64 seen_ctx[2];   /* of the TLB, that the tables follow */
 	bool crosses;      /* the instruction at RIP crosses a page: no block holds it */
-	u8 heat[16384];    /* executions of cold code, by hash of its address */
+	u8 heat[262144];    /* executions of cold code, by hash of its address */
 };
 
 #endif

@@ -46,16 +46,17 @@ enum site_kind {
 	SITE_STALE, /* a block whose code is not what it was translated from: gen_check.c */
 	SITE_DEAD,  /* a block that was killed: another one is to be found */
 	SITE_JUMP,  /* an indirect jump that the cache did not know: target in tr.target */
+	SITE_FAR,   /* a direct jump to another page, not chained yet */
 	SITE_FAULT, /* an instruction that may fault by itself: only signals lead here */
 };
 
 enum string_kind { STRING_NONE, STRING_STOS, STRING_MOVS };
 
 struct tr_site {
-	u32 host;   /* MEM: where to retry. EXIT: end of the rel32 to patch. Code addresses are below 4 GiB */
+	u32 host;   /* MEM: where to retry. EXIT, FAR: end of the rel32 to patch. Code addresses are below 4 GiB */
 	u32 at;     /* host instruction that may fault; 0: none */
 	u32 resume; /* MEM, EMU, FAULT: code of the next guest instruction */
-	s32 target; /* EXIT, STOP: offset of the target from the page's start */
+	s32 target; /* EXIT, STOP, FAR: offset of the target from the page's start */
 	u32 block;
 	u32 island; /* MEM: end of the rel32 that leaves from here */
 	u16 goff;   /* offset of the guest instruction in its page */
@@ -68,7 +69,7 @@ struct tr_site {
 	bool waits; /* MEM: an x87 exception may be pending, which comes before a fault of the access */
 	u16 x87_op, x87_off; /* last x87 instruction before it, if nothing has recorded that yet: gen_x87.c */
 	u8 base, index, shift, seg, asize; /* MEM: address, as in struct iop */
-	s32 disp;   /* JUMP: what the stack pointer has moved by */
+	s32 disp;   /* JUMP, FAR: what the stack pointer has moved by */
 	u8 string;  /* EMU, enum string_kind: done in line where the tables have its pages */
 	struct iblock *emu; /* EMU: one decoded instruction */
 };
@@ -98,6 +99,11 @@ struct tblock {
 	bool dead;
 	bool vectors;  /* has instructions other than integer ones */
 } __attribute__((aligned(64))); /* tb_find() touches one line of it */
+
+/* The arena: a head, blocks, sites. */
+#define TR_HEAD_SIZE  0x100000ull
+#define TR_MAX_BLOCKS 0x100000u
+#define TR_SITES_AT   (ENG_TCACHE_BASE + TR_HEAD_SIZE + (u64)TR_MAX_BLOCKS * sizeof(struct tblock))
 
 /* Key of a block in which each access is looked up by itself: where a shared look-up does not do. */
 #define TR_KEY_ALONE 0x80000000u
@@ -137,6 +143,10 @@ void tb_divert(struct tr_site *s, const struct tblock *to);
 void tb_stale(u32 block); /* the page does not hold its code any more */
 /* Makes the exit lead straight to the block (same page). */
 void tb_chain(struct tr_site *s, const struct tblock *to);
+/* The same for a jump of SITE_FAR, once. */
+void tb_chain_far(struct tr_site *s, const struct tblock *to);
+/* What still leads to a dead block goes on to the one that came after it. */
+void tb_succeed(u32 dead, const struct tblock *to);
 u64 tr_kill_count(void); /* blocks killed so far: a change means that running code may be stale */
 
 /* A decoded instruction by itself, as tr_site.emu holds it. */
@@ -223,6 +233,7 @@ struct build {
 bool build_block(struct build *b, gpa_t gpa);
 struct tr_site *build_site(struct build *b, enum site_kind kind);
 u32 site_number(const struct build *b, const struct tr_site *s);
+#define LEAVE_BYTES 11
 void build_leave(struct build *b, u32 site); /* mov r15d, site; jmp tr_leave */
 void build_islands(struct build *b);         /* code of the pending misses, jumped around */
 void build_islands_after_jump(struct build *b); /* the same where nothing falls through */
@@ -280,6 +291,8 @@ void gen_goto(struct build *b, s32 target); /* on to another place: direct exit 
 void gen_indirect(struct build *b);         /* guest address in S1 */
 void gen_arrival(struct build *b, u32 off); /* where an indirect jump arrives */
 u64 gen_behind_arrival(u64 arrival);        /* what follows it, aligned to 8 */
+u64 gen_far_constant(u64 jump_end);         /* of a far jump: the page frame it expects, less the target's place in it */
+u64 gen_far_arrival(u64 arrival);           /* in it: the address in S1 has been found to be the block's */
 void gen_emulate(struct build *b);
 struct tr_site *gen_emu_site(struct build *b); /* the handler of the current instruction */
 
@@ -345,16 +358,18 @@ void jc_switch(struct vcpu *cpu, unsigned slot); /* user address space */
 void jc_forget_slot(struct vcpu *cpu, unsigned slot);
 void jc_ready(struct vcpu *cpu, unsigned cls); /* before code of the mode runs */
 void jc_forget_low(struct vcpu *cpu);
-bool jc_install(struct vcpu *cpu, unsigned cls, u64 rip, u64 host); /* false: has no place there */
+void jc_install(struct vcpu *cpu, unsigned cls, u64 rip, const struct tblock *b); /* if there is a place for it */
 void jc_drop(struct vcpu *cpu, unsigned cls, u64 rip);
 u64 jc_find(struct vcpu *cpu, unsigned cls, u64 rip); /* its body */
 struct hostmem jc_field(unsigned cls, size_t field); /* of the entry that S0 names */
+bool jc_far_ok(gpa_t gpa); /* direct jumps from other pages may be chained to code there */
 bool jc_by_pext(void); /* else the host's is slow, and blocks look at attention when they are entered */
 
 /* ---- glue.c ---- */
 u32 tr_enter(struct vcpu *cpu, u64 host); /* returns the site it came back from, or SITE_JUMPED */
 extern const char tr_leave[];
 extern const char tr_jump_miss[]; /* an indirect jump, target in S1, that the cache does not know */
+extern const char *const tr_far_jump[JC_COUNT];   /* a direct jump, site in R15d, whose page is not where it was: through the jump cache */
 extern const char *const tr_jump_again[JC_COUNT]; /* the same, after its first place was another's */
 
 /* ---- run.c ---- */

@@ -1,0 +1,229 @@
+/* Direct calls and jumps between pages: where they led before must not decide where they go when the mapping is another. */
+#include "rt.h"
+
+#define SPACES 6 /* more than the translator keeps apart */
+#define WINDOW 0x10000000000ul     /* pml4[2] */
+#define HIGH   0xffffff8000000000ul /* pml4[511] */
+#define CALLER 0x20000ul           /* in a window: the page of the calls, one frame for all spaces */
+#define ROUNDS 40
+
+struct space {
+	u64 pml4[512], pdpt[512], pd[512], pt[512];
+} __attribute__((aligned(4096)));
+static struct space space[SPACES];
+static u64 pcid_on;
+
+/* Functions before and behind the caller: two in each of two pages. */
+static const u64 offsets[] = {0x10000, 0x10120, 0x30000, 0x30120};
+#define PLACES (sizeof(offsets) / sizeof(offsets[0]))
+
+static u64 caller_frame(void)
+{
+	return PAGE_OF_TESTS + 64 * 4096;
+}
+
+static u64 frame(unsigned s, u64 offset)
+{
+	return PAGE_OF_TESTS + (s * 2 + (offset >> 17 & 1)) * 4096;
+}
+
+static u32 value(unsigned s, u64 offset)
+{
+	return (s + 1) * 0x1000 + (u32)(offset >> 12) + (offset & 0xfff ? 1 : 0);
+}
+
+static void write_function(u64 at, u32 v)
+{
+	volatile u8 *p = (u8 *)at;
+
+	p[0] = 0xb8;
+	*(volatile u32 *)(p + 1) = v;
+	p[5] = 0xc3;
+}
+
+static u8 *put_rel32(u8 *p, u8 op, u64 target)
+{
+	*p = op;
+	*(u32 *)(p + 1) = (u32)(target - (CALLER + (((u64)p + 5) & 0xfff)));
+	return p + 5;
+}
+
+/* xor edx, edx; mov esi, ROUNDS; 1: (call f; add rdx, rax) ...; dec esi; jnz 1b; mov rax, rdx; ret */
+static void write_caller(void)
+{
+	u8 *p = (u8 *)caller_frame(), *loop;
+
+	*p++ = 0x31, *p++ = 0xd2, *p++ = 0xbe;
+	*(u32 *)p = ROUNDS;
+	loop = p += 4;
+	for (unsigned i = 0; i < PLACES; i++) {
+		p = put_rel32(p, 0xe8, offsets[i]);
+		*p++ = 0x48, *p++ = 0x01, *p++ = 0xc2;
+	}
+	*p++ = 0xff, *p++ = 0xce, *p++ = 0x75;
+	*p = (u8)(loop - (p + 1));
+	p++;
+	*p++ = 0x48, *p++ = 0x89, *p++ = 0xd0, *p++ = 0xc3;
+	put_rel32((u8 *)caller_frame() + 0x800, 0xe9, CALLER + 0x1000); /* jmp to the next page */
+	/* 1: mov ecx, 3; 2: dec ecx; jnz 2b (through the next page); a conditional jump to a far place */
+	p = (u8 *)caller_frame() + 0x900;
+	*p++ = 0x85, *p++ = 0xff; /* test edi, edi */
+	*p++ = 0x0f;
+	p = put_rel32(p, 0x84, 0x30000); /* jz */
+	p = put_rel32(p, 0xe9, 0x10000);
+}
+
+static void make(unsigned s)
+{
+	struct space *sp = &space[s];
+
+	for (unsigned i = 0; i < 512; i++)
+		sp->pml4[i] = rt_pml4[i];
+	sp->pml4[2] = sp->pml4[255] = (u64)sp->pdpt | 7;
+	sp->pml4[511] = (u64)space[0].pdpt | 7;
+	sp->pdpt[0] = sp->pdpt[511] = (u64)sp->pd | 7;
+	sp->pd[0] = sp->pd[511] = (u64)sp->pt | 7;
+	sp->pt[CALLER >> 12] = sp->pt[511] = caller_frame() | 7;
+	sp->pt[(CALLER >> 12) + 1] = sp->pt[0x30] = frame(s, 0x30000) | 7;
+	sp->pt[0x10] = frame(s, 0x10000) | 7;
+	for (unsigned i = 0; i < PLACES; i++)
+		write_function(frame(s, offsets[i]) + (offsets[i] & 0xfff), value(s, offsets[i]));
+}
+
+static void go(unsigned s)
+{
+	WRITE_CR(3, (u64)space[s].pml4 | (pcid_on ? (s + 1) | 1ul << 63 : 0));
+}
+
+static u64 sum_of(unsigned s)
+{
+	u64 sum = 0;
+
+	for (unsigned i = 0; i < PLACES; i++)
+		sum += value(s, offsets[i]);
+	return sum * ROUNDS;
+}
+
+u64 where, edi; /* what u_go and k_go call, and with what */
+#define GO "mov where(%rip), %rcx; mov edi(%rip), %edi; call *%rcx"
+USER(u_go, GO);
+extern void k_go(void);
+__asm__(".text\nk_go:\n" GO "\nret");
+
+static u64 wrong(u64 at, u64 arg, u64 want)
+{
+	u64 bad;
+
+	where = at, edi = arg;
+	bad = user(u_go) != 0xff || rt_ret != want;
+	return bad + (TRAP("call k_go; mov %%rax, rt_ret(%%rip)", "i"(0)) != 0xff || rt_ret != want);
+}
+
+static void everywhere(const char *name)
+{
+	u64 bad = 0;
+
+	for (unsigned round = 0; round < 12; round++) {
+		for (unsigned i = 0; i < SPACES; i++) {
+			unsigned s = round & 1 ? SPACES - 1 - i : i;
+
+			go(s);
+			bad += wrong(WINDOW + CALLER, 0, sum_of(s));
+			bad += wrong(WINDOW + CALLER + 0x800, 0, value(s, 0x30000));
+			bad += wrong(WINDOW + CALLER + 0x900, 0, value(s, 0x30000));
+			bad += wrong(WINDOW + CALLER + 0x900, 1, value(s, 0x10000));
+			bad += wrong(HIGH + CALLER, 0, sum_of(0));
+		}
+	}
+	check(name, bad, 0);
+}
+
+static void remapped(void)
+{
+	const u64 more = ROUNDS * 2 * 0x1000ul; /* of two places: those of the space with the next number */
+
+	go(1);
+	check("before INVLPG", wrong(WINDOW + CALLER, 0, sum_of(1)), 0);
+	space[1].pt[0x30] = frame(2, 0x30000) | 7;
+	invlpg(WINDOW + 0x30000);
+	check("after INVLPG", wrong(WINDOW + CALLER, 0, sum_of(1) + more), 0);
+	go(2);
+	check("another space", wrong(WINDOW + CALLER, 0, sum_of(2)), 0);
+	go(1);
+	check("and back", wrong(WINDOW + CALLER, 0, sum_of(1) + more), 0);
+	space[1].pt[0x30] = frame(1, 0x30000) | 7;
+	WRITE_CR(3, (u64)space[1].pml4 | (pcid_on ? 2 : 0));
+	check("after CR3", wrong(WINDOW + CALLER, 0, sum_of(1)), 0);
+	space[1].pt[0x30] = 0;
+	invlpg(WINDOW + 0x30000);
+	where = WINDOW + CALLER;
+	check("page gone", user(u_go), 14);
+	check("  error", trap.error, 0x14);
+	check("  cr2", trap.cr2, WINDOW + 0x30000);
+	check("  at the target", trap.rip, WINDOW + 0x30000);
+	space[1].pt[0x30] = frame(1, 0x30000) | 5 | 1ul << 63;
+	if (rdmsr(0xc0000080) >> 11 & 1) {
+		invlpg(WINDOW + 0x30000);
+		check("page not executable", user(u_go), 14);
+		check("  error", trap.error, 0x15);
+	}
+	space[1].pt[0x30] = frame(1, 0x30000) | 7;
+	invlpg(WINDOW + 0x30000);
+}
+
+/* The target is written anew: what led to the old code leads to the new one, and so on. */
+static void rewritten(void)
+{
+	u64 bad = 0;
+
+	go(3);
+	for (u32 i = 1; i < 60; i++) {
+		write_function(frame(3, 0x10000), value(3, 0x10000) + i);
+		for (unsigned k = 0; k < 4; k++)
+			bad += wrong(WINDOW + CALLER, 0, sum_of(3) + ROUNDS * (u64)i);
+	}
+	write_function(frame(3, 0x10000), value(3, 0x10000));
+	check("rewritten", bad, 0);
+}
+
+/* The last page of the lower half: the jump that was good elsewhere leads to no address. */
+static void not_canonical(void)
+{
+	go(0);
+	check("jump, canonical", wrong(WINDOW + CALLER + 0x800, 0, value(0, 0x30000)), 0);
+	where = 0x7ffffffff800;
+	for (unsigned i = 0; i < 4; i++) {
+		check("jump, not canonical", TRAP("call k_go", "i"(0)), 13);
+		check("  at the jump", trap.rip, 0x7ffffffff800);
+		check("the same, CPL 3", user(u_go), 13);
+		check("  at the jump", trap.rip, 0x7ffffffff800);
+	}
+}
+
+static void all(const char *name)
+{
+	everywhere(name);
+	remapped();
+	rewritten();
+	not_canonical();
+}
+
+void guest_main(void)
+{
+	for (unsigned s = 0; s < SPACES; s++)
+		make(s);
+	write_caller();
+	all("spaces");
+	if (cpuid(1, 0).c >> 17 & 1) {
+		WRITE_CR(3, (u64)space[0].pml4);
+		WRITE_CR(4, READ_CR(4) | 0x20000);
+		pcid_on = 1;
+		all("spaces with PCIDs");
+		WRITE_CR(3, (u64)space[0].pml4);
+		WRITE_CR(4, READ_CR(4) & ~0x20000ul);
+	} else {
+		lacks("PCID");
+	}
+	WRITE_CR(3, rt_pml4);
+	guest_exit(0);
+}
