@@ -228,6 +228,8 @@ bool build_block(struct build *b, gpa_t gpa)
 		gen_check(b);
 	else
 		build_entry(b);
+	if (b->second)
+		gen_cross(b);
 	while (!b->ended && b->n < b->total && !b->full) {
 		b->in = b->code[b->n];
 		b->b->vectors |= b->in.desc->cls != IC_INT;

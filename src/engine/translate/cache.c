@@ -123,6 +123,11 @@ bool tr_available(void)
 	return cache()->ready;
 }
 
+bool tr_much_code(void)
+{
+	return cache()->code_used > tr_stress()->code_size / 4;
+}
+
 u64 tr_kill_count(void)
 {
 	return __atomic_load_n(&cache()->kills, __ATOMIC_ACQUIRE);
@@ -228,7 +233,8 @@ static void make_large_locked(struct tcache *c)
 		c->large_failed = sys_call(SYS_madvise, CODE_RX + c->large, LARGE, MADV_COLLAPSE) < 0;
 }
 
-static struct tblock *link_locked(struct build *b, gpa_t gpa, u32 *page_list)
+/* Lists: of the block's page, and of the second one if there is. */
+static struct tblock *link_locked(struct build *b, gpa_t gpa, u32 *page_list, u32 *second_list)
 {
 	struct tcache *c = cache();
 	struct tblock *t = b->b;
@@ -239,6 +245,11 @@ static struct tblock *link_locked(struct build *b, gpa_t gpa, u32 *page_list)
 	t->nsites = b->nsites;
 	t->page_next = *page_list;
 	*page_list = n;
+	if (b->second) {
+		t->cross = (u32)(b->second >> 12);
+		t->cross_next = *second_list;
+		*second_list = n;
+	}
 	c->code_used = ALIGN_UP(t->end - CODE_RX, 16);
 	make_large_locked(c);
 	c->nsites += b->nsites;
@@ -260,10 +271,11 @@ static void flush_at_safepoint(struct vm *vm, void *arg)
 }
 
 /* What is too long for the reach of its jumps, or the room for a block's sites, is made shorter. */
-static bool build(struct build *b, struct vcpu *cpu, gpa_t gpa, u32 key, enum page_mode mode)
+static bool build(struct build *b, struct vcpu *cpu, gpa_t gpa, gpa_t second, u32 key, enum page_mode mode)
 {
-	for (unsigned limit = tr_stress()->max_insns; limit; limit /= 2) {
+	for (unsigned limit = second ? 1 : tr_stress()->max_insns; limit; limit /= 2) {
 		begin(b, cpu, key, limit);
+		b->second = second;
 		b->checked = mode != PAGE_PROTECTED;
 		b->soft = mode >= PAGE_SOFT;
 		if (build_block(b, gpa))
@@ -276,45 +288,63 @@ static bool build(struct build *b, struct vcpu *cpu, gpa_t gpa, u32 key, enum pa
 
 enum made { MADE, AGAIN, NEVER, FULL };
 
-static enum made make(struct vcpu *cpu, gpa_t gpa, u32 key, struct tblock **out)
+/* The page is as make() found it, and writes to it are seen. */
+static bool still_so(gpa_t page, enum page_mode mode)
+{
+	return icache_page_mode(page) == mode && (mode != PAGE_PROTECTED || __atomic_load_n(page_attr(page), __ATOMIC_ACQUIRE) & PA_CODE);
+}
+
+static void cover_locked(const struct tblock *t)
+{
+	gpa_t page = t->gpa & PAGE_MASK, last = t->gpa + t->bytes - 1;
+
+	icache_page_cover_locked(page, t->gpa, MIN(last, page + PAGE_SIZE - 1));
+	if (t->cross)
+		icache_page_cover_locked((gpa_t)t->cross << 12, (gpa_t)t->cross << 12, ((gpa_t)t->cross << 12) + (last & ~PAGE_MASK));
+}
+
+static enum made make(struct vcpu *cpu, gpa_t gpa, gpa_t second, u32 key, struct tblock **out)
 {
 	struct build b;
 	enum made r = MADE;
-	enum page_mode mode = icache_page_mode(gpa & PAGE_MASK);
-	u32 *list = NULL;
+	gpa_t page = gpa & PAGE_MASK;
+	enum page_mode mode = icache_page_mode(page);
+	u32 *list = NULL, *second_list = NULL;
 
+	if (second && (mode != PAGE_PROTECTED || icache_page_mode(second) != PAGE_PROTECTED))
+		return NEVER;
 	if (mode == PAGE_PROTECTED)
-		mmu_mark_code(cpu, gpa & PAGE_MASK);
+		mmu_mark_code(cpu, page);
+	if (second)
+		mmu_mark_code(cpu, second);
 	icache_lock();
 	*out = tb_find(gpa, key);
 	if (*out)
 		goto out;
-	list = icache_page_blocks_locked(gpa & PAGE_MASK);
-	if (!has_room() || !list) {
+	list = icache_page_blocks_locked(page);
+	second_list = list && second ? icache_page_blocks_locked(second) : NULL;
+	if (!has_room() || !list || (second && !second_list)) {
 		r = FULL;
-	} else if (icache_page_mode(gpa & PAGE_MASK) != mode ||
-		   (mode == PAGE_PROTECTED && !(__atomic_load_n(page_attr(gpa), __ATOMIC_ACQUIRE) & PA_CODE))) {
+	} else if (!still_so(page, mode) || (second && !still_so(second, PAGE_PROTECTED))) {
 		r = AGAIN;
+	} else if (build(&b, cpu, gpa, second, key, mode)) {
+		*out = link_locked(&b, gpa, list, second_list);
+		cover_locked(*out);
+		cpu->stats.tr_blocks++;
 	} else {
-		if (build(&b, cpu, gpa, key, mode)) {
-			*out = link_locked(&b, gpa, list);
-			icache_page_cover_locked(gpa & PAGE_MASK, gpa, gpa + b.b->bytes - 1);
-			cpu->stats.tr_blocks++;
-		} else {
-			r = NEVER;
-		}
+		r = NEVER;
 	}
 out:
 	icache_unlock();
 	return r;
 }
 
-struct tblock *tb_make(struct vcpu *cpu, gpa_t gpa, u32 key_bits)
+static struct tblock *make_at(struct vcpu *cpu, gpa_t gpa, gpa_t second, u32 key_bits)
 {
 	struct tblock *b = NULL;
 
 	for (;;) {
-		switch (make(cpu, gpa, tr_key(cpu) | key_bits, &b)) {
+		switch (make(cpu, gpa, second, tr_key(cpu) | key_bits, &b)) {
 		case MADE:
 			if (records_coverage(cpu))
 				record_coverage(cpu, (code_linear(cpu) & PAGE_MASK) | (gpa & ~PAGE_MASK), b->bytes);
@@ -328,6 +358,18 @@ struct tblock *tb_make(struct vcpu *cpu, gpa_t gpa, u32 key_bits)
 			break;
 		}
 	}
+}
+
+struct tblock *tb_make(struct vcpu *cpu, gpa_t gpa, u32 key_bits)
+{
+	return make_at(cpu, gpa, 0, key_bits);
+}
+
+struct tblock *tb_make_crossing(struct vcpu *cpu, gpa_t gpa, gpa_t second)
+{
+	if (tr_checking() || tr_jc_class(tr_key(cpu)) == JC_NONE || !jc_far_ok(second) || second == (gpa & PAGE_MASK))
+		return NULL;
+	return make_at(cpu, gpa, second, 0);
 }
 
 void tb_chain(struct tr_site *s, const struct tblock *to)
@@ -398,6 +440,12 @@ static void kill_locked(struct tblock *b)
 	__atomic_fetch_add(&cache()->kills, 1, __ATOMIC_SEQ_CST);
 }
 
+/* In the list of the page, which is the block's first or its second one. */
+static u32 *next_in(struct tblock *b, gpa_t page)
+{
+	return (b->gpa & PAGE_MASK) == page ? &b->page_next : &b->cross_next;
+}
+
 void tb_stale(u32 block)
 {
 	struct tblock *b = tb_at(block);
@@ -407,7 +455,7 @@ void tb_stale(u32 block)
 	if (!b->dead) {
 		p = icache_page_blocks_locked(b->gpa & PAGE_MASK);
 		while (tb_at(*p) != b)
-			p = &tb_at(*p)->page_next;
+			p = next_in(tb_at(*p), b->gpa & PAGE_MASK);
 		*p = b->page_next;
 		kill_locked(b);
 		icache_page_soft_locked(b->gpa & PAGE_MASK);
@@ -424,20 +472,39 @@ static void kick_others(void)
 		vcpu_kick(vm->vcpus[i], ATT_IRQ);
 }
 
+/* The part of the block's code that lies in the page. */
+static gpa_t part_in(const struct tblock *b, gpa_t page, gpa_t *last)
+{
+	gpa_t end = b->gpa + b->bytes - 1;
+
+	if ((b->gpa & PAGE_MASK) == page) {
+		*last = MIN(end, page + PAGE_SIZE - 1);
+		return b->gpa;
+	}
+	*last = page | (end & ~PAGE_MASK);
+	return page;
+}
+
+/* A block in two pages that died by a write to one of them is still in the other's list. */
 bool tr_invalidate_locked(u32 *list, gpa_t first, gpa_t last, icache_cover_fn *keep, void *arg)
 {
+	gpa_t page = first & PAGE_MASK;
 	bool any = false;
 
 	while (*list) {
 		struct tblock *b = tb_at(*list);
+		u32 *next = next_in(b, page);
+		gpa_t to = 0, from = part_in(b, page, &to);
 
-		if (b->gpa <= last && b->gpa + b->bytes > first) {
-			*list = b->page_next;
+		if (!b->dead && (from > last || to < first)) {
+			keep(arg, from, to);
+			list = next;
+			continue;
+		}
+		*list = *next;
+		if (!b->dead) {
 			kill_locked(b);
 			any = true;
-		} else {
-			keep(arg, b->gpa, b->gpa + b->bytes - 1);
-			list = &b->page_next;
 		}
 	}
 	if (any)

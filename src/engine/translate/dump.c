@@ -62,7 +62,8 @@ static void say_sites(struct sink *o, const struct tblock *b, u64 page)
 	static const char *const kinds[] = {
 		[SITE_MEM] = "address not in the table", [SITE_EMU] = "handler", [SITE_EXIT] = "jump to chain",
 		[SITE_STOP] = "attention", [SITE_STALE] = "code changed", [SITE_DEAD] = "block is dead",
-		[SITE_JUMP] = "indirect jump", [SITE_FAR] = "jump to another page", [SITE_FAULT] = "host fault",
+		[SITE_JUMP] = "indirect jump", [SITE_FAR] = "jump to another page", [SITE_CROSS] = "second page elsewhere",
+		[SITE_FAULT] = "host fault",
 	};
 
 	for (u32 i = 0; i < b->nsites; i++) {
@@ -78,14 +79,27 @@ static void say_sites(struct sink *o, const struct tblock *b, u64 page)
 	}
 }
 
+/* The block's code in one piece. */
+static const u8 *guest_bytes(const struct tblock *b, u8 room[2 * INSN_MAX_LEN])
+{
+	unsigned here = (unsigned)(PAGE_SIZE - (b->gpa & ~PAGE_MASK));
+
+	if (!b->cross)
+		return gpa_to_hva(b->gpa);
+	memcpy(room, gpa_to_hva(b->gpa), MIN(here, (unsigned)INSN_MAX_LEN));
+	memcpy(room + MIN(here, (unsigned)INSN_MAX_LEN), gpa_to_hva((gpa_t)b->cross << 12), INSN_MAX_LEN);
+	return room;
+}
+
 static void say_block(struct sink *o, u32 n, u64 page)
 {
 	const struct tblock *b = tb_at(n);
+	u8 bytes[2 * INSN_MAX_LEN];
 	enum insn_mode mode = (b->key & 3) == INSN_MODE_64 ? INSN_MODE_64 : INSN_MODE_32;
 
 	say(o, "block %u%s: guest %016lx, physical %010lx, %u instructions, %u bytes, key %x\n", n, b->dead ? " (dead)" : "",
 	    (u64)(page + (b->gpa & ~PAGE_MASK)), (u64)b->gpa, b->ninsns, b->bytes, b->key);
-	say_code(o, gpa_to_hva(b->gpa), b->bytes, page + (b->gpa & ~PAGE_MASK), mode);
+	say_code(o, guest_bytes(b, bytes), b->bytes, page + (b->gpa & ~PAGE_MASK), mode);
 	say(o, "host code, entered at %08x, from the same page at %08x:\n", b->enter, b->body);
 	say_code(o, (const u8 *)(u64)b->begin, b->end - b->begin, b->begin, INSN_MODE_64);
 	say(o, "places that leave:\n");

@@ -242,15 +242,32 @@ bool jc_far_ok(gpa_t gpa)
 	return jc_by_pext() && frame < FAR_FRAMES && (frame & 0xfff);
 }
 
-static void far_install(struct jc_table *t, u64 rip, gpa_t gpa)
+/* Low addresses of kernel modes change with CR3. */
+static bool is_kept(unsigned cls, u64 a)
 {
-	unsigned n = far_place(rip);
+	return cls != JC_NONE && !tr_checking() && ((cls != JC_KERNEL64 && cls != JC_KERNEL64_AC) || a >> 63);
+}
 
-	if (!n || !jc_far_ok(gpa))
-		return;
+static void note_page(struct vcpu *cpu, u64 a)
+{
+	unsigned n = page_bit(a);
+
+	cpu->tr.jc_pages[n >> 6] |= BIT64(n & 63);
+}
+
+bool jc_install_page(struct vcpu *cpu, unsigned cls, u64 a, gpa_t gpa)
+{
+	struct jc_table *t = NULL;
+	unsigned n = far_place(a);
+
+	if (!n || !jc_far_ok(gpa) || !is_kept(cls, a))
+		return false;
+	t = table(cpu, cls);
 	if (!t->far[n])
 		t->far_log[t->far_n++] = (u16)n;
-	t->far[n] = -((rip & PAGE_MASK) + (gpa >> 12));
+	t->far[n] = -((a & PAGE_MASK) + (gpa >> 12));
+	note_page(cpu, a);
+	return true;
 }
 
 void jc_install(struct vcpu *cpu, unsigned cls, u64 rip, const struct tblock *b)
@@ -258,12 +275,10 @@ void jc_install(struct vcpu *cpu, unsigned cls, u64 rip, const struct tblock *b)
 	struct jc_table *t = NULL;
 	unsigned n = 0;
 
-	if (cls == JC_NONE || tr_checking() || ((cls == JC_KERNEL64 || cls == JC_KERNEL64_AC) && !(rip >> 63)))
-		return; /* low addresses change with CR3 */
+	if (!is_kept(cls, rip))
+		return;
+	jc_install_page(cpu, cls, rip, b->gpa);
 	t = table(cpu, cls);
-	n = page_bit(rip);
-	cpu->tr.jc_pages[n >> 6] |= BIT64(n & 63);
-	far_install(t, rip, b->gpa);
 	n = choose(t, rip);
 	if (!usable(n))
 		return;
@@ -271,6 +286,7 @@ void jc_install(struct vcpu *cpu, unsigned cls, u64 rip, const struct tblock *b)
 		t->log[t->n++] = (u16)n;
 	t->negated[n] = -rip;
 	t->host[n] = b->enter;
+	note_page(cpu, rip);
 }
 
 u64 jc_find(struct vcpu *cpu, unsigned cls, u64 rip)

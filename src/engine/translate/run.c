@@ -15,6 +15,8 @@
 
 #define ARCH_SET_GS   0x1001
 #define SS_AUTODISARM (1u << 31)
+#define HOT           4  /* docs/performance.md */
+#define HOT_MUCH      16 /* while a quarter of the code cache is full: it is a large program that runs, and most of its code runs seldom */
 #define HOT_WILD      16
 
 bool tr_mode_ok(const struct vcpu *cpu)
@@ -76,7 +78,7 @@ static u32 hot_enough(gpa_t gpa)
 {
 	switch (icache_page_mode(gpa & PAGE_MASK)) {
 	case PAGE_PROTECTED:
-		return tr_stress()->hot;
+		return tr_stress()->hot ? tr_stress()->hot : tr_much_code() ? HOT_MUCH : HOT;
 	case PAGE_WILD:
 		return HOT_WILD;
 	default:
@@ -84,25 +86,42 @@ static u32 hot_enough(gpa_t gpa)
 	}
 }
 
-/* The block at RIP; NULL: cold, or not translatable. Faults as a fetch does. */
-static struct tblock *block_at_rip(struct vcpu *cpu)
+/* An instruction that goes on in the next page. Faults as its fetch does. */
+static struct tblock *make_crossing(struct vcpu *cpu, gpa_t gpa)
 {
-	gva_t lin = code_linear(cpu);
-	gpa_t gpa = mmu_fetch_page(cpu, lin) | (lin & ~PAGE_MASK);
-	struct tblock *t = tb_find(gpa, tr_key(cpu));
-	u8 *heat = NULL;
+	struct insn in;
 
-	if (t)
-		return t;
-	heat = heat_of(cpu, gpa);
+	if (!jc_by_pext() || insn_decode(gpa_to_hva(gpa), PAGE_SIZE - (gpa & ~PAGE_MASK), cpu->mode.code, &in) != INSN_NEED_MORE)
+		return NULL;
+	return tb_make_crossing(cpu, gpa, mmu_fetch_page(cpu, next_rip(cpu, (code_linear(cpu) & PAGE_MASK) + PAGE_SIZE)));
+}
+
+/* A block for RIP, which is at gpa, if it has been met often enough; NULL: cold, or not translatable. */
+static struct tblock *make_if_hot(struct vcpu *cpu, gpa_t gpa)
+{
+	u8 *heat = heat_of(cpu, gpa);
+	struct tblock *t = NULL;
+
 	cpu->tr.crosses = *heat == HEAT_NEVER && at_page_end(gpa);
 	if (cpu->tr.crosses || ++*heat < hot_enough(gpa))
 		return NULL;
 	*heat = 0;
 	t = tb_make(cpu, gpa, 0);
 	if (!t && at_page_end(gpa))
+		t = make_crossing(cpu, gpa);
+	if (!t && at_page_end(gpa))
 		*heat = HEAT_NEVER;
 	return t;
+}
+
+/* The block at RIP. Faults as a fetch does. */
+static struct tblock *block_at_rip(struct vcpu *cpu)
+{
+	gva_t lin = code_linear(cpu);
+	gpa_t gpa = mmu_fetch_page(cpu, lin) | (lin & ~PAGE_MASK);
+	struct tblock *t = tb_find(gpa, tr_key(cpu));
+
+	return t ? t : make_if_hot(cpu, gpa);
 }
 
 /* Where to go on at RIP in translated code; 0: not there. */
@@ -285,21 +304,13 @@ static u64 on_exit(struct vcpu *cpu, struct tr_site *s, const struct stop *st)
 	struct tblock *from = tb_at(s->block), *to = NULL;
 	gpa_t gpa = (from->gpa & PAGE_MASK) | ((u32)s->target & 0xfff);
 	u32 key = st->key;
-	u8 *heat = NULL;
 
 	cpu->rip = next_rip(cpu, cpu->tr.page_va + (u64)(s64)s->target);
 	if (interp_must_stop(cpu))
 		return 0;
 	to = tb_find(gpa, key);
-	if (!to) {
-		heat = heat_of(cpu, gpa);
-		if ((*heat == HEAT_NEVER && at_page_end(gpa)) || ++*heat < hot_enough(gpa))
-			return 0;
-		*heat = 0;
-		to = tb_make(cpu, gpa, 0);
-		if (!to && at_page_end(gpa))
-			*heat = HEAT_NEVER;
-	}
+	if (!to)
+		to = make_if_hot(cpu, gpa);
 	if (!to || !code_still_good(cpu, st))
 		return 0;
 	cpu->stats.tr_chained++;
@@ -365,6 +376,16 @@ static u64 on_far(struct vcpu *cpu, struct tr_site *s, const struct stop *st)
 	return to->body;
 }
 
+static u64 on_cross(struct vcpu *cpu, const struct tr_site *s, const struct stop *st)
+{
+	u64 next = next_rip(cpu, cpu->tr.page_va + PAGE_SIZE);
+	gpa_t second = mmu_fetch_page(cpu, next);
+
+	if (second >> 12 == (u64)s->disp && jc_install_page(cpu, tr_jc_class(st->key), next, second))
+		return code_still_good(cpu, st) ? s->host : 0;
+	return interpret_and_resume(cpu, s, st);
+}
+
 static u64 on_dead(struct vcpu *cpu, u32 block, const struct stop *st)
 {
 	const struct tblock *to = NULL;
@@ -410,6 +431,8 @@ static u64 came_back(struct vcpu *cpu, u32 number, const struct stop *st)
 		return 0;
 	case SITE_DEAD:
 		return on_dead(cpu, s->block, st);
+	case SITE_CROSS:
+		return on_cross(cpu, s, st);
 	case SITE_FAR:
 		return on_far(cpu, s, st);
 	case SITE_JUMP:

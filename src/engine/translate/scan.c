@@ -5,12 +5,20 @@
 
 #define GROUP_SPAN 256 /* a wider group crosses pages too often */
 
-/* The next instruction, if it lies in the page. */
+/* The next instruction, if it lies in the page, or in the two that it is to lie in. */
 static bool decode(struct build *b, gpa_t page, unsigned off, struct insn *in)
 {
 	u8 bytes[INSN_MAX_LEN + 1];
 	unsigned left = PAGE_SIZE - off, n = MIN(left, sizeof(bytes));
 
+	if (b->second) {
+		if (off > PAGE_SIZE - 1 || left >= INSN_MAX_LEN)
+			return false;
+		memcpy(bytes, gpa_to_hva(page | off), left);
+		memcpy(bytes + left, gpa_to_hva(b->second), INSN_MAX_LEN - left);
+		return insn_decode(bytes, left, b->cpu->mode.code, in) == INSN_NEED_MORE &&
+		       insn_decode(bytes, INSN_MAX_LEN, b->cpu->mode.code, in) == INSN_OK;
+	}
 	if (!left)
 		return false;
 	if (b->checked)

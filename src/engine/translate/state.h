@@ -55,6 +55,7 @@ enum jc_class { JC_USER64, JC_KERNEL64, JC_KERNEL64_AC, JC_USER32, JC_KERNEL32, 
 
 #define FAR_MASK   0x0ffff000u
 #define FAR_FRAMES (1ull << 28)
+#define FAR_NOBODYS 0x7fffffff /* a constant that no entry fits */
 #define FAR_GONE   (1ull << 62) /* an empty entry that is in the log: no canonical address makes 0 of it */
 
 struct jc_table {

@@ -3,10 +3,9 @@
 #include "engine/translate/stress.h"
 #include "engine/translate/tr_int.h"
 
-#define HOT       16 /* docs/performance.md */
 #define TINY_CODE 0x10000u
 
-static struct tr_stress stress = {.hot = HOT, .max_insns = TR_MAX_INSNS, .code_size = TR_CODE_SIZE};
+static struct tr_stress stress = {.max_insns = TR_MAX_INSNS, .code_size = TR_CODE_SIZE};
 static u64 random_state = 0x9e3779b97f4a7c15ull;
 
 const struct tr_stress *tr_stress(void)

@@ -47,6 +47,7 @@ enum site_kind {
 	SITE_DEAD,  /* a block that was killed: another one is to be found */
 	SITE_JUMP,  /* an indirect jump that the cache did not know: target in tr.target */
 	SITE_FAR,   /* a direct jump to another page, not chained yet */
+	SITE_CROSS, /* an instruction that lies in two pages: the second one is not where it was */
 	SITE_FAULT, /* an instruction that may fault by itself: only signals lead here */
 };
 
@@ -69,7 +70,7 @@ struct tr_site {
 	bool waits; /* MEM: an x87 exception may be pending, which comes before a fault of the access */
 	u16 x87_op, x87_off; /* last x87 instruction before it, if nothing has recorded that yet: gen_x87.c */
 	u8 base, index, shift, seg, asize; /* MEM: address, as in struct iop */
-	s32 disp;   /* JUMP, FAR: what the stack pointer has moved by */
+	s32 disp;   /* CROSS: the second page's frame. JUMP, FAR: what the stack pointer has moved by */
 	u8 string;  /* EMU, enum string_kind: done in line where the tables have its pages */
 	struct iblock *emu; /* EMU: one decoded instruction */
 };
@@ -95,6 +96,8 @@ struct tblock {
 	u32 first_site, nsites;
 	u32 hash_next; /* block numbers; 0: none */
 	u32 page_next;
+	u32 cross_next; /* the same of the second page */
+	u32 cross;      /* its frame, of a block that is one instruction in two pages; 0: none */
 	u32 dead_stub; /* where body leads when the block is dead */
 	bool dead;
 	bool vectors;  /* has instructions other than integer ones */
@@ -138,6 +141,8 @@ struct tblock *tb_of_code(u64 host); /* the block whose code holds the address *
 struct tr_site *site_of_code(u64 host);
 /* Translates at gpa; NULL: cannot be translated (first instruction crosses the page). */
 struct tblock *tb_make(struct vcpu *cpu, gpa_t gpa, u32 key_bits);
+/* The same for an instruction that goes on at the beginning of the page `second`. */
+struct tblock *tb_make_crossing(struct vcpu *cpu, gpa_t gpa, gpa_t second);
 /* Misses of the site's look-up lead to that block instead of leaving. */
 void tb_divert(struct tr_site *s, const struct tblock *to);
 void tb_stale(u32 block); /* the page does not hold its code any more */
@@ -147,6 +152,7 @@ void tb_chain(struct tr_site *s, const struct tblock *to);
 void tb_chain_far(struct tr_site *s, const struct tblock *to);
 /* What still leads to a dead block goes on to the one that came after it. */
 void tb_succeed(u32 dead, const struct tblock *to);
+bool tr_much_code(void); /* a quarter of the cache is full */
 u64 tr_kill_count(void); /* blocks killed so far: a change means that running code may be stale */
 
 /* A decoded instruction by itself, as tr_site.emu holds it. */
@@ -180,6 +186,7 @@ struct build {
 	enum mmu_idx idx;
 	bool mode64;
 	gpa_t page_gpa;
+	gpa_t second;       /* of an instruction in two pages: the other one; 0: none */
 	u32 page_off;       /* of the current instruction */
 	struct insn in;
 	struct insn code[TR_MAX_INSNS]; /* the block, decoded ahead */
@@ -298,6 +305,7 @@ struct tr_site *gen_emu_site(struct build *b); /* the handler of the current ins
 
 void gen_next(struct build *b);             /* on to the instruction behind the block */
 void build_entry(struct build *b);
+void gen_cross(struct build *b); /* is the second page where it was? */
 
 /* ---- gen_count.c ---- */
 void gen_count(struct build *b); /* before an instruction */
@@ -358,6 +366,8 @@ void jc_switch(struct vcpu *cpu, unsigned slot); /* user address space */
 void jc_forget_slot(struct vcpu *cpu, unsigned slot);
 void jc_ready(struct vcpu *cpu, unsigned cls); /* before code of the mode runs */
 void jc_forget_low(struct vcpu *cpu);
+/* Address a is mapped to gpa, for code of the class. False: there is no place for that. */
+bool jc_install_page(struct vcpu *cpu, unsigned cls, u64 a, gpa_t gpa);
 void jc_install(struct vcpu *cpu, unsigned cls, u64 rip, const struct tblock *b); /* if there is a place for it */
 void jc_drop(struct vcpu *cpu, unsigned cls, u64 rip);
 u64 jc_find(struct vcpu *cpu, unsigned cls, u64 rip); /* its body */
