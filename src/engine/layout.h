@@ -27,7 +27,7 @@
 
 /* One arena per vCPU: struct vcpu, its channel, its thread's stack, its jump caches. */
 #define ENG_VCPU_BASE   0x1100000000ull
-#define ENG_VCPU_STRIDE 0x0003000000ull /* 48 MiB */
+#define ENG_VCPU_STRIDE 0x0002800000ull /* 40 MiB */
 #define ENG_VCPU_STATE  0x0000000ull    /* struct vcpu */
 #define ENG_VCPU_CHAN   0x0800000ull    /* shared pages: struct vcpu_chan */
 #define ENG_VCPU_STACK  0x0c00000ull    /* 1 MiB, a guard page below */
@@ -42,7 +42,6 @@
  */
 #define ENG_VCPU_JC        0x1000000ull
 #define ENG_JC_SIZE        0x1800000ull
-#define ENG_VCPU_RETURNS   0x2800000ull /* stacks of returns: translate/returns.c */
 #define ENG_JC_KERNEL64    0x000000ull
 #define ENG_JC_KERNEL64_AC 0x1d0000ull
 #define ENG_JC_KERNEL32    0x3a0000ull

@@ -234,11 +234,6 @@ void enter_long(struct vcpu *cpu, unsigned cpl)
 	load_flat(cpu, cpl ? G_UCODE64 : G_CODE64, cpl);
 }
 
-void tr_forget_code(struct vcpu *cpu)
-{
-	(void)cpu;
-}
-
 void tr_forget_targets(struct vcpu *cpu)
 {
 	(void)cpu;

@@ -61,7 +61,7 @@ void cpu_update_mode(struct vcpu *cpu)
 		  (cpu->cr4 & CR4_TSD ? MODE_KEY_TSD : 0);
 	m->key |= cpu->record.key | cpu->trace.key | cpu->trace.counting;
 	if ((old ^ m->key) & ~MODE_KEY_CLASS)
-		tr_forget_code(cpu);
+		tr_forget_targets(cpu);
 }
 
 void mode_stay_long(struct vcpu *cpu, unsigned cpl)

@@ -322,11 +322,6 @@ void icache_unlock(void)
 	eng_unlock(&cache()->lock);
 }
 
-u32 icache_page_number(gpa_t page)
-{
-	return __atomic_load_n(page_index(page), __ATOMIC_ACQUIRE);
-}
-
 enum page_mode icache_page_mode(gpa_t page)
 {
 	u32 n = __atomic_load_n(page_index(page), __ATOMIC_ACQUIRE);

@@ -63,7 +63,6 @@ void icache_lock(void);
 void icache_unlock(void);
 /* Head of the page's list of translated blocks; NULL: no room for another page. */
 u32 *icache_page_blocks_locked(gpa_t page);
-u32 icache_page_number(gpa_t page); /* of those with code, from 1 on, until all code is flushed; 0: it has none */
 /*
  * Pages that hold code and are written often are not write-protected: their translated blocks compare their code with
  * what was translated each time they are entered. SOFT: and take constants from the code itself, which has been seen to change.

@@ -43,7 +43,6 @@ struct tcache {
 	u32 nsites;
 	u64 code_used, emu_used;
 	u64 kills;
-	u32 flushes;
 	u64 large; /* of the code: in large pages */
 	bool large_failed;
 	bool ready;
@@ -127,11 +126,6 @@ bool tr_available(void)
 bool tr_much_code(void)
 {
 	return cache()->code_used > tr_stress()->code_size / 4;
-}
-
-u32 tr_flush_count(void)
-{
-	return __atomic_load_n(&cache()->flushes, __ATOMIC_ACQUIRE) + 1;
 }
 
 u64 tr_kill_count(void)
@@ -373,7 +367,7 @@ struct tblock *tb_make(struct vcpu *cpu, gpa_t gpa, u32 key_bits)
 
 struct tblock *tb_make_crossing(struct vcpu *cpu, gpa_t gpa, gpa_t second)
 {
-	if (tr_checking() || tr_jc_class(tr_key(cpu)) == JC_NONE || second == (gpa & PAGE_MASK))
+	if (tr_checking() || tr_jc_class(tr_key(cpu)) == JC_NONE || !jc_far_ok(second) || second == (gpa & PAGE_MASK))
 		return NULL;
 	return make_at(cpu, gpa, second, 0);
 }
@@ -394,14 +388,13 @@ void tb_chain_far(struct tr_site *s, const struct tblock *to)
 {
 	const s64 rx = (s64)CODE_RX - (s64)CODE_RW;
 	unsigned cls = tr_jc_class(to->key);
-	u32 number = jc_page_number(to->gpa);
 	u64 stub = s->host - 5; /* its end */
 
-	if (tr_checking() || !number || cls == JC_NONE)
+	if (tr_checking() || !jc_far_ok(to->gpa) || cls == JC_NONE)
 		return;
 	icache_lock();
 	if (!to->dead && s->host) {
-		*(volatile u32 *)(gen_far_constant(s->host) - (u64)rx) = (u32)((number << 12) - (to->gpa & ~PAGE_MASK));
+		*(volatile u32 *)(gen_far_constant(s->host) - (u64)rx) = (u32)((to->gpa >> 12) - (to->gpa & ~PAGE_MASK));
 		emit_patch_rel32(rx, s->host, gen_far_arrival(to->enter));
 		emit_patch_rel32(rx, stub, (u64)tr_far_jump[cls]);
 		s->host = 0;
@@ -529,6 +522,5 @@ void tr_flush_locked(void)
 	c->nsites = 0;
 	c->code_used = c->emu_used = 0;
 	memset(c->hash, 0, sizeof(c->hash));
-	__atomic_fetch_add(&c->flushes, 1, __ATOMIC_SEQ_CST);
 	__atomic_fetch_add(&c->kills, 1, __ATOMIC_SEQ_CST);
 }

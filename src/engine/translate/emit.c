@@ -305,22 +305,6 @@ static u8 *short_branch(struct emit *e, u8 opcode)
 	return e->p - 1;
 }
 
-u8 *emit_call_forward(struct emit *e)
-{
-	const u8 call[] = {0xe8, 0, 0, 0, 0};
-
-	emit_bytes(e, call, sizeof(call));
-	return e->p;
-}
-
-void emit_call_here(struct emit *e, u8 *end)
-{
-	u32 distance = (u32)(e->p - end);
-
-	if (!e->full)
-		memcpy(end - 4, &distance, 4);
-}
-
 u8 *emit_jrcxz(struct emit *e)
 {
 	return short_branch(e, 0xe3);

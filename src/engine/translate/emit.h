@@ -37,9 +37,6 @@ static inline u64 emit_here(const struct emit *e)
 void emit_bytes(struct emit *e, const void *bytes, unsigned n);
 void emit_u8(struct emit *e, u8 v);
 void emit_u32(struct emit *e, u32 v);
-/* A call to a place that emit_call_here() says; the end of the instruction. */
-u8 *emit_call_forward(struct emit *e);
-void emit_call_here(struct emit *e, u8 *end);
 void emit_align_end(struct emit *e, unsigned bytes, unsigned to); /* so that what is so long ends there; to: at most 8 */
 void emit_align(struct emit *e, unsigned to); /* fills with multi-byte NOPs */
 

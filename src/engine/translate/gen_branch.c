@@ -3,6 +3,7 @@
  * this page maps the target too. All others go through the jump cache of the mode. Every cycle of jumps looks at the attention
  * word: backward jumps and the jump cache do.
  */
+#include "engine/translate/check.h"
 #include "engine/translate/tr_int.h"
 
 unsigned tr_jc_class(u32 key)
@@ -22,6 +23,10 @@ unsigned tr_jc_class(u32 key)
 	}
 }
 
+static bool in_page(s32 target)
+{
+	return target >= 0 && target < (s32)PAGE_SIZE;
+}
 
 void gen_indirect(struct build *b)
 {
@@ -83,8 +88,85 @@ u64 gen_behind_arrival(u64 arrival)
 	return arrival + (jc_by_pext() ? 40 : 48);
 }
 
+u64 gen_far_arrival(u64 arrival)
+{
+	return arrival + 20;
+}
+
+/* The constant, JRCXZ, the stub, the jump. */
+u64 gen_far_constant(u64 jump_end)
+{
+	return jump_end - 5 - LEAVE_BYTES - 2 - 4;
+}
+
+/*
+ * S1 holds a guest address. The bytes after this are reached if its page's entry and the constant, a page frame less the place in
+ * the page, make 0; else the stub that leaves with the site. The constant ends at a multiple of 4, so that a store changes it at once.
+ */
+static u64 look_at_page(struct build *b, unsigned cls, bool poll, s32 constant, const struct tr_site *s)
+{
+	static const u8 lea_sum[] = {0x4a, 0x8d, 0x8c, 0x39}; /* lea rcx, [rcx + r15 + disp32] */
+	struct hostmem mask = MEM_VCPU(tr.far_mask), calm = mem_gs(GS_CALM), entry = jc_field(cls, offsetof(struct jc_table, far));
+	u64 stub = 0;
+	u8 *same = NULL;
+
+	if (poll) {
+		emit_rorx(&b->e, S0, S1, 9);
+		emit_pext(&b->e, S0, S0, &calm);
+	} else {
+		emit_pext(&b->e, S0, S1, &mask);
+	}
+	emit_load(&b->e, S0, &entry, 8);
+	emit_align_end(&b->e, sizeof(lea_sum) + 4, 4);
+	emit_bytes(&b->e, lea_sum, sizeof(lea_sum));
+	emit_u32(&b->e, (u32)constant);
+	same = emit_jrcxz(&b->e);
+	stub = emit_here(&b->e);
+	build_leave(b, site_number(b, s));
+	emit_short_here(&b->e, same);
+	return stub;
+}
+
+void gen_cross(struct build *b)
+{
+	struct hostmem va = MEM_VCPU(tr.page_va), next = mem_at(S1, (s32)PAGE_SIZE);
+	struct tr_site *s = build_site(b, SITE_CROSS);
+	unsigned cls = tr_jc_class(b->key);
+
+	if (cls == JC_NONE) { /* tb_make_crossing() sees to it that this does not happen */
+		b->full = true;
+		return;
+	}
+	s->disp = (s32)(b->second >> 12);
+	s->host = (u32)emit_here(&b->e);
+	emit_load(&b->e, S1, &va, 8);
+	emit_lea(&b->e, S1, &next, b->mode64 ? 8 : 4);
+	look_at_page(b, cls, false, s->disp, s);
+}
+
+/*
+ * A direct jump to another page (state.h). The page's entry and the constant, which is nobody's until tb_chain_far() sets it, decide
+ * between the jump and the stub before it, which leaves; later it goes through the jump cache. Jumps forward need not
+ * look at calm, since a loop has one that goes back; 32-bit addresses can wrap.
+ */
+static void gen_far(struct build *b, unsigned cls, s32 target)
+{
+	struct hostmem va = MEM_VCPU(tr.page_va), to = mem_at(S1, target);
+	struct tr_site *s = NULL;
+
+	build_room(b, 96);
+	hold_drop(b);
+	s = build_site(b, SITE_FAR);
+	s->target = target;
+	s->disp = b->sp_moved;
+	emit_load(&b->e, S1, &va, 8);
+	emit_lea(&b->e, S1, &to, b->mode64 ? 8 : 4);
+	emit_jmp(&b->e, look_at_page(b, cls, !b->mode64 || target < 0, FAR_NOBODYS, s));
+	s->host = (u32)emit_here(&b->e);
+}
+
 /* A jump that is chained later: leads to code right behind it that leaves. */
-void gen_chainable(struct build *b, s32 target)
+static void chainable_jump(struct build *b, s32 target)
 {
 	struct tr_site *s = build_site(b, SITE_EXIT);
 
@@ -127,7 +209,7 @@ static void backward_jump(struct build *b, s32 target)
 	go = emit_jrcxz(&b->e);
 	build_leave(b, site_number(b, s));
 	emit_short_here(&b->e, go);
-	gen_chainable(b, target);
+	chainable_jump(b, target);
 }
 
 void gen_loop_head(struct build *b)
@@ -145,17 +227,20 @@ void gen_loop_head(struct build *b)
 void gen_goto(struct build *b, s32 target)
 {
 	struct hostmem va = MEM_VCPU(tr.page_va), to = mem_at(S1, target);
+	unsigned cls = tr_jc_class(b->key);
 
 	build_room(b, 48);
-	if (gen_in_page(target)) {
+	if (in_page(target)) {
 		if (target <= (s32)b->page_off)
 			backward_jump(b, target);
 		else
-			gen_chainable(b, target);
+			chainable_jump(b, target);
 		return;
 	}
-	if (gen_far(b, target))
+	if (jc_by_pext() && !tr_checking() && cls != JC_NONE) {
+		gen_far(b, cls, target);
 		return;
+	}
 	emit_load(&b->e, S1, &va, 8);
 	emit_lea(&b->e, S1, &to, b->mode64 ? 8 : 4);
 	gen_indirect(b);
@@ -165,7 +250,7 @@ void gen_next(struct build *b)
 {
 	build_room(b, 48);
 	if (b->page_off < PAGE_SIZE)
-		gen_chainable(b, (s32)b->page_off);
+		chainable_jump(b, (s32)b->page_off);
 	else
 		gen_goto(b, (s32)b->page_off);
 }
@@ -178,7 +263,7 @@ void gen_exits(struct build *b)
 	for (unsigned i = 0; i < b->nexits && !b->e.full; i++) {
 		u64 rel_end = (u64)b->exits[i].rel_end + (u64)b->e.rx;
 		s32 target = b->exits[i].target;
-		bool forward = gen_in_page(target) && target > (s32)b->exits[i].off;
+		bool forward = in_page(target) && target > (s32)b->exits[i].off;
 		u32 own = 0;
 		struct tr_site *s = NULL;
 
@@ -241,7 +326,7 @@ static bool gen_count_jump(struct build *b)
 	u8 *zero = NULL, *over = NULL;
 	s32 target = 0;
 
-	if (size < 4 || !direct_target(b, &target) || (loop && !gen_in_page(target))) /* a bad target must leave the count alone */
+	if (size < 4 || !direct_target(b, &target) || (loop && !in_page(target))) /* a bad target must leave the count alone */
 		return false;
 	build_islands(b); /* the code below is long */
 	hold_drop(b);
@@ -283,7 +368,6 @@ static void push_return_address(struct build *b)
 	emit_store(&b->e, &at, S1, size);
 	emit_lea(&b->e, H_SP, &low, size);
 	b->sp_moved = -(s32)size;
-	gen_pair_call(b);
 }
 
 static bool gen_direct(struct build *b)
@@ -347,12 +431,10 @@ static bool gen_ret(struct build *b)
 	}
 	gen_mark(b);
 	emit_load(&b->e, S1, &at, size);
-	b->sp_moved = pop;
-	b->ended = true;
-	if (gen_pair_ret(b, &more))
-		return true;
 	emit_lea(&b->e, H_SP, &more, size);
+	b->sp_moved = pop;
 	gen_indirect(b);
+	b->ended = true;
 	return true;
 }
 

@@ -131,34 +131,3 @@ const char *const tr_far_jump[JC_COUNT] = {
 	[JC_KERNEL64] = (const char *)kernel64_far,   [JC_KERNEL64_AC] = (const char *)kernel64_ac_far,
 	[JC_KERNEL32] = (const char *)kernel32_far,
 };
-
-/* A return of which nothing is known, or that goes elsewhere than its call: through the jump cache. */
-#define RETURN_MISS(name, again, cls, segment, table)                                                                  \
-	__attribute__((naked, used)) static void name(void)                                                            \
-	{                                                                                                              \
-		__asm__ volatile("mov %%rsp, %%gs:%c[returns]\n\t"                                                     \
-				 "mov %%rcx, %%rsp\n"                                                                 \
-				 ".globl " #again "\n" #again ":\n\t"                                                  \
-				 "pext %%gs:%c[calm], %%r15d, %%ecx\n\t"                                               \
-				 "jmp *%%" segment ":%c[host](,%%rcx,8)"                                                  \
-				 :                                                                                     \
-				 : [calm] "i"(GS_CALM), [returns] "i"(offsetof(struct vcpu, tr.returns[cls])),            \
-				   [host] "i"((s64)(table) + offsetof(struct jc_table, host)));                        \
-	}                                                                                                              \
-	extern const char again[];
-RETURN_MISS(user64_return, user64_return_again, JC_USER64, "fs", FROM_FS(ENG_JC_USER64))
-RETURN_MISS(user32_return, user32_return_again, JC_USER32, "fs", FROM_FS(ENG_JC_USER32))
-RETURN_MISS(kernel64_return, kernel64_return_again, JC_KERNEL64, "gs", FROM_GS(ENG_JC_KERNEL64))
-RETURN_MISS(kernel64_ac_return, kernel64_ac_return_again, JC_KERNEL64_AC, "gs", FROM_GS(ENG_JC_KERNEL64_AC))
-RETURN_MISS(kernel32_return, kernel32_return_again, JC_KERNEL32, "gs", FROM_GS(ENG_JC_KERNEL32))
-
-const char *const tr_return_miss[JC_COUNT] = {
-	[JC_USER64] = (const char *)user64_return,	   [JC_USER32] = (const char *)user32_return,
-	[JC_KERNEL64] = (const char *)kernel64_return,	   [JC_KERNEL64_AC] = (const char *)kernel64_ac_return,
-	[JC_KERNEL32] = (const char *)kernel32_return,
-};
-const char *const tr_return_again[JC_COUNT] = {
-	[JC_USER64] = user64_return_again,	   [JC_USER32] = user32_return_again,
-	[JC_KERNEL64] = kernel64_return_again,	   [JC_KERNEL64_AC] = kernel64_ac_return_again,
-	[JC_KERNEL32] = kernel32_return_again,
-};

@@ -139,10 +139,8 @@ void jc_ready(struct vcpu *cpu, unsigned cls)
 	t->ready = true;
 	if (cls == JC_KERNEL64 || cls == JC_KERNEL64_AC) /* STAC and CLAC lead from one to the other */
 		jc_ready(cpu, cls ^ JC_KERNEL64 ^ JC_KERNEL64_AC);
-	for (unsigned i = 0; i < JC_ENTRIES; i++) {
+	for (unsigned i = 0; i < JC_ENTRIES; i++)
 		empty(t, i, 0);
-		t->far[i] = FAR_NONE;
-	}
 	if (jc_by_pext())
 		t->host[0] = (u64)tr_jump_again[cls];
 }
@@ -164,7 +162,7 @@ static void forget(struct jc_table *t)
 	for (u32 i = 0; i < t->n; i++)
 		empty(t, t->log[i], 0);
 	for (u32 i = 0; i < t->far_n; i++)
-		t->far[t->far_log[i]] = FAR_NONE;
+		t->far[t->far_log[i]] = 0;
 	t->n = t->far_n = 0;
 }
 
@@ -190,12 +188,6 @@ void tr_forget_targets(struct vcpu *cpu)
 	memset(cpu->tr.jc_pages, 0, sizeof(cpu->tr.jc_pages));
 }
 
-void tr_forget_code(struct vcpu *cpu)
-{
-	cpu->tr.returns_of = 0;
-	tr_forget_targets(cpu);
-}
-
 static unsigned page_bit(u64 a)
 {
 	return (a >> 12) * 0x9e3779b97f4a7c15ull >> 48;
@@ -209,7 +201,7 @@ static unsigned far_place(u64 a)
 
 static void forget_page(struct jc_table *t, u64 page)
 {
-	if (t->far[far_place(page)] != FAR_NONE)
+	if (t->far[far_place(page)])
 		t->far[far_place(page)] = FAR_GONE; /* maybe another's: it comes back */
 	for (u32 i = 0; i < t->n; i++)
 		if ((-t->negated[t->log[i]] & PAGE_MASK) == page)
@@ -243,11 +235,11 @@ static unsigned choose(const struct jc_table *t, u64 rip)
 	return second;
 }
 
-u32 jc_page_number(gpa_t gpa)
+bool jc_far_ok(gpa_t gpa)
 {
-	u32 n = icache_page_number(gpa & PAGE_MASK);
+	u64 frame = gpa >> 12;
 
-	return jc_by_pext() && n < FAR_NUMBERS ? n : 0;
+	return jc_by_pext() && frame < FAR_FRAMES && (frame & 0xfff);
 }
 
 /* Low addresses of kernel modes change with CR3. */
@@ -267,14 +259,13 @@ bool jc_install_page(struct vcpu *cpu, unsigned cls, u64 a, gpa_t gpa)
 {
 	struct jc_table *t = NULL;
 	unsigned n = far_place(a);
-	u32 number = jc_page_number(gpa);
 
-	if (!n || !number || !is_kept(cls, a))
+	if (!n || !jc_far_ok(gpa) || !is_kept(cls, a))
 		return false;
 	t = table(cpu, cls);
-	if (t->far[n] == FAR_NONE)
+	if (!t->far[n])
 		t->far_log[t->far_n++] = (u16)n;
-	t->far[n] = -((a & PAGE_MASK) + ((u64)number << 12));
+	t->far[n] = -((a & PAGE_MASK) + (gpa >> 12));
 	note_page(cpu, a);
 	return true;
 }

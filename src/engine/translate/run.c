@@ -32,7 +32,7 @@ bool tr_vcpu_start(struct vcpu *cpu)
 	stack_t ss = {.ss_sp = (u8 *)cpu + ENG_VCPU_ALTSTACK, .ss_flags = (int)SS_AUTODISARM,
 		      .ss_size = ENG_VCPU_ALTSTACK_SIZE};
 
-	if (!tr_available() || !tt_start(cpu) || !jc_start(cpu) || !returns_start(cpu))
+	if (!tr_available() || !tt_start(cpu) || !jc_start(cpu))
 		return false;
 	/* without AUTODISARM the kernel would look whether the guest's stack pointer lies there */
 	if (sys_call(SYS_sigaltstack, &ss, NULL) < 0 || sys_call(SYS_arch_prctl, ARCH_SET_GS, cpu) < 0)
@@ -469,8 +469,6 @@ u32 tr_enter_with_flags(struct vcpu *cpu, u64 host)
 	u32 site = 0;
 
 	unpack_flags(cpu);
-	if (unlikely(cpu->tr.returns_of != tr_flush_count()))
-		returns_forget(cpu);
 	__atomic_store_n(&cpu->tr.inside, true, __ATOMIC_RELAXED);
 	site = tr_enter(cpu, host);
 	__atomic_store_n(&cpu->tr.inside, false, __ATOMIC_RELAXED);
@@ -546,7 +544,7 @@ bool tr_handle_fault(struct vcpu *cpu, void *ucontext)
 	const struct tr_site *s = cpu && cpu->tr.on ? site_of_code(pc) : NULL;
 
 	if (!s)
-		return cpu && cpu->tr.on && tb_of_code(pc) && returns_fault(cpu, uc->uc_mcontext.gregs);
+		return false;
 	if (s->string)
 		string_fault(cpu, s, uc->uc_mcontext.gregs);
 	uc->uc_mcontext.gregs[REG_RIP] = (long long)(u64)tr_leave;

@@ -42,10 +42,10 @@ struct tt_pair {
  * leads to tr_jump_again and out. On hosts whose PEXT is slow there is one place per address, by its low
  * 16 bits, and blocks look at calm.
  *
- * Direct jumps to other pages, and returns, need not look for their target, only whether a page is where it was. While address v is
- * mapped to a page with code that has the number n, an entry says so, by bits 12 to 27 of v: -(v + n * 4096). Numbers are below 2^16, so that
- * no two pages that share an entry have the same sum. Who comes with an address and expects page n at place p of it adds n * 4096 - p,
- * a constant, and the address: 0 if both are right. Jumps that can be part of an endless loop make the index with the calm word too.
+ * Direct jumps to other pages need not look for their target, only whether the page is where it was. While address v is mapped to the page
+ * frame f, an entry says so, by bits 12 to 27 of v: -(v + f). Frames are below 2^28, so that no two that share an entry have the same
+ * sum, and none is a multiple of 4096, so that 0 is nobody's. Jumps that can be part of an endless loop make the index with the
+ * calm word too. The jump carries the frame as a constant (gen_far(), tb_chain_far()).
  */
 enum jc_class { JC_USER64, JC_KERNEL64, JC_KERNEL64_AC, JC_USER32, JC_KERNEL32, JC_COUNT, JC_NONE = 0xff };
 #define JC_ENTRIES 65536
@@ -54,10 +54,9 @@ enum jc_class { JC_USER64, JC_KERNEL64, JC_KERNEL64_AC, JC_USER32, JC_KERNEL32, 
 #define JC_LOGGED 1 /* an empty entry's negated address: it is in the log */
 
 #define FAR_MASK   0x0ffff000u
-#define FAR_NUMBERS (1u << 16)
+#define FAR_FRAMES (1ull << 28)
 #define FAR_NOBODYS 0x7fffffff /* a constant that no entry fits */
-#define FAR_NONE   (1ull << 61) /* an empty entry: no canonical address makes 0 of it */
-#define FAR_GONE   (1ull << 62) /* the same, and it is in the log */
+#define FAR_GONE   (1ull << 62) /* an empty entry that is in the log: no canonical address makes 0 of it */
 
 struct jc_table {
 	u64 negated[JC_ENTRIES]; /* -address */
@@ -89,8 +88,6 @@ struct tr_state {
 	u16 flags_ax;      /* arithmetic flags: AL = OF, AH = the rest */
 	u32 fl_if, fl_ac, fl_df, fl_rest; /* the other flags: run.c; fl_df is part of fl_rest, and only read */
 	bool fsgsbase;     /* the host's kernel allows WRFSBASE */
-	u64 returns[JC_COUNT]; /* stacks of host addresses: returns.c */
-	u32 returns_of;    /* tr_flush_count() when they were filled; 0: never, or for code of another kind */
 	u32 far_mask;      /* FAR_MASK: the operand of a PEXT */
 	u32 user_slot;     /* pair and jump caches in use for the low half */
 	u32 victim;

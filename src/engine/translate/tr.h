@@ -29,7 +29,6 @@ void tr_tlb_high_changed(struct vcpu *cpu);          /* tlb.ctx[1] is a new numb
 void tr_tlb_drop_range(struct vcpu *cpu);            /* a large page: all of the current address space */
 void tr_tlb_drop_page(struct vcpu *cpu, u64 a);
 void tr_tlb_drop_writes(struct vcpu *cpu, u64 gpa);  /* gpa ~0: all */
-void tr_forget_code(struct vcpu *cpu);               /* translations are of no use any more: returns and jump caches */
 void tr_forget_targets(struct vcpu *cpu);            /* code mappings changed: jump caches */
 
 void tr_forget_page(struct vcpu *cpu, u64 a);        /* of one page, cheap if no code of it was entered */

@@ -153,7 +153,6 @@ void tb_chain_far(struct tr_site *s, const struct tblock *to);
 /* What still leads to a dead block goes on to the one that came after it. */
 void tb_succeed(u32 dead, const struct tblock *to);
 bool tr_much_code(void); /* a quarter of the cache is full */
-u32 tr_flush_count(void); /* of the whole cache, 1 at first */
 u64 tr_kill_count(void); /* blocks killed so far: a change means that running code may be stale */
 
 /* A decoded instruction by itself, as tr_site.emu holds it. */
@@ -295,25 +294,18 @@ bool gen_string(struct build *b);
 bool gen_data(struct build *b);     /* everything that reencode() can express */
 void gen_loop_head(struct build *b); /* looks at attention */
 void gen_exits(struct build *b);    /* the ways out of conditional jumps */
-void gen_chainable(struct build *b, s32 target); /* a jump within the page: leaves, until it is chained */
 void gen_goto(struct build *b, s32 target); /* on to another place: direct exit */
 void gen_indirect(struct build *b);         /* guest address in S1 */
 void gen_arrival(struct build *b, u32 off); /* where an indirect jump arrives */
 u64 gen_behind_arrival(u64 arrival);        /* what follows it, aligned to 8 */
-u64 gen_far_constant(u64 jump_end);         /* of a far jump: the page number it expects, less the target's place in the page */
+u64 gen_far_constant(u64 jump_end);         /* of a far jump: the page frame it expects, less the target's place in it */
 u64 gen_far_arrival(u64 arrival);           /* in it: the address in S1 has been found to be the block's */
 void gen_emulate(struct build *b);
 struct tr_site *gen_emu_site(struct build *b); /* the handler of the current instruction */
 
 void gen_next(struct build *b);             /* on to the instruction behind the block */
 void build_entry(struct build *b);
-
-/* ---- gen_far.c ---- */
-bool gen_in_page(s32 target);
-bool gen_far(struct build *b, s32 target); /* a direct jump to another page; false: it is not made in this way */
-void gen_cross(struct build *b);           /* is the second page where it was? */
-void gen_pair_call(struct build *b);       /* behind the push of a return address */
-bool gen_pair_ret(struct build *b, const struct hostmem *popped); /* to the address in S1; popped: the stack pointer then */
+void gen_cross(struct build *b); /* is the second page where it was? */
 
 /* ---- gen_count.c ---- */
 void gen_count(struct build *b); /* before an instruction */
@@ -380,22 +372,14 @@ void jc_install(struct vcpu *cpu, unsigned cls, u64 rip, const struct tblock *b)
 void jc_drop(struct vcpu *cpu, unsigned cls, u64 rip);
 u64 jc_find(struct vcpu *cpu, unsigned cls, u64 rip); /* its body */
 struct hostmem jc_field(unsigned cls, size_t field); /* of the entry that S0 names */
-u32 jc_page_number(gpa_t gpa); /* of a page with code, for jc_table.far; 0: it has none */
+bool jc_far_ok(gpa_t gpa); /* direct jumps from other pages may be chained to code there */
 bool jc_by_pext(void); /* else the host's is slow, and blocks look at attention when they are entered */
-
-/* ---- returns.c ---- */
-bool returns_start(struct vcpu *cpu);
-void returns_forget(struct vcpu *cpu);  /* before translated code is entered: if other code is there now, or of another kind */
-/* A host fault at the end of a stack of returns. False: it was something else. */
-bool returns_fault(struct vcpu *cpu, greg_t *host);
 
 /* ---- glue.c ---- */
 u32 tr_enter(struct vcpu *cpu, u64 host); /* returns the site it came back from, or SITE_JUMPED */
 extern const char tr_leave[];
 extern const char tr_jump_miss[]; /* an indirect jump, target in S1, that the cache does not know */
 extern const char *const tr_far_jump[JC_COUNT];   /* a direct jump, site in R15d, whose page is not where it was: through the jump cache */
-extern const char *const tr_return_miss[JC_COUNT]; /* nothing is known of a return: RSP and S0 as gen_pair_ret() leaves them */
-extern const char *const tr_return_again[JC_COUNT]; /* the same, RSP is the guest's again */
 extern const char *const tr_jump_again[JC_COUNT]; /* the same, after its first place was another's */
 
 /* ---- run.c ---- */
