@@ -200,12 +200,76 @@ static void not_canonical(void)
 	}
 }
 
+/*
+ * Returns that go elsewhere than their call: each time around, the callee puts another address in place of its own. The places differ
+ * in their pages, and in where they lie in the page by as much as the pages differ.
+ */
+#define RETURNS 64
+u64 returns_to[RETURNS + 1];
+#define RETURN                                                                                                   \
+	"xor %edx, %edx; lea returns_to(%rip), %rdi; lea 2f(%rip), %rsi\n1: mov (%rdi), %rcx; test %rcx, %rcx; jz 4f\n"  \
+	"call 3f\nud2\n2: add $8, %rdi; jmp 1b\n3: mov %rcx, (%rsp); ret\n4: mov %rdx, %rax"
+USER(u_return, RETURN);
+extern void k_return(void);
+__asm__(".text\nk_return:\n" RETURN "\nret");
+
+static u64 return_place(unsigned i)
+{
+	return (i & 1 ? 0x30000 : 0x10000) + 0x400 + (i >> 1) * 16 + (i >> 1 & 3);
+}
+
+static void returns_elsewhere(void)
+{
+	u64 bad = 0, want = 0;
+
+	for (unsigned s = 0; s < 2; s++)
+		for (unsigned i = 0; i < RETURNS; i++) {
+			volatile u8 *p = (u8 *)frame(s, return_place(i)) + (return_place(i) & 0xfff);
+
+			p[0] = 0x48, p[1] = 0x81, p[2] = 0xc2; /* add rdx, s * 1000 + i */
+			*(volatile u32 *)(p + 3) = s * 1000 + i;
+			p[7] = 0xff, p[8] = 0xe6; /* jmp rsi */
+		}
+	for (unsigned round = 0; round < 40; round++) {
+		go(round & 1);
+		want = 0;
+		for (unsigned i = 0; i < RETURNS; i++) {
+			unsigned k = (i * 7 + round) % RETURNS;
+
+			returns_to[i] = WINDOW + return_place(k);
+			want += (round & 1) * 1000 + k;
+		}
+		bad += user(u_return) != 0xff || rt_ret != want;
+		bad += TRAP("call k_return; mov %%rax, rt_ret(%%rip)", "i"(0)) != 0xff || rt_ret != want;
+	}
+	check("returns elsewhere", bad, 0);
+}
+
+/* More calls than any table of returns holds, then all their returns; and calls that are never returned from. */
+u8 deep_stack[32768];
+static void deep(void)
+{
+	u64 bad = 0;
+
+	for (unsigned i = 0; i < 4; i++) {
+		bad += TRAP("mov $3000, %%ecx; xor %%eax, %%eax; mov %%rsp, %%rsi; lea deep_stack+32768(%%rip), %%rsp; call 1f; jmp 2f\n"
+			    "1: inc %%eax; dec %%ecx; jz 3f; call 1b\n3: add $2, %%eax; ret\n2: mov %%rsi, %%rsp; mov %%rax, rt_ret(%%rip)",
+			    "i"(0)) != 0xff;
+		bad += rt_ret != 9000;
+		bad += TRAP("mov $3000, %%ecx; mov %%rsp, %%rsi; lea deep_stack+32768(%%rip), %%rsp\n"
+			    "1: call 2f\n2: dec %%ecx; jnz 1b; mov %%rsi, %%rsp", "i"(0)) != 0xff;
+	}
+	check("deep calls", bad, 0);
+}
+
 static void all(const char *name)
 {
 	everywhere(name);
 	remapped();
 	rewritten();
 	not_canonical();
+	returns_elsewhere();
+	deep();
 }
 
 void guest_main(void)
