@@ -31,17 +31,29 @@ void build_leave(struct build *b, u32 site)
 	emit_jmp(&b->e, (u64)tr_leave);
 }
 
+u64 build_leave_apart(struct build *b, u32 site)
+{
+	u64 at = emit_here(&b->apart);
+
+	emit_mov_imm(&b->apart, S1, site);
+	emit_jmp(&b->apart, (u64)tr_leave);
+	b->e.full |= b->apart.full;
+	return at;
+}
+
+void build_jump_out(struct build *b, u32 site)
+{
+	emit_jmp(&b->e, build_leave_apart(b, site));
+}
+
 static void islands_here(struct build *b)
 {
-	u32 written = b->e.written; /* what is done here is off the path */
-
 	for (unsigned i = 0; i < b->npending; i++) {
 		emit_short_here(&b->e, b->pending[i].place);
-		build_leave(b, site_number(b, b->pending[i].site));
+		build_jump_out(b, site_number(b, b->pending[i].site));
 		b->pending[i].site->island = (u32)emit_here(&b->e);
 	}
 	b->npending = 0;
-	b->e.written = written;
 }
 
 void build_islands(struct build *b)
@@ -206,8 +218,7 @@ static void emit_dead_stub(struct build *b, u32 start_off)
 
 	b->page_off = start_off;
 	s = build_site(b, SITE_DEAD);
-	b->b->dead_stub = (u32)emit_here(&b->e);
-	build_leave(b, site_number(b, s));
+	b->b->dead_stub = (u32)build_leave_apart(b, site_number(b, s));
 }
 
 bool build_block(struct build *b, gpa_t gpa)

@@ -21,6 +21,7 @@
 #define MAX_SITES  0x900000u
 #define BLOCK_CODE 16384 /* at most so much code in a block */
 #define BLOCK_SITES (TR_MAX_INSNS * 5 + 8)
+#define BLOCK_APART (BLOCK_SITES * LEAVE_BYTES)
 
 #define HEAD_SIZE   TR_HEAD_SIZE
 #define MAX_BLOCKS  TR_MAX_BLOCKS
@@ -41,7 +42,7 @@
 struct tcache {
 	u32 nblocks; /* entry 0 stays empty */
 	u32 nsites;
-	u64 code_used, emu_used;
+	u64 code_used, emu_used, apart_used;
 	u64 kills;
 	u64 large; /* of the code: in large pages */
 	bool large_failed;
@@ -186,6 +187,12 @@ struct tr_site *site_of_code(u64 host)
 
 /* ---- making ---- */
 
+/* The end of the code is for what is seldom reached. */
+static u64 apart_size(void)
+{
+	return tr_stress()->code_size / 6 & ~63ull;
+}
+
 static void begin(struct build *b, struct vcpu *cpu, u32 key, unsigned limit)
 {
 	struct tcache *c = cache();
@@ -205,7 +212,9 @@ static void begin(struct build *b, struct vcpu *cpu, u32 key, unsigned limit)
 	b->max_sites = BLOCK_SITES;
 	b->e.p = (u8 *)CODE_RW + c->code_used;
 	b->e.end = b->e.p + BLOCK_CODE;
-	b->e.rx = (s64)CODE_RX - (s64)CODE_RW;
+	b->e.rx = b->apart.rx = (s64)CODE_RX - (s64)CODE_RW;
+	b->apart.p = (u8 *)CODE_RW + tr_stress()->code_size - apart_size() + c->apart_used;
+	b->apart.end = b->apart.p + BLOCK_APART;
 	b->emu = (u8 *)ALIGN_UP(EMU_AT, 64) + c->emu_used;
 	b->emu_end = b->emu + TR_MAX_INSNS * EMU_SIZE;
 }
@@ -215,7 +224,7 @@ static bool has_room(void)
 	const struct tcache *c = cache();
 
 	return c->nblocks < MAX_BLOCKS && c->nsites + BLOCK_SITES < MAX_SITES &&
-	       c->code_used + BLOCK_CODE <= tr_stress()->code_size &&
+	       c->code_used + BLOCK_CODE <= tr_stress()->code_size - apart_size() && c->apart_used + BLOCK_APART <= apart_size() &&
 	       ALIGN_UP(EMU_AT, 64) + c->emu_used + TR_MAX_INSNS * EMU_SIZE <= EMU_END;
 }
 
@@ -252,6 +261,7 @@ static struct tblock *link_locked(struct build *b, gpa_t gpa, u32 *page_list, u3
 	}
 	c->code_used = ALIGN_UP(t->end - CODE_RX, 16);
 	make_large_locked(c);
+	c->apart_used = (u64)b->apart.p - (CODE_RW + tr_stress()->code_size - apart_size());
 	c->nsites += b->nsites;
 	c->emu_used = (u64)b->emu - ALIGN_UP(EMU_AT, 64);
 	__atomic_store_n(&c->nblocks, n + 1, __ATOMIC_RELEASE);
@@ -388,7 +398,6 @@ void tb_chain_far(struct tr_site *s, const struct tblock *to)
 {
 	const s64 rx = (s64)CODE_RX - (s64)CODE_RW;
 	unsigned cls = tr_jc_class(to->key);
-	u64 stub = s->host - 5; /* its end */
 
 	if (tr_checking() || !jc_far_ok(to->gpa) || cls == JC_NONE)
 		return;
@@ -396,7 +405,7 @@ void tb_chain_far(struct tr_site *s, const struct tblock *to)
 	if (!to->dead && s->host) {
 		*(volatile u32 *)(gen_far_constant(s->host) - (u64)rx) = (u32)((to->gpa >> 12) - (to->gpa & ~PAGE_MASK));
 		emit_patch_rel32(rx, s->host, gen_far_arrival(to->enter));
-		emit_patch_rel32(rx, stub, (u64)tr_far_jump[cls]);
+		emit_patch_rel32(rx, s->island, (u64)tr_far_jump[cls]);
 		s->host = 0;
 	}
 	icache_unlock();
@@ -520,7 +529,7 @@ void tr_flush_locked(void)
 		return;
 	c->nblocks = 1;
 	c->nsites = 0;
-	c->code_used = c->emu_used = 0;
+	c->code_used = c->emu_used = c->apart_used = 0;
 	memset(c->hash, 0, sizeof(c->hash));
 	__atomic_fetch_add(&c->kills, 1, __ATOMIC_SEQ_CST);
 }

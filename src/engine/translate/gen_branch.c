@@ -93,22 +93,20 @@ u64 gen_far_arrival(u64 arrival)
 	return arrival + 20;
 }
 
-/* The constant, JRCXZ, the stub, the jump. */
+/* The constant, JRCXZ, the way out, the jump. */
 u64 gen_far_constant(u64 jump_end)
 {
-	return jump_end - 5 - LEAVE_BYTES - 2 - 4;
+	return jump_end - 5 - 5 - 2 - 4;
 }
 
 /*
- * S1 holds a guest address. The bytes after this are reached if its page's entry and the constant, a page frame less the place in
- * the page, make 0; else the stub that leaves with the site. The constant ends at a multiple of 4, so that a store changes it at once.
+ * S1 holds a guest address. The jump returned, yet to be aimed, is taken if its page's entry and the constant, a page frame less the
+ * place in the page, make 0. The constant ends at a multiple of 4, so that a store changes it at once.
  */
-static u64 look_at_page(struct build *b, unsigned cls, bool poll, s32 constant, const struct tr_site *s)
+static u8 *look_at_page(struct build *b, unsigned cls, bool poll, s32 constant)
 {
 	static const u8 lea_sum[] = {0x4a, 0x8d, 0x8c, 0x39}; /* lea rcx, [rcx + r15 + disp32] */
 	struct hostmem mask = MEM_VCPU(tr.far_mask), calm = mem_gs(GS_CALM), entry = jc_field(cls, offsetof(struct jc_table, far));
-	u64 stub = 0;
-	u8 *same = NULL;
 
 	if (poll) {
 		emit_rorx(&b->e, S0, S1, 9);
@@ -120,11 +118,7 @@ static u64 look_at_page(struct build *b, unsigned cls, bool poll, s32 constant, 
 	emit_align_end(&b->e, sizeof(lea_sum) + 4, 4);
 	emit_bytes(&b->e, lea_sum, sizeof(lea_sum));
 	emit_u32(&b->e, (u32)constant);
-	same = emit_jrcxz(&b->e);
-	stub = emit_here(&b->e);
-	build_leave(b, site_number(b, s));
-	emit_short_here(&b->e, same);
-	return stub;
+	return emit_jrcxz(&b->e);
 }
 
 void gen_cross(struct build *b)
@@ -132,6 +126,7 @@ void gen_cross(struct build *b)
 	struct hostmem va = MEM_VCPU(tr.page_va), next = mem_at(S1, (s32)PAGE_SIZE);
 	struct tr_site *s = build_site(b, SITE_CROSS);
 	unsigned cls = tr_jc_class(b->key);
+	u8 *same = NULL;
 
 	if (cls == JC_NONE) { /* tb_make_crossing() sees to it that this does not happen */
 		b->full = true;
@@ -141,7 +136,9 @@ void gen_cross(struct build *b)
 	s->host = (u32)emit_here(&b->e);
 	emit_load(&b->e, S1, &va, 8);
 	emit_lea(&b->e, S1, &next, b->mode64 ? 8 : 4);
-	look_at_page(b, cls, false, s->disp, s);
+	same = look_at_page(b, cls, false, s->disp);
+	build_jump_out(b, site_number(b, s));
+	emit_short_here(&b->e, same);
 }
 
 /*
@@ -153,6 +150,8 @@ static void gen_far(struct build *b, unsigned cls, s32 target)
 {
 	struct hostmem va = MEM_VCPU(tr.page_va), to = mem_at(S1, target);
 	struct tr_site *s = NULL;
+	u64 out = 0;
+	u8 *same = NULL;
 
 	build_room(b, 96);
 	hold_drop(b);
@@ -161,19 +160,23 @@ static void gen_far(struct build *b, unsigned cls, s32 target)
 	s->disp = b->sp_moved;
 	emit_load(&b->e, S1, &va, 8);
 	emit_lea(&b->e, S1, &to, b->mode64 ? 8 : 4);
-	emit_jmp(&b->e, look_at_page(b, cls, !b->mode64 || target < 0, FAR_NOBODYS, s));
+	same = look_at_page(b, cls, !b->mode64 || target < 0, FAR_NOBODYS);
+	out = build_leave_apart(b, site_number(b, s));
+	s->island = (u32)out + LEAVE_BYTES;
+	emit_jmp(&b->e, out);
+	emit_short_here(&b->e, same);
+	emit_jmp(&b->e, out);
 	s->host = (u32)emit_here(&b->e);
 }
 
-/* A jump that is chained later: leads to code right behind it that leaves. */
+/* A jump that is chained later: leads out. */
 static void chainable_jump(struct build *b, s32 target)
 {
 	struct tr_site *s = build_site(b, SITE_EXIT);
 
 	s->target = target;
-	emit_jmp(&b->e, emit_here(&b->e) + 5);
+	emit_jmp(&b->e, build_leave_apart(b, site_number(b, s)));
 	s->host = (u32)emit_here(&b->e);
-	build_leave(b, site_number(b, s));
 }
 
 /* Code of the instruction of this block at the offset; 0: none so far, or an x87 record waits there (gen_x87.c). */
@@ -207,7 +210,7 @@ static void backward_jump(struct build *b, s32 target)
 	hold_drop(b);
 	emit_load(&b->e, S0, &att, 4);
 	go = emit_jrcxz(&b->e);
-	build_leave(b, site_number(b, s));
+	build_jump_out(b, site_number(b, s));
 	emit_short_here(&b->e, go);
 	chainable_jump(b, target);
 }
@@ -269,14 +272,16 @@ void gen_exits(struct build *b)
 
 		build_set_key(b, b->exits[i].key);
 		own = forward ? own_insn(b, target) : 0;
-		emit_patch_rel32(b->e.rx, rel_end, own ? own : emit_here(&b->e));
 		b->page_off = b->exits[i].off;
-		if (forward && !own) {
+		if (own) {
+			emit_patch_rel32(b->e.rx, rel_end, own);
+		} else if (forward) {
 			s = build_site(b, SITE_EXIT);
 			s->target = target;
 			s->host = (u32)rel_end; /* the conditional jump itself is chained */
-			build_leave(b, site_number(b, s));
-		} else if (!forward) {
+			emit_patch_rel32(b->e.rx, rel_end, build_leave_apart(b, site_number(b, s)));
+		} else {
+			emit_patch_rel32(b->e.rx, rel_end, emit_here(&b->e));
 			gen_goto(b, target);
 		}
 	}

@@ -21,7 +21,7 @@ static u8 *emulate_unless_zero(struct build *b)
 
 	s->string = b->in.id == INSN_MOVS ? STRING_MOVS : STRING_STOS;
 	s->size = b->in.opsize;
-	build_leave(b, site_number(b, s));
+	build_jump_out(b, site_number(b, s));
 	emit_short_here(&b->e, go);
 	return slow;
 }

@@ -22,7 +22,7 @@ static void emulate_unless_zero(struct build *b)
 	u8 *go = emit_jrcxz(&b->e);
 	struct tr_site *s = gen_emu_site(b);
 
-	build_leave(b, site_number(b, s));
+	build_jump_out(b, site_number(b, s));
 	emit_short_here(&b->e, go);
 }
 

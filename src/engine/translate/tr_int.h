@@ -59,7 +59,7 @@ struct tr_site {
 	u32 resume; /* MEM, EMU, FAULT: code of the next guest instruction */
 	s32 target; /* EXIT, STOP, FAR: offset of the target from the page's start */
 	u32 block;
-	u32 island; /* MEM: end of the rel32 that leaves from here */
+	u32 island; /* MEM: end of the rel32 that leaves from here. FAR: of the one apart that leaves */
 	u16 goff;   /* offset of the guest instruction in its page */
 	u16 size;   /* MEM: bytes that the look-up is for. EMU: of an element */
 	u8 kind;
@@ -181,6 +181,7 @@ struct held {
 struct build {
 	struct vcpu *cpu;
 	struct emit e;
+	struct emit apart;  /* what is seldom reached lies elsewhere: build_leave_apart() */
 	struct tblock *b;
 	u32 key;            /* at the current instruction: STAC and CLAC change it */
 	enum mmu_idx idx;
@@ -241,6 +242,8 @@ bool build_block(struct build *b, gpa_t gpa);
 struct tr_site *build_site(struct build *b, enum site_kind kind);
 u32 site_number(const struct build *b, const struct tr_site *s);
 #define LEAVE_BYTES 11
+u64 build_leave_apart(struct build *b, u32 site); /* the same away from code that is on its way; where it is */
+void build_jump_out(struct build *b, u32 site);     /* a jump there, 5 bytes */
 void build_leave(struct build *b, u32 site); /* mov r15d, site; jmp tr_leave */
 void build_islands(struct build *b);         /* code of the pending misses, jumped around */
 void build_islands_after_jump(struct build *b); /* the same where nothing falls through */
