@@ -392,19 +392,23 @@ void tb_chain(struct tr_site *s, const struct tblock *to)
 	icache_unlock();
 }
 
-/* In this order: the constant, the jump to the block, and only then the way around it. Another vCPU that runs there in
- * between does not find its page, and comes here or goes to the block. */
+/*
+ * In this order: the constant, the jump to the block, and only then the way around it. Another vCPU that runs there in between does
+ * not find its page, and comes here or goes to the block.
+ */
 void tb_chain_far(struct tr_site *s, const struct tblock *to)
 {
 	const s64 rx = (s64)CODE_RX - (s64)CODE_RW;
 	unsigned cls = tr_jc_class(to->key);
 
-	if (tr_checking() || !jc_far_ok(to->gpa) || cls == JC_NONE)
+	if (tr_checking() || cls == JC_NONE)
 		return;
 	icache_lock();
 	if (!to->dead && s->host) {
-		*(volatile u32 *)(gen_far_constant(s->host) - (u64)rx) = (u32)((to->gpa >> 12) - (to->gpa & ~PAGE_MASK));
-		emit_patch_rel32(rx, s->host, gen_far_arrival(to->enter));
+		if (jc_far_ok(to->gpa)) {
+			*(volatile u32 *)(gen_far_constant(s->host) - (u64)rx) = (u32)((to->gpa >> 12) - (to->gpa & ~PAGE_MASK));
+			emit_patch_rel32(rx, s->host, gen_far_arrival(to->enter));
+		}
 		emit_patch_rel32(rx, s->island, (u64)tr_far_jump[cls]);
 		s->host = 0;
 	}

@@ -6,6 +6,7 @@
 #include <sys/syscall.h>
 #include <ucontext.h>
 
+#include "engine/cpu/breakpoints.h"
 #include "engine/cpu/record.h"
 #include "engine/interp/hostop.h"
 #include "engine/lib/lib.h"
@@ -381,7 +382,7 @@ static u64 on_cross(struct vcpu *cpu, const struct tr_site *s, const struct stop
 	u64 next = next_rip(cpu, cpu->tr.page_va + PAGE_SIZE);
 	gpa_t second = mmu_fetch_page(cpu, next);
 
-	if (second >> 12 == (u64)s->disp && jc_install_page(cpu, tr_jc_class(st->key), next, second))
+	if (second >> 12 == (u64)s->disp && !(dbg_armed(cpu) && dbg_page_armed(cpu, next)) && jc_install_page(cpu, tr_jc_class(st->key), next, second))
 		return code_still_good(cpu, st) ? s->host : 0;
 	return interpret_and_resume(cpu, s, st);
 }

@@ -301,14 +301,17 @@ void gen_goto(struct build *b, s32 target); /* on to another place: direct exit 
 void gen_indirect(struct build *b);         /* guest address in S1 */
 void gen_arrival(struct build *b, u32 off); /* where an indirect jump arrives */
 u64 gen_behind_arrival(u64 arrival);        /* what follows it, aligned to 8 */
-u64 gen_far_constant(u64 jump_end);         /* of a far jump: the page frame it expects, less the target's place in it */
 u64 gen_far_arrival(u64 arrival);           /* in it: the address in S1 has been found to be the block's */
 void gen_emulate(struct build *b);
 struct tr_site *gen_emu_site(struct build *b); /* the handler of the current instruction */
 
 void gen_next(struct build *b);             /* on to the instruction behind the block */
 void build_entry(struct build *b);
-void gen_cross(struct build *b); /* is the second page where it was? */
+
+/* ---- gen_far.c ---- */
+bool gen_far(struct build *b, s32 target); /* a direct jump to another page; false: it is not made in this way */
+void gen_cross(struct build *b);           /* is the second page of the instruction where it was? */
+u64 gen_far_constant(u64 jump_end);         /* of a far jump: the page frame it expects, less the target's place in it */
 
 /* ---- gen_count.c ---- */
 void gen_count(struct build *b); /* before an instruction */
