@@ -207,19 +207,34 @@ int explain_translate(const struct explain_options *o, struct explained *x, cons
 	return ret;
 }
 
-/* The way to the handler lies behind a test in the block's text: the host code names the site, right behind a jump over it. */
+/* The beginning of the line that p is in. */
+static const char *line_of(const char *text, const char *p)
+{
+	while (p > text && p[-1] != '\n')
+		p--;
+	return p;
+}
+
+/*
+ * The way to the handler lies behind a test in the block's text: the code that names the site lies apart, and a jump there is right
+ * behind one over it.
+ */
 static bool guarded(const char *text, const char *site_line)
 {
-	char mov[40];
-	const char *at = NULL, *line = NULL;
+	char mov[40], jump[40];
+	const char *line = NULL, *before = NULL;
 
 	snprintf(mov, sizeof(mov), "mov r15d, 0x%lx ", strtoul(site_line, NULL, 16));
-	at = strstr(text, mov);
-	for (line = at; line && line > text && *line != '\n'; line--)
-		;
-	for (line = line && line > text ? line - 1 : NULL; line && line > text && *line != '\n'; line--)
-		;
-	return line && memmem(line, (size_t)(at - line), "jrcxz", 5);
+	line = strstr(text, mov);
+	if (!line)
+		return false;
+	snprintf(jump, sizeof(jump), "jmp 0x%lx ", strtoul(line_of(text, line), NULL, 16));
+	line = strstr(text, jump);
+	if (!line)
+		return false;
+	line = line_of(text, line);
+	before = line > text ? line_of(text, line - 1) : line;
+	return memmem(before, (size_t)(line - before), "jrcxz", 5);
 }
 
 enum explain_way explain_way_of(const struct explained *x, u64 pc)

@@ -91,6 +91,21 @@ static const u8 *guest_bytes(const struct tblock *b, u8 room[2 * INSN_MAX_LEN])
 	return room;
 }
 
+/* The block's ways out, which lie apart (build_leave_apart()), in a row; the last is that of its end. */
+static void say_apart(struct sink *o, const struct tblock *b)
+{
+	u64 at = b->dead_stub;
+	u32 site = 0;
+
+	do {
+		at -= LEAVE_BYTES;
+		memcpy(&site, (const u8 *)at + 2, sizeof(site)); /* mov r15d, site */
+	} while (((const u8 *)at)[0] == 0x41 && ((const u8 *)at)[1] == 0xbf && site - b->first_site < b->nsites);
+	at += LEAVE_BYTES;
+	say(o, "ways out, apart from it:\n");
+	say_code(o, (const u8 *)at, (unsigned)(b->dead_stub + LEAVE_BYTES - at), at, INSN_MODE_64);
+}
+
 static void say_block(struct sink *o, u32 n, u64 page)
 {
 	const struct tblock *b = tb_at(n);
@@ -102,6 +117,7 @@ static void say_block(struct sink *o, u32 n, u64 page)
 	say_code(o, guest_bytes(b, bytes), b->bytes, page + (b->gpa & ~PAGE_MASK), mode);
 	say(o, "host code, entered at %08x, from the same page at %08x:\n", b->enter, b->body);
 	say_code(o, (const u8 *)(u64)b->begin, b->end - b->begin, b->begin, INSN_MODE_64);
+	say_apart(o, b);
 	say(o, "places that leave:\n");
 	say_sites(o, b, page);
 }
