@@ -186,6 +186,36 @@ static void rewritten(void)
 	check("rewritten", bad, 0);
 }
 
+/*
+ * An instruction that begins in a page all spaces share and goes on in one that each has for itself, where it is another: add edx, imm32 of
+ * 6 bytes, or of a register with a displacement in its place.
+ */
+static void in_two_pages(void)
+{
+	volatile u8 *p = (u8 *)caller_frame() + 0xffd;
+	u64 bad = 0;
+
+	p[0] = 0x31, p[1] = 0xc0, p[2] = 0x83; /* xor eax, eax; 83 ... */
+	for (unsigned s = 0; s < SPACES; s++) {
+		volatile u8 *q = (u8 *)frame(s, 0x30000);
+
+		if (s & 1) /* add eax, s; ret */
+			q[0] = 0xc0, q[1] = (u8)s, q[2] = 0xc3;
+		else /* add dword [rip + 9], 5; mov eax, [rip + 3]; ret */
+			q[0] = 0x05, *(volatile u32 *)(q + 1) = 0x20 - 6, q[5] = 5, q[6] = 0x8b, q[7] = 0x05, *(volatile u32 *)(q + 8) = 0x20 - 12,
+			q[12] = 0xc3, *(volatile u32 *)(q + 0x20) = 0;
+	}
+	for (u32 round = 0; round < 30; round++)
+		for (unsigned s = 0; s < SPACES; s++) {
+			go(s);
+			bad += wrong(WINDOW + CALLER + 0xffd, 0, s & 1 ? s : round * 10 + 5) != (s & 1 ? 0 : 1);
+		}
+	check("an instruction in two pages", bad, 0);
+	for (unsigned s = 0; s < SPACES; s++)
+		for (unsigned i = 0; i < PLACES; i++)
+			write_function(frame(s, offsets[i]) + (offsets[i] & 0xfff), value(s, offsets[i]));
+}
+
 /* The last page of the lower half: the jump that was good elsewhere leads to no address. */
 static void not_canonical(void)
 {
@@ -268,6 +298,7 @@ static void all(const char *name)
 	remapped();
 	rewritten();
 	not_canonical();
+	in_two_pages();
 	returns_elsewhere();
 	deep();
 }

@@ -384,7 +384,9 @@ static u64 on_cross(struct vcpu *cpu, const struct tr_site *s, const struct stop
 
 	if (second >> 12 == (u64)s->disp && !(dbg_armed(cpu) && dbg_page_armed(cpu, next)) && jc_install_page(cpu, tr_jc_class(st->key), next, second))
 		return code_still_good(cpu, st) ? s->host : 0;
-	return interpret_and_resume(cpu, s, st);
+	uncount(cpu, st);
+	interp_alone(cpu); /* it may be another one, of another length: what follows it in the block is not known to be next */
+	return 0;
 }
 
 static u64 on_dead(struct vcpu *cpu, u32 block, const struct stop *st)
