@@ -505,6 +505,7 @@ static void release(struct run *r)
 {
 	for (u32 i = 0; r->machine && i < r->o.ndumps; i++)
 		machine_dump_code(r->machine, r->o.dump[i], stderr);
+	qmp_machine_ends(r->qmp);
 	machine_destroy(r->machine);
 	run_trace_end(&r->o.trace);
 	chardev_destroy(r->printer);
@@ -514,7 +515,7 @@ static void release(struct run *r)
 	if (r->cfg.initrd_fd >= 0)
 		close(r->cfg.initrd_fd);
 	instance_release(&r->instance);
-	qmp_stop(r->qmp);
+	qmp_stop(r->qmp); /* whoever sees its end finds the name free */
 	if (r->signal_fd >= 0)
 		close(r->signal_fd);
 	loop_free(r->loop);

@@ -372,6 +372,12 @@ int qmp_start(const struct qmp_options *o, struct qmp **out)
 	return 0;
 }
 
+void qmp_machine_ends(struct qmp *q)
+{
+	for (struct qmp_client *c = q ? q->clients : NULL; c; c = c->next)
+		c->closed = NULL;
+}
+
 void qmp_stop(struct qmp *q)
 {
 	if (!q)

@@ -52,7 +52,7 @@ def boot():
     check(seen.get("insn", 0) > 10000 and seen.get("pt", 0) > 1000, f"boot: {seen}")
     check(ordered and set(last) == {0, 1}, f"boot: order, vCPUs {set(last)}")
     # a vCPU that others want to stop does not wait for the reader
-    check(seen.get("end") == 1 and e["lost"] <= 5, f"boot: lost {e.get('lost')}")
+    check(seen.get("end") == 1 and e["lost"] <= 50, f"boot: lost {e.get('lost')}")
 
 
 # Traces begin and end while a kernel boots on two vCPUs: it must not notice.
