@@ -13,8 +13,8 @@ struct qmp_options {
 	int listen_fd; /* owned from success on */
 };
 int qmp_start(const struct qmp_options *o, struct qmp **out);
-/* Hangs up on all clients. May come after the machine is gone, so that clients see the end when it is one. */
 void qmp_machine_ends(struct qmp *q); /* before the machine goes: what clients began in it ends with it */
+/* Hangs up on all clients. May come after the machine is gone, so that clients see the end when it is one. */
 void qmp_stop(struct qmp *q);
 void qmp_notice(struct qmp *q, enum machine_notice n, const char *reason); /* an event to all clients */
 
