@@ -155,8 +155,8 @@ static bool astray(const struct program *p, const struct state *s, const struct 
 
 static bool unsafe(const struct program *p, const struct state *s, const struct result *r)
 {
-	/* INT3 or INTO in what a jump took for an instruction: the guest has no gate for it (error code: SDM 3A 6.13) */
-	bool no_gate = r->vector == 13 && (r->error == (3 << 3 | 2) || r->error == (4 << 3 | 2));
+	/* INT1, INT3 or INTO in what a jump took for an instruction: the guest has no gate for it (error code: SDM 3A 6.13) */
+	bool no_gate = r->vector == 13 && (r->error == (1 << 3 | 3) || r->error == (3 << 3 | 2) || r->error == (4 << 3 | 2));
 
 	return astray(p, s, r) || no_gate || r->wrote_code || three_in_own(r->after.rip) || (r->vector == 14 && three_in_own(r->cr2));
 }
