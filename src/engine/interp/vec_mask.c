@@ -14,6 +14,17 @@ static bool element_on(const u8 *mask, unsigned elem, unsigned i)
 	return mask[i * elem + elem - 1] & 0x80;
 }
 
+/* Outside 64-bit mode an element does not wrap: what lies behind the address size is behind the limit too (so do AMD's). */
+static gva_t element_address(struct vcpu *cpu, const struct iop *op, unsigned from, unsigned elem, bool write)
+{
+	struct iop one = *op;
+
+	if (!cpu->mode.long64)
+		return iop_linear(cpu, op, iop_ea_offset(cpu, op) + from, elem, write);
+	one.disp += from;
+	return iop_ea(cpu, &one, elem, write);
+}
+
 /* Loads: only what the mask names is read; the stub then sees the bounce buffer. */
 static __attribute__((noinline)) void mask_load(struct vcpu *cpu, const struct iop *op)
 {
@@ -29,12 +40,9 @@ static __attribute__((noinline)) void mask_load(struct vcpu *cpu, const struct i
 	if (!p) {
 		vec_reg_get(cpu, op->aux[AUX_MASK], mask);
 		for (unsigned i = 0; i < n / elem; i++) {
-			struct iop one = *op;
-
 			if (!element_on(mask, elem, i))
 				continue;
-			one.disp += i * elem;
-			a = iop_ea(cpu, &one, elem, false);
+			a = element_address(cpu, op, i * elem, elem, false);
 			memcpy(value + i * elem, vec_read(cpu, a, elem), elem);
 		}
 		p = memcpy(vs_of(cpu)->bounce, value, sizeof(value));
@@ -49,13 +57,11 @@ static void store_masked(struct vcpu *cpu, const struct iop *op, const u8 *mask,
 
 	for (unsigned pass = 0; pass < 2; pass++) {
 		for (unsigned i = 0; i < n / elem; i++) {
-			struct iop one = *op;
 			gva_t a = 0;
 
 			if (!element_on(mask, elem, i))
 				continue;
-			one.disp += i * elem;
-			a = iop_ea(cpu, &one, elem, true);
+			a = element_address(cpu, op, i * elem, elem, true);
 			if (pass == 0)
 				mmu_probe(cpu, a, elem, ACC_WRITE, cpu->mode.mmu_idx);
 			else
