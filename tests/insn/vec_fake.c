@@ -125,6 +125,11 @@ gva_t iop_ea_slow(struct vcpu *cpu, const struct iop *op, unsigned size, bool wr
 	return iop_ea_offset(cpu, op);
 }
 
+gva_t iop_linear(struct vcpu *cpu, const struct iop *op, u64 off, unsigned size, bool write)
+{
+	return off;
+}
+
 void interp_stop_after(struct vcpu *cpu, const struct iop *op)
 {
 	exit(1);
