@@ -35,6 +35,16 @@ static bool is_link(const char *path)
 	return lstat(path, &st) == 0 && S_ISLNK(st.st_mode);
 }
 
+/* The directories that path, which is absolute, lies in. */
+static void make_parents(char *path)
+{
+	for (char *s = strchr(path + 1, '/'); s; s = strchr(s + 1, '/')) {
+		*s = 0;
+		mkdir(path, 0755);
+		*s = '/';
+	}
+}
+
 static bool __attribute__((format(printf, 2, 3))) make_link(const char *target, const char *fmt, ...)
 {
 	char path[512];
@@ -43,11 +53,7 @@ static bool __attribute__((format(printf, 2, 3))) make_link(const char *target, 
 	va_start(ap, fmt);
 	vsnprintf(path, sizeof(path), fmt, ap);
 	va_end(ap);
-	for (char *s = strchr(path + 1, '/'); s; s = strchr(s + 1, '/')) {
-		*s = 0;
-		mkdir(path, 0755);
-		*s = '/';
-	}
+	make_parents(path);
 	return symlink(target, path) == 0;
 }
 
@@ -107,16 +113,12 @@ static int make_node(const char *name, char type, unsigned major_nr, unsigned mi
 {
 	/* as udev's rules (50-udev-default.rules) */
 	bool open_to_all = !strcmp(name, "fuse") || !strcmp(name, "net/tun") || !strcmp(name, "kvm");
-	char path[300], *slash = NULL;
+	char path[300];
 
 	if (strstr(name, ".."))
 		return -EINVAL;
 	snprintf(path, sizeof(path), "/dev/%s", name);
-	for (slash = strchr(path + 5, '/'); slash; slash = strchr(slash + 1, '/')) {
-		*slash = 0;
-		mkdir(path, 0755);
-		*slash = '/';
-	}
+	make_parents(path);
 	if (mknod(path, (type == 'b' ? S_IFBLK : S_IFCHR) | 0600, makedev(major_nr, minor_nr)) < 0 && errno != EEXIST)
 		return -errno;
 	return open_to_all && chmod(path, 0666) < 0 ? -errno : 0;
@@ -154,6 +156,15 @@ void kmod_ready(void)
 static char plain(char c)
 {
 	return c == '-' ? '_' : c;
+}
+
+static void plain_name(const char *name, char *out, size_t n)
+{
+	size_t i = 0;
+
+	for (; name[i] && i < n - 1; i++)
+		out[i] = plain(name[i]);
+	out[i] = 0;
 }
 
 /* Is it the name of the module in that file? kernel/drivers/block/loop.ko */
@@ -247,11 +258,8 @@ static int load_by_alias(const char *name)
 	FILE *f = open_list("modules.alias");
 	char line[LINE_MAX_LEN], pattern[LINE_MAX_LEN], module[256], other[256];
 	int ret = -ENOENT;
-	size_t i = 0;
 
-	for (; name[i] && i < sizeof(other) - 1; i++)
-		other[i] = plain(name[i]);
-	other[i] = 0;
+	plain_name(name, other, sizeof(other));
 	while (f && fgets(line, sizeof(line), f)) {
 		if (sscanf(line, "alias %4095s %255s", pattern, module) != 2 ||
 		    (fnmatch(pattern, name, 0) && fnmatch(pattern, other, 0)))
@@ -268,11 +276,8 @@ static int load_by_alias(const char *name)
 static int remove_module(const char *name)
 {
 	char module[256];
-	size_t i = 0;
 
-	for (; name[i] && i < sizeof(module) - 1; i++)
-		module[i] = plain(name[i]);
-	module[i] = 0;
+	plain_name(name, module, sizeof(module));
 	return syscall(SYS_delete_module, module, O_NONBLOCK) < 0 ? -errno : 0;
 }
 

@@ -1,17 +1,8 @@
 /* Direct calls and jumps between pages: where they led before must not decide where they go when the mapping is another. */
-#include "rt.h"
+#include "spaces.h"
 
-#define SPACES 6 /* more than the translator keeps apart */
-#define WINDOW 0x10000000000ul     /* pml4[2] */
-#define HIGH   0xffffff8000000000ul /* pml4[511] */
-#define CALLER 0x20000ul           /* in a window: the page of the calls, one frame for all spaces */
+#define CALLER 0x20000ul /* in a window: the page of the calls, one frame for all spaces */
 #define ROUNDS 40
-
-struct space {
-	u64 pml4[512], pdpt[512], pd[512], pt[512];
-} __attribute__((aligned(4096)));
-static struct space space[SPACES];
-static u64 pcid_on;
 
 /* Functions before and behind the caller: two in each of two pages. */
 static const u64 offsets[] = {0x10000, 0x10120, 0x30000, 0x30120};
@@ -77,22 +68,15 @@ static void make(unsigned s)
 {
 	struct space *sp = &space[s];
 
-	for (unsigned i = 0; i < 512; i++)
-		sp->pml4[i] = rt_pml4[i];
-	sp->pml4[2] = sp->pml4[255] = (u64)sp->pdpt | 7;
-	sp->pml4[511] = (u64)space[0].pdpt | 7;
-	sp->pdpt[0] = sp->pdpt[511] = (u64)sp->pd | 7;
-	sp->pd[0] = sp->pd[511] = (u64)sp->pt | 7;
+	space_tables(sp);
+	sp->pml4[255] = sp->pml4[2]; /* the end of the lower half */
+	sp->pdpt[511] = sp->pdpt[0];
+	sp->pd[511] = sp->pd[0];
 	sp->pt[CALLER >> 12] = sp->pt[511] = caller_frame() | 7;
 	sp->pt[(CALLER >> 12) + 1] = sp->pt[0x30] = frame(s, 0x30000) | 7;
 	sp->pt[0x10] = frame(s, 0x10000) | 7;
 	for (unsigned i = 0; i < PLACES; i++)
 		write_function(frame(s, offsets[i]) + (offsets[i] & 0xfff), value(s, offsets[i]));
-}
-
-static void go(unsigned s)
-{
-	WRITE_CR(3, (u64)space[s].pml4 | (pcid_on ? (s + 1) | 1ul << 63 : 0));
 }
 
 static u64 sum_of(unsigned s)

@@ -1,17 +1,8 @@
 /* Where an indirect jump went before must not decide where it goes after the mapping changed, in any address space. */
-#include "rt.h"
+#include "spaces.h"
 
-#define SPACES 6 /* more than the translator keeps apart */
-#define WINDOW 0x10000000000ul     /* pml4[2] */
-#define HIGH   0xffffff8000000000ul /* pml4[511] */
-#define FAR    0x10000000ul        /* bits above all that a jump cache could index by */
+#define FAR    0x10000000ul /* bits above all that a jump cache could index by */
 #define ROUNDS 40
-
-struct space {
-	u64 pml4[512], pdpt[512], pd[512], pt[512];
-} __attribute__((aligned(4096)));
-static struct space space[SPACES];
-static u64 pcid_on;
 
 static const u64 offsets[] = {0, 0x10000, 0x10120, 0x20000, 0x20120, FAR, FAR + 0x10120};
 #define PLACES (sizeof(offsets) / sizeof(offsets[0]))
@@ -55,12 +46,8 @@ static void make(unsigned s)
 {
 	struct space *sp = &space[s];
 
-	for (unsigned i = 0; i < 512; i++)
-		sp->pml4[i] = rt_pml4[i];
-	sp->pml4[2] = (u64)sp->pdpt | 7;
-	sp->pml4[511] = (u64)space[0].pdpt | 7;
-	sp->pdpt[0] = (u64)sp->pd | 7;
-	sp->pd[0] = sp->pd[FAR >> 21] = (u64)sp->pt | 7;
+	space_tables(sp);
+	sp->pd[FAR >> 21] = sp->pd[0];
 	for (unsigned page = 0; page < 3; page++)
 		sp->pt[page * 16] = code_page(s, page) | 7;
 	for (unsigned page = 0; page < 3; page++) {
@@ -72,11 +59,6 @@ static void make(unsigned s)
 static u32 value_at(unsigned s, u64 offset)
 {
 	return value(s, page_of(offset), offset);
-}
-
-static void go(unsigned s)
-{
-	WRITE_CR(3, (u64)space[s].pml4 | (pcid_on ? (s + 1) | 1ul << 63 : 0));
 }
 
 static u64 aim(u64 base, unsigned s)

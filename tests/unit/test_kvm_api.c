@@ -601,24 +601,31 @@ static void open_ports(void **state)
 	close(e.fd);
 }
 
+/* The PIC's interrupt 5 is open, and handled at 0x1010. */
+static void start_with_irq5(struct vm *v, const u8 *code, size_t n)
+{
+	struct kvm_irqchip chip = {.chip_id = KVM_IRQCHIP_PIC_MASTER};
+
+	start_with(v, code, n, true);
+	set_handler(v, 0x25, 0x1010);
+	assert_int_equal(kvm_ioctl(v->vm, KVM_GET_IRQCHIP, &chip), 0);
+	chip.chip.pic.irq_base = 0x20;
+	chip.chip.pic.imr = 0;
+	assert_int_equal(kvm_ioctl(v->vm, KVM_SET_IRQCHIP, &chip), 0);
+}
+
 static void irqfds(void **state)
 {
 	/* sti; 1: hlt; jmp 1b; at 0x1010: out 0x51,al; mov al,0x20; out 0x20,al; out 0x52,al; iret */
 	static const u8 code[] = {0xfb, 0xf4, 0xeb, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xe6, 0x51, 0xb0, 0x20, 0xe6, 0x20, 0xe6,
 				  0x52, 0xcf};
-	struct kvm_irqchip chip = {.chip_id = KVM_IRQCHIP_PIC_MASTER};
 	struct kvm_irqfd q = {.gsi = 5};
 	int fd = eventfd(0, EFD_NONBLOCK), resample = eventfd(0, EFD_NONBLOCK);
 	u64 one = 1;
 	struct vm v;
 
 	(void)state;
-	start_with(&v, code, sizeof(code), true);
-	set_handler(&v, 0x25, 0x1010);
-	assert_int_equal(kvm_ioctl(v.vm, KVM_GET_IRQCHIP, &chip), 0);
-	chip.chip.pic.irq_base = 0x20;
-	chip.chip.pic.imr = 0;
-	assert_int_equal(kvm_ioctl(v.vm, KVM_SET_IRQCHIP, &chip), 0);
+	start_with_irq5(&v, code, sizeof(code));
 	q.fd = (u32)fd;
 	assert_int_equal(kvm_ioctl(v.vm, KVM_IRQFD, &q), 0);
 	assert_int_equal(write(fd, &one, sizeof(one)), sizeof(one));
@@ -650,7 +657,6 @@ static void woken_by_page(void **state)
 {
 	/* sti; 1: hlt; jmp 1b; at 0x1010: out 0x51,al; mov al,0x20; out 0x20,al; iret */
 	static const u8 code[] = {0xfb, 0xf4, 0xeb, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xe6, 0x51, 0xb0, 0x20, 0xe6, 0x20, 0xcf};
-	struct kvm_irqchip chip = {.chip_id = KVM_IRQCHIP_PIC_MASTER};
 	int fd = memfd_create("wake", MFD_CLOEXEC);
 	struct wake_page *page = NULL;
 	pthread_t t;
@@ -661,12 +667,7 @@ static void woken_by_page(void **state)
 	assert_int_equal(ftruncate(fd, sizeof(*page)), 0);
 	page = mmap(NULL, sizeof(*page), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	assert_true(page != MAP_FAILED);
-	start_with(&v, code, sizeof(code), true);
-	set_handler(&v, 0x25, 0x1010);
-	assert_int_equal(kvm_ioctl(v.vm, KVM_GET_IRQCHIP, &chip), 0);
-	chip.chip.pic.irq_base = 0x20;
-	chip.chip.pic.imr = 0;
-	assert_int_equal(kvm_ioctl(v.vm, KVM_SET_IRQCHIP, &chip), 0);
+	start_with_irq5(&v, code, sizeof(code));
 	ret = kvm_ioctl(v.vm, DOPPEL_SET_WAKE_PAGE, (long)fd);
 	if (!ret) {
 		assert_int_equal(kvm_ioctl(v.vm, DOPPEL_SET_WAKE_PAGE, (long)fd), -EEXIST);

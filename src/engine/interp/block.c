@@ -229,11 +229,22 @@ void code_invalidate(gpa_t a, u64 n)
 	}
 }
 
+/* Of the interpreter only: pages keep what else is known of them. */
+static void forget_blocks_locked(struct icache *c)
+{
+	for (u32 i = 1; i < c->npages; i++)
+		page_entry(i)->blocks = NULL;
+	c->used = 0;
+	memset(c->hash, 0, sizeof(c->hash));
+	__atomic_fetch_add(&c->generation, 1, __ATOMIC_RELEASE);
+}
+
 void code_flush_all(void)
 {
 	struct icache *c = cache();
 
 	eng_lock(&c->lock);
+	forget_blocks_locked(c);
 	for (u32 i = 1; i < c->npages; i++) {
 		struct icache_page *pg = page_entry(i);
 
@@ -244,9 +255,6 @@ void code_flush_all(void)
 	tr_flush_locked();
 	c->npages = 0;
 	c->checked = 0;
-	c->used = 0;
-	memset(c->hash, 0, sizeof(c->hash));
-	__atomic_fetch_add(&c->generation, 1, __ATOMIC_RELEASE);
 	eng_unlock(&c->lock);
 }
 
@@ -265,18 +273,12 @@ static void adapt_limit(struct icache *c)
 	c->flushed_ns = now;
 }
 
-/* Of the interpreter only: what is translated stays, and pages keep what is known of them. */
+/* What is translated stays. */
 static void forget_blocks(void)
 {
-	struct icache *c = cache();
-
-	eng_lock(&c->lock);
-	for (u32 i = 1; i < c->npages; i++)
-		page_entry(i)->blocks = NULL;
-	c->used = 0;
-	memset(c->hash, 0, sizeof(c->hash));
-	__atomic_fetch_add(&c->generation, 1, __ATOMIC_RELEASE);
-	eng_unlock(&c->lock);
+	eng_lock(&cache()->lock);
+	forget_blocks_locked(cache());
+	eng_unlock(&cache()->lock);
 }
 
 static void flush_at_safepoint(struct vm *vm, void *arg)

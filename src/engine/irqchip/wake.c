@@ -37,19 +37,25 @@ int wake_set_page(struct vm *vm, int fd)
 	return 0;
 }
 
+/* Who got the source's interrupt is to be woken next time. */
+static void note_target_locked(struct irqchip *c, struct wake_source *s, u32 gsi)
+{
+	int to = irq_target_locked(c, gsi);
+
+	if (to >= 0 && (u32)to != __atomic_load_n(&s->cpu, __ATOMIC_RELAXED))
+		__atomic_store_n(&s->cpu, (u32)to, __ATOMIC_RELAXED);
+}
+
 /* Under the lock, so that a route that goes away meanwhile goes after its interrupt. */
 static void raise_locked(struct irqchip *c, struct wake_source *s)
 {
 	u32 gsi = __atomic_load_n(&s->gsi, __ATOMIC_SEQ_CST);
-	int to = -1;
 
 	if (!gsi || gsi >= IRQ_MAX_GSI || !__atomic_exchange_n(&s->pending, 0, __ATOMIC_SEQ_CST))
 		return;
 	irq_set_gsi_locked(c, gsi, SRC_USER, true);
 	irq_set_gsi_locked(c, gsi, SRC_USER, false);
-	to = irq_target_locked(c, gsi);
-	if (to >= 0)
-		__atomic_store_n(&s->cpu, (u32)to, __ATOMIC_RELAXED);
+	note_target_locked(c, s, gsi);
 }
 
 void wake_wait(struct vcpu *cpu)
@@ -79,15 +85,8 @@ void wake_wait(struct vcpu *cpu)
 void wake_note_locked(struct irqchip *c, u32 gsi)
 {
 	struct wake_page *w = c->vm->wake;
-	int to = -1;
 
-	for (u32 i = 0; w && i < sources(w); i++) {
-		struct wake_source *s = &w->source[i];
-
-		if (__atomic_load_n(&s->gsi, __ATOMIC_RELAXED) != gsi)
-			continue;
-		to = irq_target_locked(c, gsi);
-		if (to >= 0 && (u32)to != __atomic_load_n(&s->cpu, __ATOMIC_RELAXED))
-			__atomic_store_n(&s->cpu, (u32)to, __ATOMIC_RELAXED);
-	}
+	for (u32 i = 0; w && i < sources(w); i++)
+		if (__atomic_load_n(&w->source[i].gsi, __ATOMIC_RELAXED) == gsi)
+			note_target_locked(c, &w->source[i], gsi);
 }

@@ -23,11 +23,8 @@
 #define BLOCK_SITES (TR_MAX_INSNS * 5 + 8)
 #define BLOCK_APART (BLOCK_SITES * LEAVE_BYTES)
 
-#define HEAD_SIZE   TR_HEAD_SIZE
-#define MAX_BLOCKS  TR_MAX_BLOCKS
-#define BLOCKS_AT   (ENG_TCACHE_BASE + HEAD_SIZE)
-#define SITES_AT    TR_SITES_AT
-#define EMU_AT      (SITES_AT + (u64)MAX_SITES * sizeof(struct tr_site))
+#define BLOCKS_AT   (ENG_TCACHE_BASE + TR_HEAD_SIZE)
+#define EMU_AT      (TR_SITES_AT + (u64)MAX_SITES * sizeof(struct tr_site))
 #define EMU_END     (ENG_TCACHE_BASE + ENG_TCACHE_SIZE)
 
 #define CODE_RX     (ENG_CODE_RX + STUB_REGION)
@@ -51,7 +48,7 @@ struct tcache {
 	u32 hash[1u << HASH_BITS];
 };
 
-_Static_assert(sizeof(struct tcache) <= HEAD_SIZE, "header fits");
+_Static_assert(sizeof(struct tcache) <= TR_HEAD_SIZE, "header fits");
 _Static_assert(EMU_AT + (64ull << 20) < EMU_END, "arena holds all");
 
 static struct tcache *cache(void)
@@ -71,7 +68,7 @@ u32 tb_count(void)
 
 struct tr_site *site_at(u32 n)
 {
-	return (struct tr_site *)SITES_AT + n;
+	return (struct tr_site *)TR_SITES_AT + n;
 }
 
 /* RORX: page numbers without touching the flags. */
@@ -193,6 +190,11 @@ static u64 apart_size(void)
 	return tr_stress()->code_size / 6 & ~63ull;
 }
 
+static u64 apart_from(void) /* and before it the blocks */
+{
+	return tr_stress()->code_size - apart_size();
+}
+
 static void begin(struct build *b, struct vcpu *cpu, u32 key, unsigned limit)
 {
 	struct tcache *c = cache();
@@ -213,7 +215,7 @@ static void begin(struct build *b, struct vcpu *cpu, u32 key, unsigned limit)
 	b->e.p = (u8 *)CODE_RW + c->code_used;
 	b->e.end = b->e.p + BLOCK_CODE;
 	b->e.rx = b->apart.rx = (s64)CODE_RX - (s64)CODE_RW;
-	b->apart.p = (u8 *)CODE_RW + tr_stress()->code_size - apart_size() + c->apart_used;
+	b->apart.p = (u8 *)CODE_RW + apart_from() + c->apart_used;
 	b->apart.end = b->apart.p + BLOCK_APART;
 	b->emu = (u8 *)ALIGN_UP(EMU_AT, 64) + c->emu_used;
 	b->emu_end = b->emu + TR_MAX_INSNS * EMU_SIZE;
@@ -223,8 +225,8 @@ static bool has_room(void)
 {
 	const struct tcache *c = cache();
 
-	return c->nblocks < MAX_BLOCKS && c->nsites + BLOCK_SITES < MAX_SITES &&
-	       c->code_used + BLOCK_CODE <= tr_stress()->code_size - apart_size() && c->apart_used + BLOCK_APART <= apart_size() &&
+	return c->nblocks < TR_MAX_BLOCKS && c->nsites + BLOCK_SITES < MAX_SITES &&
+	       c->code_used + BLOCK_CODE <= apart_from() && c->apart_used + BLOCK_APART <= apart_size() &&
 	       ALIGN_UP(EMU_AT, 64) + c->emu_used + TR_MAX_INSNS * EMU_SIZE <= EMU_END;
 }
 
@@ -261,7 +263,7 @@ static struct tblock *link_locked(struct build *b, gpa_t gpa, u32 *page_list, u3
 	}
 	c->code_used = ALIGN_UP(t->end - CODE_RX, 16);
 	make_large_locked(c);
-	c->apart_used = (u64)b->apart.p - (CODE_RW + tr_stress()->code_size - apart_size());
+	c->apart_used = (u64)b->apart.p - (CODE_RW + apart_from());
 	c->nsites += b->nsites;
 	c->emu_used = (u64)b->emu - ALIGN_UP(EMU_AT, 64);
 	__atomic_store_n(&c->nblocks, n + 1, __ATOMIC_RELEASE);
@@ -304,13 +306,24 @@ static bool still_so(gpa_t page, enum page_mode mode)
 	return icache_page_mode(page) == mode && (mode != PAGE_PROTECTED || __atomic_load_n(page_attr(page), __ATOMIC_ACQUIRE) & PA_CODE);
 }
 
-static void cover_locked(const struct tblock *t)
+/* The part of the block's code that lies in the page. */
+static gpa_t part_in(const struct tblock *b, gpa_t page, gpa_t *last)
 {
-	gpa_t page = t->gpa & PAGE_MASK, last = t->gpa + t->bytes - 1;
+	gpa_t end = b->gpa + b->bytes - 1;
 
-	icache_page_cover_locked(page, t->gpa, MIN(last, page + PAGE_SIZE - 1));
-	if (t->cross)
-		icache_page_cover_locked((gpa_t)t->cross << 12, (gpa_t)t->cross << 12, ((gpa_t)t->cross << 12) + (last & ~PAGE_MASK));
+	if ((b->gpa & PAGE_MASK) == page) {
+		*last = MIN(end, page + PAGE_SIZE - 1);
+		return b->gpa;
+	}
+	*last = page | (end & ~PAGE_MASK);
+	return page;
+}
+
+static void cover_locked(const struct tblock *t, gpa_t page)
+{
+	gpa_t last = 0, first = part_in(t, page, &last);
+
+	icache_page_cover_locked(page, first, last);
 }
 
 static enum made make(struct vcpu *cpu, gpa_t gpa, gpa_t second, u32 key, struct tblock **out)
@@ -339,7 +352,9 @@ static enum made make(struct vcpu *cpu, gpa_t gpa, gpa_t second, u32 key, struct
 		r = AGAIN;
 	} else if (build(&b, cpu, gpa, second, key, mode)) {
 		*out = link_locked(&b, gpa, list, second_list);
-		cover_locked(*out);
+		cover_locked(*out, page);
+		if (second)
+			cover_locked(*out, second);
 		cpu->stats.tr_blocks++;
 	} else {
 		r = NEVER;
@@ -483,19 +498,6 @@ static void kick_others(void)
 
 	for (u32 i = 0; vm->nvcpus > 1 && i < vm->nvcpus; i++)
 		vcpu_kick(vm->vcpus[i], ATT_IRQ);
-}
-
-/* The part of the block's code that lies in the page. */
-static gpa_t part_in(const struct tblock *b, gpa_t page, gpa_t *last)
-{
-	gpa_t end = b->gpa + b->bytes - 1;
-
-	if ((b->gpa & PAGE_MASK) == page) {
-		*last = MIN(end, page + PAGE_SIZE - 1);
-		return b->gpa;
-	}
-	*last = page | (end & ~PAGE_MASK);
-	return page;
 }
 
 /* A block in two pages that died by a write to one of them is still in the other's list. */

@@ -303,6 +303,16 @@ struct tr_site *gen_emu_site(struct build *b)
 	return s;
 }
 
+struct tr_site *gen_emulate_unless_zero(struct build *b)
+{
+	u8 *go = emit_jrcxz(&b->e);
+	struct tr_site *s = gen_emu_site(b);
+
+	build_jump_out(b, site_number(b, s));
+	emit_short_here(&b->e, go);
+	return s;
+}
+
 void gen_emulate(struct build *b)
 {
 	build_leave(b, site_number(b, gen_emu_site(b)));

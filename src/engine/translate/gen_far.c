@@ -5,7 +5,7 @@
 /* The constant, JRCXZ, the way out, the jump. */
 u64 gen_far_constant(u64 jump_end)
 {
-	return jump_end - 5 - 5 - 2 - 4;
+	return jump_end - 5 - JUMP_OUT_BYTES - 2 - 4;
 }
 
 /*
@@ -41,18 +41,17 @@ void gen_cross(struct build *b)
 		b->full = true;
 		return;
 	}
-	s->disp = (s32)(b->second >> 12);
 	s->host = (u32)emit_here(&b->e);
 	emit_load(&b->e, S1, &va, 8);
 	emit_lea(&b->e, S1, &next, b->mode64 ? 8 : 4);
-	same = look_at_page(b, cls, false, s->disp);
+	same = look_at_page(b, cls, false, (s32)(b->second >> 12));
 	build_jump_out(b, site_number(b, s));
 	emit_short_here(&b->e, same);
 }
 
 /*
  * A direct jump to another page (state.h). The page's entry and the constant, which is nobody's until tb_chain_far() sets it, decide
- * between the jump and the stub before it, which leaves; later it goes through the jump cache. Jumps forward need not
+ * between the jump and the way out before it, which once it is chained leads through the jump cache. Jumps forward need not
  * look at calm, since a loop has one that goes back; 32-bit addresses can wrap.
  */
 bool gen_far(struct build *b, s32 target)

@@ -13,17 +13,14 @@
 
 #define SLOT(reg) mem_gs(offsetof(struct vcpu, gpr) + 8 * (reg))
 
-/* The handler's site; its way out is where later misses go too. Falls through if S0 is 0. */
-static u8 *emulate_unless_zero(struct build *b)
+/* The handler's way out, which later misses take too. Falls through if S0 is 0. */
+static const u8 *emulate_unless_zero(struct build *b)
 {
-	u8 *go = emit_jrcxz(&b->e), *slow = b->e.p;
-	struct tr_site *s = gen_emu_site(b);
+	struct tr_site *s = gen_emulate_unless_zero(b);
 
 	s->string = b->in.id == INSN_MOVS ? STRING_MOVS : STRING_STOS;
 	s->size = b->in.opsize;
-	build_jump_out(b, site_number(b, s));
-	emit_short_here(&b->e, go);
-	return slow;
+	return b->e.p - JUMP_OUT_BYTES;
 }
 
 /* S0 = 0 if DF is clear and the count is at least 1 and at most a page. */

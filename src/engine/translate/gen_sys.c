@@ -16,16 +16,6 @@ static void raw(struct build *b, const void *bytes, unsigned n)
 	emit_bytes(&b->e, bytes, n);
 }
 
-/* Goes on only if S0 is 0; else the handler of the instruction is called. */
-static void emulate_unless_zero(struct build *b)
-{
-	u8 *go = emit_jrcxz(&b->e);
-	struct tr_site *s = gen_emu_site(b);
-
-	build_jump_out(b, site_number(b, s));
-	emit_short_here(&b->e, go);
-}
-
 /* ---- flags ---- */
 
 static void set_word(struct build *b, struct hostmem word, u32 v)
@@ -46,7 +36,7 @@ static bool gen_sti(struct build *b)
 	emit_load(&b->e, S0, &waits, 1);
 	emit_load(&b->e, S1, &nmi, 1);
 	emit_lea(&b->e, S0, &sum, 4);
-	emulate_unless_zero(b);
+	gen_emulate_unless_zero(b);
 	set_word(b, fl_if, FL_IF);
 	return true;
 }
@@ -57,7 +47,7 @@ static bool gen_cld(struct build *b)
 
 	build_room(b, 48);
 	emit_load(&b->e, S0, &df, 4);
-	emulate_unless_zero(b);
+	gen_emulate_unless_zero(b);
 	return true;
 }
 
@@ -154,7 +144,7 @@ static bool gen_base(struct build *b)
 		raw(b, canonical, sizeof(canonical));
 		gen_get(b, S1, reg);
 		emit_lea(&b->e, S0, &diff, 8);
-		emulate_unless_zero(b);
+		gen_emulate_unless_zero(b);
 	}
 	emit_store(&b->e, &base, S1, 8);
 	return true;
@@ -205,7 +195,7 @@ static bool gen_write_sreg(struct build *b)
 	emit_load(&b->e, S1, &unusable, 1);
 	emit_rorx(&b->e, S1, S1, 64 - 20);
 	emit_lea(&b->e, S0, &less, 8);
-	emulate_unless_zero(b);
+	gen_emulate_unless_zero(b);
 	return true;
 }
 

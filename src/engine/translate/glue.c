@@ -85,6 +85,7 @@ __attribute__((naked, used)) u32 tr_enter(struct vcpu *cpu, u64 host)
 				 : [calm] "i"(GS_CALM), [negated] "i"((s64)(table) + offsetof(struct jc_table, negated)), \
 				   [host] "i"((s64)(table) + offsetof(struct jc_table, host)));                        \
 	}
+
 /*
  * A direct jump that does not find its page where it was when it was chained: the place of its target is in its site. No
  * arithmetic here may touch the flags.

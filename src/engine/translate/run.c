@@ -382,7 +382,8 @@ static u64 on_cross(struct vcpu *cpu, const struct tr_site *s, const struct stop
 	u64 next = next_rip(cpu, cpu->tr.page_va + PAGE_SIZE);
 	gpa_t second = mmu_fetch_page(cpu, next);
 
-	if (second >> 12 == (u64)s->disp && !(dbg_armed(cpu) && dbg_page_armed(cpu, next)) && jc_install_page(cpu, tr_jc_class(st->key), next, second))
+	if (second >> 12 == tb_at(s->block)->cross && !(dbg_armed(cpu) && dbg_page_armed(cpu, next)) &&
+	    jc_install_page(cpu, tr_jc_class(st->key), next, second))
 		return code_still_good(cpu, st) ? s->host : 0;
 	uncount(cpu, st);
 	interp_alone(cpu); /* it may be another one, of another length: what follows it in the block is not known to be next */

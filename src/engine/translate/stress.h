@@ -7,7 +7,7 @@
 struct vcpu;
 
 struct tr_stress {
-	u32 hot;       /* executions before a block is translated: docs/performance.md */
+	u32 hot;       /* executions before a block is translated; 0: as run.c has it */
 	u32 max_insns; /* of a block */
 	u64 code_size; /* of the code cache */
 	bool miss;     /* an address table holds one entry only */

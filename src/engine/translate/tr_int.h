@@ -70,7 +70,7 @@ struct tr_site {
 	bool waits; /* MEM: an x87 exception may be pending, which comes before a fault of the access */
 	u16 x87_op, x87_off; /* last x87 instruction before it, if nothing has recorded that yet: gen_x87.c */
 	u8 base, index, shift, seg, asize; /* MEM: address, as in struct iop */
-	s32 disp;   /* CROSS: the second page's frame. JUMP, FAR: what the stack pointer has moved by */
+	s32 disp;   /* JUMP, FAR: what the stack pointer has moved by */
 	u8 string;  /* EMU, enum string_kind: done in line where the tables have its pages */
 	struct iblock *emu; /* EMU: one decoded instruction */
 };
@@ -243,7 +243,8 @@ struct tr_site *build_site(struct build *b, enum site_kind kind);
 u32 site_number(const struct build *b, const struct tr_site *s);
 #define LEAVE_BYTES 11
 u64 build_leave_apart(struct build *b, u32 site); /* the same away from code that is on its way; where it is */
-void build_jump_out(struct build *b, u32 site);     /* a jump there, 5 bytes */
+#define JUMP_OUT_BYTES 5
+void build_jump_out(struct build *b, u32 site);     /* a jump there */
 void build_leave(struct build *b, u32 site); /* mov r15d, site; jmp tr_leave */
 void build_islands(struct build *b);         /* code of the pending misses, jumped around */
 void build_islands_after_jump(struct build *b); /* the same where nothing falls through */
@@ -304,6 +305,7 @@ u64 gen_behind_arrival(u64 arrival);        /* what follows it, aligned to 8 */
 u64 gen_far_arrival(u64 arrival);           /* in it: the address in S1 has been found to be the block's */
 void gen_emulate(struct build *b);
 struct tr_site *gen_emu_site(struct build *b); /* the handler of the current instruction */
+struct tr_site *gen_emulate_unless_zero(struct build *b); /* goes on only if S0 is 0, else the handler does it all */
 
 void gen_next(struct build *b);             /* on to the instruction behind the block */
 void build_entry(struct build *b);
