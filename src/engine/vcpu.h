@@ -107,6 +107,7 @@ struct cpu_mode {
 #define MODE_KEY_SMAP     0x4000u
 #define MODE_KEY_FSGSBASE 0x8000u
 #define MODE_KEY_TSD      0x10000u /* RDTSC faults outside CPL 0 */
+#define MODE_KEY_ONE_CPU  0x20000u /* user mode programs need no LOCK: cpu/exit.c */
 #define MODE_KEY_COUNT    0x400000u /* translated code counts instructions: translate/gen_count.c */
 #define MODE_KEY_TRACE    0x800000u /* sensitive instructions are traced: each goes to its handler */
 #define MODE_KEY_ARRIVALS 0x100000u /* jumps are recorded: cpu/record.h */
@@ -195,6 +196,7 @@ struct vcpu {
 		u32 count;
 		u16 port;
 	} pio;
+	bool met_device;            /* a program in user mode has used a device by itself */
 	bool exit_pending;          /* kvm_run is filled: leave KVM_RUN at the next chance */
 	bool irq_window;            /* an interrupt waits for IF (or the shadow) to allow it: block ends look */
 	u32 pauses;                 /* PAUSE instructions: see interp/int_flags.c */

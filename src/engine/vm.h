@@ -42,6 +42,7 @@ struct vm {
 	struct vm_slot slots[VM_MAX_SLOTS];
 	struct vm_ioeventfd ioeventfds[VM_MAX_IOEVENTFDS];
 	u32 nioeventfds;          /* entries below this may be used; written under a safe point */
+	bool one_cpu;             /* DOPPEL_ONE_CPU */
 	u64 open_ports[0x10000 / 64]; /* nobody outside decodes them; vCPU threads read while the main thread writes */
 	struct irqchip *irqchip;  /* NULL until KVM_CREATE_IRQCHIP */
 	u32 tsc_khz;

@@ -32,6 +32,10 @@
 
 #define DOPPEL_SET_WAKE_PAGE _IO(DOPPELIO, 7)  /* on the VM, with the memfd of base/wake.h; once, before vCPUs run. ENOSYS: the kernel is too old */
 
+/* On the VM, which has no more than one vCPU and will have no other: nothing outside of the guest takes part in what its user mode
+ * programs do to memory, but for devices that such a program has reached by I/O itself. So they need no atomic operations. */
+#define DOPPEL_ONE_CPU       _IO(DOPPELIO, 8)
+
 #define DOPPEL_TRACE_START   _IOW(DOPPELIO, 24, struct doppel_trace) /* on the VM, with the memfd of kvm/trace.h */
 #define DOPPEL_TRACE_STOP    _IO(DOPPELIO, 25)
 #define DOPPEL_GET_SAMPLES   _IOR(DOPPELIO, 26, struct doppel_samples) /* on the VM; starts sampling, which ends by itself */

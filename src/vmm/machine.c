@@ -15,8 +15,10 @@
 #include "devices/virtio_fs.h"
 #include "devices/virtio_rng.h"
 #include "devices/virtio_vsock.h"
+#include "kvm/chan.h"
 #include "vmm/acpi.h"
 #include "vmm/insight.h"
+#include "kvm/chan.h"
 #include "vmm/machine.h"
 #include "vmm/wake.h"
 
@@ -239,6 +241,8 @@ static int assemble(struct machine *m, struct err *e)
 	if (!m->pio || !m->mmio)
 		return err_set(e, ENOMEM, "machine: no memory");
 	m->ncpus = m->cfg.cpus;
+	if (m->ncpus == 1 && kvm_kind(m->vm) == KVM_KIND_ENGINE)
+		kvm_ioctl(m->vm, DOPPEL_ONE_CPU, NULL); /* what it saves is time only */
 	for (u32 i = 0; i < m->ncpus && !ret; i++)
 		ret = vcpu_create(m, i, e);
 	if (ret)

@@ -203,6 +203,8 @@ static int create(struct run *r, enum kvm_choice choice, u32 ncpus)
 	mem.userspace_addr = (u64)r->ram;
 	if (ret >= 0)
 		ret = r->ram ? (int)kvm_ioctl(r->vm, KVM_SET_USER_MEMORY_REGION, &mem) : -ENOMEM;
+	if (ret >= 0 && ncpus == 1 && kvm_kind(r->vm) == KVM_KIND_ENGINE)
+		ret = (int)kvm_ioctl(r->vm, DOPPEL_ONE_CPU, 0ul);
 	for (u32 i = 0; i < ncpus && ret >= 0; i++, r->ncpus++) {
 		ret = kvm_create_vcpu(r->vm, i, &r->cpu[i]);
 		if (ret >= 0)

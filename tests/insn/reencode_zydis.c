@@ -383,7 +383,7 @@ static const char *run(struct trial *r)
 	tally->covered |= is_covered(r->in);
 	if (what)
 		return what;
-	ok = reencode(&e, r->in, r->map, has_mem ? &r->m : NULL);
+	ok = reencode(&e, r->in, r->map, has_mem ? &r->m : NULL, true);
 	r->n = (unsigned)(e.p - r->out);
 	if (!ok) {
 		t.refused++;

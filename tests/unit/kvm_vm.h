@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 #include <cmocka.h>
+#include "kvm/chan.h"
 #include "kvm/kvm.h"
 
 #define RAM_SIZE (1 << 20)
@@ -19,6 +20,8 @@ struct vm {
 	u8 *ram;
 };
 static enum kvm_choice choice = KVM_CHOICE_INTERP; /* which KVM */
+
+static bool one_cpu; /* with DOPPEL_ONE_CPU */
 
 /* A test that hangs ends by SIGALRM. */
 static void start_with(struct vm *v, const u8 *code, size_t n, bool irqchip)
@@ -39,6 +42,8 @@ static void start_with(struct vm *v, const u8 *code, size_t n, bool irqchip)
 	assert_non_null(v->ram);
 	r.userspace_addr = (u64)v->ram;
 	assert_int_equal(kvm_ioctl(v->vm, KVM_SET_USER_MEMORY_REGION, &r), 0);
+	if (one_cpu)
+		assert_int_equal(kvm_ioctl(v->vm, DOPPEL_ONE_CPU, 0ul), 0);
 	assert_int_equal(kvm_create_vcpu(v->vm, 0, &v->vcpu), 0);
 	v->run = kvm_vcpu_run_area(v->vcpu);
 	memcpy(v->ram + 0x1000, code, n);

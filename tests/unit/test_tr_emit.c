@@ -519,7 +519,7 @@ static void test_forms(void **state)
 		for (unsigned r = 0; r < 16; r++)
 			map[r] = (u8)(r == (unsigned)f->from ? f->to : (s8)r);
 		assert_int_equal(insn_decode(guest, n, f->mode, &in), INSN_OK);
-		ok = reencode(&e, &in, map, NULL);
+		ok = reencode(&e, &in, map, NULL, true);
 		if (ok != !!f->host || (size_t)(e.p - code) != want || memcmp(code, host, want))
 			fail_msg("%s: got %d, %02x %02x %02x %02x %02x", f->guest, ok, code[0], code[1],
 				 code[2], code[3], code[4]);
@@ -567,12 +567,12 @@ static void test_mem_forms(void **state)
 		bool ok = false;
 
 		assert_int_equal(insn_decode(guest, n, forms[i].mode, &in), INSN_OK);
-		ok = reencode(&e, &in, map, &m);
+		ok = reencode(&e, &in, map, &m, true);
 		if (ok != !!forms[i].host || (size_t)(e.p - code) != want || memcmp(code, host, want))
 			fail_msg("%s: got %d, %02x %02x %02x %02x %02x %02x", forms[i].guest, ok, code[0],
 				 code[1], code[2], code[3], code[4], code[5]);
 		if (ok && in.id != INSN_NOP)
-			assert_false(reencode(&e, &in, map, NULL));
+			assert_false(reencode(&e, &in, map, NULL, true));
 	}
 }
 

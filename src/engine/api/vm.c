@@ -32,7 +32,7 @@ static s64 vm_create_vcpu(struct api_call *c)
 {
 	int fd = -1, r;
 
-	if (!c->vm->boot_ns || (tr_checking() && c->vm->nvcpus)) /* a second one would write between the turns */
+	if (!c->vm->boot_ns || ((c->vm->one_cpu || tr_checking()) && c->vm->nvcpus)) /* a second one would write between the turns */
 		return -EINVAL;
 	r = vcpu_create(c->vm, (u32)MIN(c->arg, 0xffffffffull), &fd);
 	c->size = 0;
@@ -332,6 +332,14 @@ static s64 vm_set_open_ports(struct api_call *c)
 	return 0;
 }
 
+static s64 vm_one_cpu(struct api_call *c)
+{
+	if (c->vm->nvcpus)
+		return -EINVAL; /* it may have translated code already */
+	c->vm->one_cpu = true;
+	return 0;
+}
+
 const struct api_row api_vm_rows[] = {
 	API_ROW(KVM_CHECK_EXTENSION, vm_check_extension),
 	API_ROW(KVM_CREATE_VCPU, vm_create_vcpu),
@@ -362,5 +370,6 @@ const struct api_row api_vm_rows[] = {
 	API_ROW(DOPPEL_GET_SAMPLES, vm_get_samples),
 	API_ROW(DOPPEL_COUNT_INSNS, vm_count_insns),
 	API_ROW(DOPPEL_SET_OPEN_PORTS, vm_set_open_ports),
+	API_ROW(DOPPEL_ONE_CPU, vm_one_cpu),
 };
 const unsigned api_vm_count = ARRAY_SIZE(api_vm_rows);

@@ -62,10 +62,23 @@ static _Noreturn void mmio_exit(struct vcpu *cpu, gpa_t a, const void *data, uns
 	cpu_exit_to_vmm(cpu, KVM_EXIT_MMIO);
 }
 
+/*
+ * On a VM's only vCPU the LOCK prefix orders accesses for nobody but devices, whose processes run beside it. A program whose driver is in
+ * user mode reaches the device first to set it up; from then on LOCK stays in all programs.
+ */
+static void meet_device(struct vcpu *cpu)
+{
+	if (cpu->mode.cpl != 3 || likely(cpu->met_device))
+		return;
+	cpu->met_device = true;
+	cpu_update_mode(cpu);
+}
+
 void cpu_mmio_read(struct vcpu *cpu, gpa_t a, void *data, unsigned len)
 {
 	struct mmio_frag *f;
 
+	meet_device(cpu);
 	if (cpu->vm->irqchip &&
 	    (lapic_mmio_read(cpu, a, data, len) || ioapic_mmio_read(cpu->vm, a, data, len))) {
 		if (TRACING(cpu, MMIO))
@@ -84,6 +97,7 @@ void cpu_mmio_write(struct vcpu *cpu, gpa_t a, const void *data, unsigned len)
 {
 	u64 v = 0;
 
+	meet_device(cpu);
 	if (cpu->vm->irqchip &&
 	    (lapic_mmio_write(cpu, a, data, len) || ioapic_mmio_write(cpu->vm, a, data, len))) {
 		if (TRACING(cpu, MMIO))
@@ -166,6 +180,7 @@ u32 cpu_in(struct vcpu *cpu, u16 port, unsigned size)
 {
 	u32 v = 0;
 
+	meet_device(cpu);
 	if (pio_take(cpu, true, port, size)) {
 		memcpy(&v, pio_data(cpu), size);
 		pio_done(cpu, false, port, size, 1, &v, TWHO_VMM);
@@ -196,6 +211,7 @@ static bool pio_write_here(struct vcpu *cpu, u16 port, unsigned size, u32 v)
 
 void cpu_out(struct vcpu *cpu, u16 port, unsigned size, u32 v)
 {
+	meet_device(cpu);
 	if (pio_take(cpu, false, port, size)) {
 		pio_done(cpu, true, port, size, 1, &v, TWHO_VMM);
 		return;
@@ -214,6 +230,7 @@ u32 cpu_in_string(struct vcpu *cpu, u16 port, unsigned size, u32 count, void *bu
 {
 	u32 n = MIN(count, 1024 / size), v = 0;
 
+	meet_device(cpu);
 	if (pio_take(cpu, true, port, size)) {
 		n = MIN(n, cpu->pio.count);
 		memcpy(buf, pio_data(cpu), (size_t)n * size);
@@ -237,6 +254,7 @@ u32 cpu_out_string(struct vcpu *cpu, u16 port, unsigned size, u32 count, const v
 {
 	u32 n = MIN(count, 1024 / size), v = 0;
 
+	meet_device(cpu);
 	if (pio_take(cpu, false, port, size)) {
 		n = MIN(n, cpu->pio.count);
 		pio_done(cpu, true, port, size, n, buf, TWHO_VMM);

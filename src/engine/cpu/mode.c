@@ -1,6 +1,7 @@
 /* The mode of execution, derived from the registers that define it. */
 #include "engine/cpu/cpu_int.h"
 #include "engine/translate/tr.h"
+#include "engine/vm.h"
 
 static bool seg_is_flat(const struct segment *s)
 {
@@ -59,6 +60,7 @@ void cpu_update_mode(struct vcpu *cpu)
 		 m->fpu_ok << 10 | m->sse_ok << 11 | m->avx_ok << 12 | m->flat << 13;
 	m->key |= (cpu->cr4 & CR4_SMAP ? MODE_KEY_SMAP : 0) | (cpu->cr4 & CR4_FSGSBASE ? MODE_KEY_FSGSBASE : 0) |
 		  (cpu->cr4 & CR4_TSD ? MODE_KEY_TSD : 0);
+	m->key |= cpu->vm->one_cpu && !cpu->met_device ? MODE_KEY_ONE_CPU : 0;
 	m->key |= cpu->record.key | cpu->trace.key | cpu->trace.counting;
 	if ((old ^ m->key) & ~MODE_KEY_CLASS)
 		tr_forget_targets(cpu);

@@ -13,7 +13,7 @@ static bool gen_cmpxchg_wide(struct build *b)
 {
 	bool wide = b->in.id == INSN_CMPXCHG16B;
 	const u8 op[] = {0xf0, (u8)(wide ? 0x49 : 0x41), 0x0f, 0xc7, 0x0f}; /* lock cmpxchg [r15] */
-	unsigned skip = b->in.prefixes & PFX_LOCK ? 0 : 1;
+	unsigned skip = b->in.prefixes & PFX_LOCK && key_locks(b->key) ? 0 : 1;
 
 	gen_access(b, wide ? 16 : 8, true);
 	gen_operand_in_s0(b);
@@ -75,7 +75,7 @@ static bool gen_bit(struct build *b)
 	bit_number(b, size);
 	emit_load(&b->e, S0, &value, 8);
 	gen_mark(b);
-	if (b->in.prefixes & PFX_LOCK)
+	if (b->in.prefixes & PFX_LOCK && key_locks(b->key))
 		op[n++] = 0xf0;
 	op[n++] = (u8)(size == 8 ? 0x4c : 0x44); /* [rcx], r15 */
 	op[n++] = 0x0f;

@@ -114,7 +114,7 @@ static bool plan(const struct build *b, struct data *d)
 	probe.end = room + sizeof(room);
 	if (d->by_cl)
 		m.base = S1;
-	return reencode(&probe, in, d->map, d->mem ? &m : NULL);
+	return reencode(&probe, in, d->map, d->mem ? &m : NULL, true);
 }
 
 static bool takes_s0(const struct data *d)
@@ -234,7 +234,7 @@ bool gen_data(struct build *b)
 		build_site(b, SITE_FAULT);
 	if (d.mem || may_fault(in))
 		gen_mark(b);
-	if (!reencode(&b->e, in, d.map, d.mem ? &m : NULL))
+	if (!reencode(&b->e, in, d.map, d.mem ? &m : NULL, key_locks(b->key)))
 		b->full = true; /* cannot be: it was tried */
 	store_registers(b, &d);
 	if (in->desc->cls == IC_X87)

@@ -287,7 +287,7 @@ static unsigned put_legacy(u8 *b, const struct host_insn *h, u8 rex)
 	return n;
 }
 
-bool reencode(struct emit *e, const struct insn *in, const u8 map[16], const struct hostmem *m)
+bool reencode(struct emit *e, const struct insn *in, const u8 map[16], const struct hostmem *m, bool lock)
 {
 	u8 b[ENCODE_MAX + 8];
 	struct host_insn h;
@@ -307,7 +307,7 @@ bool reencode(struct emit *e, const struct insn *in, const u8 map[16], const str
 	rex = rex_bits(&h);
 	if (h.rex_forbidden && (rex || h.rex_required))
 		return false;
-	if (h.lock)
+	if (h.lock && lock)
 		b[n++] = PREFIX_LOCK;
 	if (h.m && h.m->gs)
 		b[n++] = PREFIX_GS;

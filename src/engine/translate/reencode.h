@@ -26,7 +26,7 @@ bool insn_has_high8(const struct insn *in);
 
 /*
  * Emits in with guest register n renamed to map[n] wherever a field names it, and the explicit memory operand, if there is one,
- * replaced by *m (m NULL: the instruction has none). Legacy prefixes LOCK, F2, F3, 66 are kept as far as they mean something;
+ * replaced by *m (m NULL: the instruction has none). Legacy prefixes LOCK (unless lock is false), F2, F3, 66 are kept as far as they mean something;
  * segment and address-size prefixes go. Implicit operands (rAX of MUL, CL of a shift, ...) stay what the host's instruction has. Immediates are copied.
  * 32-bit forms that 64-bit mode lacks are emitted in their other form (INC r: FF /0). VEX forms stay VEX.
  * With 8-bit operands SPL BPL SIL DIL and r8b.. come out right whatever map says.
@@ -34,6 +34,6 @@ bool insn_has_high8(const struct insn *in);
  * to the address and maps r to a register with the lower part. A NOP of any form becomes the one byte; LEA is given *m as any other.
  * False: it cannot be expressed (high8 with a register that needs REX, a form we do not know); nothing was emitted.
  */
-bool reencode(struct emit *e, const struct insn *in, const u8 map[16], const struct hostmem *m);
+bool reencode(struct emit *e, const struct insn *in, const u8 map[16], const struct hostmem *m, bool lock);
 
 #endif

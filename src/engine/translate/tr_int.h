@@ -128,6 +128,11 @@ static inline unsigned key_cpl(u32 key)
 {
 	return key >> 5 & 3;
 }
+/* The LOCK prefix of an instruction does something. */
+static inline bool key_locks(u32 key)
+{
+	return !(key & MODE_KEY_ONE_CPU) || key_cpl(key) != 3;
+}
 unsigned tr_jc_class(u32 key);
 /* Modes that are translated: flat, 32 or 64 bits, no alignment checks. */
 bool tr_mode_ok(const struct vcpu *cpu);
