@@ -27,7 +27,7 @@
 
 /* One arena per vCPU: struct vcpu, its channel, its thread's stack, its jump caches. */
 #define ENG_VCPU_BASE   0x1100000000ull
-#define ENG_VCPU_STRIDE 0x0002800000ull /* 40 MiB */
+#define ENG_VCPU_STRIDE 0x0001800000ull /* 24 MiB */
 #define ENG_VCPU_STATE  0x0000000ull    /* struct vcpu */
 #define ENG_VCPU_CHAN   0x0800000ull    /* shared pages: struct vcpu_chan */
 #define ENG_VCPU_STACK  0x0c00000ull    /* 1 MiB, a guard page below */
@@ -37,16 +37,15 @@
 #define ENG_MAX_VCPUS   64
 
 /*
- * Jump caches of translated code (translate/jcache.c), in each vCPU's arena: those of kernel modes, and for each of the user address spaces
- * that the translator keeps apart a piece that FS points into while it is the current one. Kernel ones are reached from GS.
+ * Jump caches of translated code (translate/jcache.c): those of kernel modes in each vCPU's arena, reached from GS. Those of a user address space
+ * are in a piece of their own that FS points into while it is the current one, with its address table behind.
  */
 #define ENG_VCPU_JC        0x1000000ull
-#define ENG_JC_SIZE        0x1800000ull
+#define ENG_JC_SIZE        0x0600000ull
 #define ENG_JC_KERNEL64    0x000000ull
 #define ENG_JC_KERNEL64_AC 0x1d0000ull
 #define ENG_JC_KERNEL32    0x3a0000ull
-#define ENG_JC_USER        0x600000ull /* the first piece */
-#define ENG_JC_USER_STRIDE 0x400000ull
+#define ENG_JC_USER_SIZE   0x400000ull /* a piece */
 #define ENG_JC_USER_FS     0x001000ull /* in a piece: where FS points; before and behind, what the C library has there */
 #define ENG_JC_USER64      0x002000ull
 #define ENG_JC_USER32      0x1d2000ull
@@ -76,10 +75,25 @@
 #define ENG_GPA_LIMIT    (1ull << ENG_GPA_BITS)
 #define ENG_ATTR_SIZE    (ENG_GPA_LIMIT >> 12)
 
-/* Address tables of translated code (translate/state.h), per vCPU, NORESERVE: up to the end of our space. */
+/* A bitmap of dirty pages, while somebody asks for it. */
+#define ENG_BITMAP_BASE  0x004000000000ull
+
+/*
+ * Address tables of translated code (translate/state.h), per vCPU, NORESERVE. A vCPU's are TTP_COUNT, each behind room for the jump caches of
+ * its address space. They lie in two areas: nothing may be mapped 4 TiB above guest RAM, in [5 TiB, 6 TiB).
+ */
 #define ENG_TT_BASE      0x020000000000ull /* 2 TiB */
-#define ENG_TT_STRIDE    0x006000000000ull /* 384 GiB */
-#define ENG_TT_VCPUS     16
+#define ENG_TT_HIGH      0x060000000000ull /* 6 TiB */
+#define ENG_TT_SIZE      0x000800000000ull /* 32 GiB */
+#define ENG_TT_EACH      (ENG_JC_USER_SIZE + ENG_TT_SIZE)
+#define ENG_TT_STRIDE    (6 * ENG_TT_EACH)
+#define ENG_TT_LOW_VCPUS 15
+#define ENG_TT_VCPUS     24
+
+static inline u64 eng_tt_base(unsigned vcpu)
+{
+	return vcpu < ENG_TT_LOW_VCPUS ? ENG_TT_BASE + vcpu * ENG_TT_STRIDE : ENG_TT_HIGH + (vcpu - ENG_TT_LOW_VCPUS) * ENG_TT_STRIDE;
+}
 
 #define gpa_to_hva(gpa) ((u8 *)(ENG_RAM_BASE + (gpa)))
 

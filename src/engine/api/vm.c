@@ -63,15 +63,13 @@ static s64 vm_memory_region(struct api_call *c)
 	return q.ret;
 }
 
-/* A bitmap of one bit per page can be 128 MiB: mapped for the request, at an address below 8 TiB. */
-#define BITMAP_AREA (ENG_TOP - 0x10000000000ull)
-
+/* A bitmap of one bit per page can be 128 MiB: mapped for the request. */
 static u64 *calloc_bitmap(u64 bytes)
 {
-	void *p = mmap((void *)BITMAP_AREA, bytes, PROT_READ | PROT_WRITE,
+	void *p = mmap((void *)ENG_BITMAP_BASE, bytes, PROT_READ | PROT_WRITE,
 		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
 
-	return p == (void *)BITMAP_AREA ? p : NULL;
+	return p == (void *)ENG_BITMAP_BASE ? p : NULL;
 }
 
 static void free_bitmap(u64 *p, u64 bytes)

@@ -132,19 +132,24 @@ void gen_ea(struct build *b, unsigned reg, s32 add)
 
 void gen_entry(struct build *b, bool one, bool write)
 {
-	static const u8 table_of[MMU_IDX_COUNT] = {[MMU_USER] = 0, [MMU_KERNEL] = 2, [MMU_KERNEL_AC] = 4};
-	struct hostmem table = mem_gs(offsetof(struct vcpu, tr.tt) + 8 * (table_of[b->idx] + write));
-	struct hostmem sum = {.base = S1, .index = one ? S1 : S0}, slot = {.base = S0, .index = S1, .shift = 3};
+	struct hostmem table = mem_gs(offsetof(struct vcpu, tr.tt) + (b->idx == MMU_KERNEL_AC ? 8 : 0));
+	struct hostmem sum = {.base = S1, .index = one ? S1 : S0, .disp = write ? (s32)TT_WRITE : 0},
+		       slot = {.base = S0, .index = S1, .shift = 3},
+		       user = {.base = H_NONE, .index = S1, .shift = 3, .fs = true, .disp = ENG_JC_USER_SIZE - ENG_JC_USER_FS};
 
 	emit_lea(&b->e, S1, &sum, 4);
-	emit_load(&b->e, S0, &table, 8);
-	emit_load(&b->e, S0, &slot, 8);
+	if (b->idx == MMU_USER) {
+		emit_load(&b->e, S0, &user, 8);
+	} else {
+		emit_load(&b->e, S0, &table, 8);
+		emit_load(&b->e, S0, &slot, 8);
+	}
 }
 
-/* S1 holds the page number of the first byte, S0 that of the last. */
-static void look_up(struct build *b, unsigned size, bool write, struct tr_site *s)
+/* S1 holds the page number of the first byte, S0 that of the last (one: the same). */
+static void look_up(struct build *b, bool one, bool write, struct tr_site *s)
 {
-	gen_entry(b, size == 1, write);
+	gen_entry(b, one, write);
 	build_pending(b, s);
 }
 
@@ -206,7 +211,7 @@ void gen_access_at(struct build *b, unsigned base, s32 disp, unsigned size, bool
 	s->write = g.write;
 	s->host = (u32)emit_here(&b->e);
 	page_numbers(b, host_of(base), (s32)g.lo, s->size);
-	look_up(b, s->size, g.write, s);
+	look_up(b, s->size == 1, g.write, s);
 	hold_keep(b, &ea, &g);
 	gen_mark(b);
 }
@@ -244,6 +249,12 @@ static unsigned ea_bytes(const struct build *b)
 	return n + (has_seg_base(m) ? 14 : 0);
 }
 
+/* Relative to RIP: where in its page the operand lies is known. */
+static bool is_in_one_page(const struct build *b, const struct tr_site *s)
+{
+	return s->base == SITE_BASE_RIP && s->seg < SEG_FS && ((b->page_off + (u32)s->disp) & (PAGE_SIZE - 1)) + s->size <= PAGE_SIZE;
+}
+
 static void gen_access_any(struct build *b, unsigned size, bool write)
 {
 	const struct insn_mem *m = &b->in.mem;
@@ -251,6 +262,7 @@ static void gen_access_any(struct build *b, unsigned size, bool write)
 	bool can = shareable(b, &ea);
 	struct group g = {.lo = ea.disp, .hi = ea.disp + (s64)size, .write = write, .last = b->n};
 	struct tr_site *s = NULL;
+	bool one = false;
 
 	build_room(b, 75 + 2 * ea_bytes(b) + (ea_needs_both(b) ? 18 : 0)); /* the address is made twice */
 	s = new_site(b, size, write);
@@ -273,14 +285,15 @@ static void gen_access_any(struct build *b, unsigned size, bool write)
 	s->host = (u32)emit_here(&b->e);
 	hold_drop(b); /* the address may need S0 too */
 	gen_ea(b, S1, (s32)(g.lo - ea.disp));
-	if (s->size > 1) {
+	one = s->size == 1 || is_in_one_page(b, s);
+	if (!one) {
 		struct hostmem last = mem_at(S1, (s32)s->size - 1);
 
 		emit_lea(&b->e, S0, &last, 8);
 		emit_rorx(&b->e, S0, S0, 12);
 	}
 	emit_rorx(&b->e, S1, S1, 12);
-	look_up(b, s->size, g.write, s);
+	look_up(b, one, g.write, s);
 	if (can)
 		hold_keep(b, &ea, &g);
 	gen_mark(b);
@@ -302,7 +315,7 @@ void gen_access_stored(struct build *b, unsigned size, bool write)
 	emit_lea(&b->e, S0, &last, 8);
 	emit_rorx(&b->e, S0, S0, 12);
 	emit_rorx(&b->e, S1, S1, 12);
-	look_up(b, size, write, s);
+	look_up(b, size == 1, write, s);
 	gen_mark(b);
 }
 

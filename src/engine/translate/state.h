@@ -1,11 +1,12 @@
 /*
  * What the translator keeps in struct vcpu. Translated code reaches it by GS-relative addresses.
  *
- * Address tables. One u64 per pair of neighbouring pages: entry[(VPN(first byte) + VPN(last byte)) mod 2^32]. Within a page the
- * two numbers are equal, so the index is even and the entry is what to add to the guest address to get the host's; 0: look
- * elsewhere. An access that crosses a page has an odd index, where there is never an entry. Pages 2^31 page numbers apart share an entry:
- * their addresses differ by a multiple of 8 TiB, so with the wrong entry an access lands outside of the engine's 8 TiB
- * and faults. So a look-up needs no comparison, no branch but JRCXZ, and changes no flags.
+ * Address tables. One u64 per pair of neighbouring pages: entry[(VPN(first byte) + VPN(last byte)) mod 2^32], or 2^31 further on for
+ * writing. Within a page the two numbers are equal, so the index is even and the entry is what to add to the guest address to get the
+ * host's; 0: look elsewhere. An access that crosses a page has an odd index, where there is never an entry. Pages 2^31 page
+ * numbers apart share an entry, and one's entry for reading is that for writing of another 2^30 apart: their addresses differ by a multiple of
+ * 4 TiB, so with the wrong entry an access lands where the engine has nothing, and faults (layout.h: guest RAM is in [1 TiB, 2 TiB),
+ * nothing in [5 TiB, 6 TiB) nor above 8 TiB). So a look-up needs no comparison, no branch but JRCXZ, and changes no flags.
  */
 #ifndef ENGINE_TRANSLATE_STATE_H
 #define ENGINE_TRANSLATE_STATE_H
@@ -14,21 +15,21 @@
 
 #define TT_ENTRIES   0x100000000ull
 #define TT_SIZE      (TT_ENTRIES * 8)
+#define TT_WRITE     0x80000000u /* added to the index */
 #define TT_USER_CTX  4    /* address spaces of the low half that keep their tables */
 #define TT_LOG       65536 /* entries made since the last flush */
 #define TR_HELD      4    /* look-ups that a block remembers */
 
-/* Table pairs (read, write) of a vCPU: user address spaces, then the two supervisor ones. */
+/* Tables of a vCPU: user address spaces, reached from FS, then the two supervisor ones. */
 enum { TTP_KERNEL = TT_USER_CTX, TTP_KERNEL_AC, TTP_COUNT };
-#define TT_VCPU_SIZE (TTP_COUNT * 2 * TT_SIZE)
 
-struct tt_pair {
-	u64 *t[2];         /* read, write */
+struct tt_table {
+	u64 *t;
 	u32 ctx;           /* of the low half; 0: none */
 	u32 nlog;
 	u64 touched[64];   /* by hash of the table page: entries may be there */
 	u32 npages;        /* bits in touched */
-	bool has_low;      /* supervisor pairs: entries of the low half */
+	bool has_low;      /* supervisor tables: entries of the low half */
 	u64 log[TT_LOG];   /* page address | 1 read | 2 write */
 };
 
@@ -72,7 +73,7 @@ struct jc_table {
 struct tr_state {
 	bool on;
 	bool inside;       /* between tr_enter() and its return: for trace/sample.c */
-	u64 *tt[6];        /* read, write of user, kernel, kernel with AC: what translated code loads */
+	u64 *tt[2];        /* kernel, kernel with AC: what translated code loads */
 	u64 target;        /* guest address an indirect jump goes to */
 	u32 from;          /* site of the last indirect jump */
 	u64 value;         /* read by an instruction with two memory operands */
@@ -89,9 +90,9 @@ struct tr_state {
 	u32 fl_if, fl_ac, fl_df, fl_rest; /* the other flags: run.c; fl_df is part of fl_rest, and only read */
 	bool fsgsbase;     /* the host's kernel allows WRFSBASE */
 	u32 far_mask;      /* FAR_MASK: the operand of a PEXT */
-	u32 user_slot;     /* pair and jump caches in use for the low half */
+	u32 user_slot;     /* table and jump caches in use for the low half */
 	u32 victim;
-	struct tt_pair pair[TTP_COUNT];
+	struct tt_table table[TTP_COUNT];
 	u64 jc_pages[JC_PAGE_BITS / 64]; /* hash of the pages that jump caches name */
 	u64 seen_ctx[2];   /* of the TLB, that the tables follow */
 	bool crosses;      /* the instruction at RIP crosses a page: no block holds it */

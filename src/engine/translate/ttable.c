@@ -7,18 +7,11 @@
 #include "engine/translate/stress.h"
 #include "engine/translate/tr_int.h"
 
-#define MAX_TABLE_PAGES 2048 /* host pages a pair may keep over a flush */
+#define MAX_TABLE_PAGES 2048 /* host pages a table may keep over a flush */
 
-static u64 table_base(const struct vcpu *cpu, unsigned pair, unsigned write)
+static inline u64 *entry(const struct tt_table *p, unsigned write, u64 page)
 {
-	unsigned n = (unsigned)(((u64)cpu - ENG_VCPU_BASE) / ENG_VCPU_STRIDE);
-
-	return ENG_TT_BASE + n * ENG_TT_STRIDE + (pair * 2 + write) * TT_SIZE;
-}
-
-static inline u64 *entry(const struct tt_pair *p, unsigned write, u64 page)
-{
-	return &p->t[write][(u32)(page >> 11)];
+	return &p->t[(u32)(page >> 11) ^ (write ? TT_WRITE : 0)];
 }
 
 static unsigned touched_bit(u64 page)
@@ -26,31 +19,33 @@ static unsigned touched_bit(u64 page)
 	return (page >> 20 ^ page >> 32) & 4095;
 }
 
+u64 tt_area(const struct vcpu *cpu, unsigned table)
+{
+	return eng_tt_base((unsigned)(((u64)cpu - ENG_VCPU_BASE) / ENG_VCPU_STRIDE)) + table * ENG_TT_EACH;
+}
+
 bool tt_start(struct vcpu *cpu)
 {
-	u64 base = table_base(cpu, 0, 0);
-	struct tr_state *s = &cpu->tr;
+	unsigned n = (unsigned)(((u64)cpu - ENG_VCPU_BASE) / ENG_VCPU_STRIDE);
+	u64 base = tt_area(cpu, 0);
 
-	_Static_assert(ENG_TT_BASE + ENG_TT_STRIDE * ENG_TT_VCPUS <= ENG_TOP, "tables lie in our space");
-	_Static_assert(TT_VCPU_SIZE <= ENG_TT_STRIDE, "a vCPU's tables fit");
-	if (base + TT_VCPU_SIZE > ENG_TT_BASE + ENG_TT_STRIDE * ENG_TT_VCPUS)
+	_Static_assert(ENG_TT_BASE + ENG_TT_STRIDE * ENG_TT_LOW_VCPUS <= ENG_RAM_BASE + (4ull << 40), "the lower ones end there");
+	_Static_assert(ENG_TT_HIGH >= ENG_RAM_BASE + ENG_GPA_LIMIT + (4ull << 40), "the upper ones begin behind");
+	_Static_assert(ENG_TT_HIGH + ENG_TT_STRIDE * (ENG_TT_VCPUS - ENG_TT_LOW_VCPUS) <= ENG_TOP, "tables lie in our space");
+	_Static_assert(ENG_TT_STRIDE >= TTP_COUNT * ENG_TT_EACH && ENG_TT_SIZE == TT_SIZE, "a vCPU's tables fit");
+	if (n >= ENG_TT_VCPUS)
 		return false;
-	if (sys_call(SYS_mmap, base, TT_VCPU_SIZE, PROT_READ | PROT_WRITE,
-		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) != (long)base)
+	if (sys_call(SYS_mmap, base, ENG_TT_STRIDE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
+		     0) != (long)base)
 		return false;
-	for (unsigned i = 0; i < TTP_COUNT; i++) {
-		s->pair[i].t[0] = (u64 *)table_base(cpu, i, 0);
-		s->pair[i].t[1] = (u64 *)table_base(cpu, i, 1);
-	}
-	for (unsigned i = 0; i < 2; i++) {
-		s->tt[i] = s->pair[0].t[i];
-		s->tt[2 + i] = s->pair[TTP_KERNEL].t[i];
-		s->tt[4 + i] = s->pair[TTP_KERNEL_AC].t[i];
-	}
+	for (unsigned i = 0; i < TTP_COUNT; i++)
+		cpu->tr.table[i].t = (u64 *)(tt_area(cpu, i) + ENG_JC_USER_SIZE);
+	cpu->tr.tt[0] = cpu->tr.table[TTP_KERNEL].t;
+	cpu->tr.tt[1] = cpu->tr.table[TTP_KERNEL_AC].t;
 	return true;
 }
 
-static void flush_pair(struct tt_pair *p)
+static void flush_table(struct tt_table *p)
 {
 	for (u32 i = 0; i < p->nlog; i++) {
 		u64 e = p->log[i];
@@ -61,18 +56,17 @@ static void flush_pair(struct tt_pair *p)
 	p->has_low = false;
 	if (p->npages <= MAX_TABLE_PAGES)
 		return;
-	sys_call(SYS_madvise, p->t[0], TT_SIZE, MADV_DONTNEED);
-	sys_call(SYS_madvise, p->t[1], TT_SIZE, MADV_DONTNEED);
+	sys_call(SYS_madvise, p->t, TT_SIZE, MADV_DONTNEED);
 	memset(p->touched, 0, sizeof(p->touched));
 	p->npages = 0;
 }
 
-static struct tt_pair *pair_of(struct vcpu *cpu, enum mmu_idx idx)
+static struct tt_table *table_of(struct vcpu *cpu, enum mmu_idx idx)
 {
-	return &cpu->tr.pair[idx == MMU_USER ? cpu->tr.user_slot : idx == MMU_KERNEL ? TTP_KERNEL : TTP_KERNEL_AC];
+	return &cpu->tr.table[idx == MMU_USER ? cpu->tr.user_slot : idx == MMU_KERNEL ? TTP_KERNEL : TTP_KERNEL_AC];
 }
 
-static enum tt_fill install(struct tt_pair *p, u64 page, unsigned write, u64 addend)
+static enum tt_fill install(struct tt_table *p, u64 page, unsigned write, u64 addend)
 {
 	u64 *e = entry(p, write, page);
 	unsigned n = touched_bit(page);
@@ -80,7 +74,7 @@ static enum tt_fill install(struct tt_pair *p, u64 page, unsigned write, u64 add
 	if (*e == addend)
 		return TT_SAME;
 	if (p->nlog == TT_LOG || unlikely(tr_stress()->miss))
-		flush_pair(p);
+		flush_table(p);
 	if (!(p->touched[n >> 6] >> (n & 63) & 1)) {
 		p->touched[n >> 6] |= BIT64(n & 63);
 		p->npages++;
@@ -98,12 +92,12 @@ enum tt_fill tt_fill(struct vcpu *cpu, gva_t a, unsigned size, bool write, enum 
 
 	if ((a & ~PAGE_MASK) + size > PAGE_SIZE || idx == MMU_USER_AC || (write ? e->tag_w : e->tag_r) != tag)
 		return TT_NONE;
-	return install(pair_of(cpu, idx), page, write, e->addend);
+	return install(table_of(cpu, idx), page, write, e->addend);
 }
 
 void tt_drop_write(struct vcpu *cpu, gva_t page, enum mmu_idx idx)
 {
-	*entry(pair_of(cpu, idx), 1, page) = 0;
+	*entry(table_of(cpu, idx), 1, page) = 0;
 }
 
 /* ---- the TLB changed ---- */
@@ -114,8 +108,8 @@ void tr_tlb_reset(struct vcpu *cpu)
 		return;
 	cpu->tr.drops++;
 	for (unsigned i = 0; i < TTP_COUNT; i++) {
-		flush_pair(&cpu->tr.pair[i]);
-		cpu->tr.pair[i].ctx = 0;
+		flush_table(&cpu->tr.table[i]);
+		cpu->tr.table[i].ctx = 0;
 	}
 	tr_forget_targets(cpu);
 }
@@ -129,22 +123,20 @@ void tr_tlb_low_changed(struct vcpu *cpu)
 		return;
 	s->drops++;
 	for (unsigned i = TTP_KERNEL; i <= TTP_KERNEL_AC; i++)
-		if (s->pair[i].has_low)
-			flush_pair(&s->pair[i]);
+		if (s->table[i].has_low)
+			flush_table(&s->table[i]);
 	jc_forget_low(cpu);
-	while (n < TT_USER_CTX && s->pair[n].ctx != ctx)
+	while (n < TT_USER_CTX && s->table[n].ctx != ctx)
 		n++;
 	if (n == TT_USER_CTX) {
 		s->victim = (s->victim + 1) % TT_USER_CTX;
 		n = s->victim;
-		flush_pair(&s->pair[n]);
-		s->pair[n].ctx = ctx;
+		flush_table(&s->table[n]);
+		s->table[n].ctx = ctx;
 		jc_forget_slot(cpu, n);
 	}
 	if (s->user_slot != n)
 		jc_switch(cpu, n);
-	s->tt[0] = s->pair[n].t[0];
-	s->tt[1] = s->pair[n].t[1];
 }
 
 void tr_tlb_high_changed(struct vcpu *cpu)
@@ -152,12 +144,12 @@ void tr_tlb_high_changed(struct vcpu *cpu)
 	if (!cpu->tr.on)
 		return;
 	cpu->tr.drops++;
-	flush_pair(&cpu->tr.pair[TTP_KERNEL]);
-	flush_pair(&cpu->tr.pair[TTP_KERNEL_AC]);
+	flush_table(&cpu->tr.table[TTP_KERNEL]);
+	flush_table(&cpu->tr.table[TTP_KERNEL_AC]);
 	tr_forget_targets(cpu);
 }
 
-static void drop(struct tt_pair *p, u64 page)
+static void drop(struct tt_table *p, u64 page)
 {
 	unsigned n = touched_bit(page);
 
@@ -173,9 +165,9 @@ void tr_tlb_drop_range(struct vcpu *cpu)
 	if (!cpu->tr.on)
 		return;
 	cpu->tr.drops++;
-	flush_pair(&cpu->tr.pair[cpu->tr.user_slot]);
-	flush_pair(&cpu->tr.pair[TTP_KERNEL]);
-	flush_pair(&cpu->tr.pair[TTP_KERNEL_AC]);
+	flush_table(&cpu->tr.table[cpu->tr.user_slot]);
+	flush_table(&cpu->tr.table[TTP_KERNEL]);
+	flush_table(&cpu->tr.table[TTP_KERNEL_AC]);
 }
 
 void tr_tlb_drop_page(struct vcpu *cpu, u64 a)
@@ -187,9 +179,9 @@ void tr_tlb_drop_page(struct vcpu *cpu, u64 a)
 	s->drops++;
 	for (unsigned i = 0; i < TT_USER_CTX; i++)
 		if (a >> 63 || i == s->user_slot)
-			drop(&s->pair[i], a & PAGE_MASK);
-	drop(&s->pair[TTP_KERNEL], a & PAGE_MASK);
-	drop(&s->pair[TTP_KERNEL_AC], a & PAGE_MASK);
+			drop(&s->table[i], a & PAGE_MASK);
+	drop(&s->table[TTP_KERNEL], a & PAGE_MASK);
+	drop(&s->table[TTP_KERNEL_AC], a & PAGE_MASK);
 }
 
 void tr_tlb_drop_writes(struct vcpu *cpu, u64 gpa)
@@ -198,7 +190,7 @@ void tr_tlb_drop_writes(struct vcpu *cpu, u64 gpa)
 		return;
 	cpu->tr.drops++;
 	for (unsigned i = 0; i < TTP_COUNT; i++) {
-		struct tt_pair *p = &cpu->tr.pair[i];
+		struct tt_table *p = &cpu->tr.table[i];
 
 		for (u32 j = 0; j < p->nlog; j++) {
 			u64 page = p->log[j] & PAGE_MASK, *e = NULL;
