@@ -25,9 +25,11 @@
 /* One arena for the VM: struct vm and everything shared by its vCPUs. */
 #define ENG_VM_BASE 0x1000000000ull
 
-/* One arena per vCPU: struct vcpu, its channel, its thread's stack, its jump caches. */
-#define ENG_VCPU_BASE   0x1100000000ull
-#define ENG_VCPU_STRIDE 0x0001800000ull /* 24 MiB */
+/*
+ * One arena per vCPU: struct vcpu, its channel, its thread's stack, jump caches. Behind it, in the vCPU's space, are the address tables of
+ * translated code, where there is room for such: eng_vcpu_base().
+ */
+#define ENG_VCPU_SIZE   0x0001800000ull /* 24 MiB */
 #define ENG_VCPU_STATE  0x0000000ull    /* struct vcpu */
 #define ENG_VCPU_CHAN   0x0800000ull    /* shared pages: struct vcpu_chan */
 #define ENG_VCPU_STACK  0x0c00000ull    /* 1 MiB, a guard page below */
@@ -79,20 +81,39 @@
 #define ENG_BITMAP_BASE  0x004000000000ull
 
 /*
- * Address tables of translated code (translate/state.h), per vCPU, NORESERVE. A vCPU's are TTP_COUNT, each behind room for the jump caches of
- * its address space. They lie in two areas: nothing may be mapped 4 TiB above guest RAM, in [5 TiB, 6 TiB).
+ * The spaces of vCPUs: an arena, and address tables of translated code (translate/state.h; NORESERVE): those of kernel modes,
+ * the first of which GS reaches, then those of user address spaces, each behind room for its jump caches. They lie in two areas, since nothing may be
+ * mapped 4 TiB above guest RAM, in [5 TiB, 6 TiB). vCPUs that have no room there have an arena only, and no translated code.
  */
-#define ENG_TT_BASE      0x020000000000ull /* 2 TiB */
-#define ENG_TT_HIGH      0x060000000000ull /* 6 TiB */
-#define ENG_TT_SIZE      0x000800000000ull /* 32 GiB */
-#define ENG_TT_EACH      (ENG_JC_USER_SIZE + ENG_TT_SIZE)
-#define ENG_TT_STRIDE    (6 * ENG_TT_EACH)
-#define ENG_TT_LOW_VCPUS 15
-#define ENG_TT_VCPUS     24
+#define ENG_VCPU_LOW      0x020000000000ull /* 2 TiB */
+#define ENG_VCPU_HIGH     0x060000000000ull /* 6 TiB */
+#define ENG_VCPU_SMALL    0x001100000000ull
+#define ENG_VCPU_NLOW     15
+#define ENG_VCPU_NTABLES  24
+#define ENG_TT_SIZE       0x000800000000ull /* 32 GiB */
+#define ENG_TT_KERNEL     0x000002000000ull
+#define ENG_TT_KERNEL_AC  (ENG_TT_KERNEL + ENG_TT_SIZE)
+#define ENG_TT_USER       (ENG_TT_KERNEL_AC + ENG_TT_SIZE)
+#define ENG_TT_USER_EACH  (ENG_JC_USER_SIZE + ENG_TT_SIZE)
+#define ENG_VCPU_SPACE    (ENG_TT_USER + 4 * ENG_TT_USER_EACH)
 
-static inline u64 eng_tt_base(unsigned vcpu)
+static inline u64 eng_vcpu_base(unsigned n)
 {
-	return vcpu < ENG_TT_LOW_VCPUS ? ENG_TT_BASE + vcpu * ENG_TT_STRIDE : ENG_TT_HIGH + (vcpu - ENG_TT_LOW_VCPUS) * ENG_TT_STRIDE;
+	if (n < ENG_VCPU_NLOW)
+		return ENG_VCPU_LOW + n * ENG_VCPU_SPACE;
+	if (n < ENG_VCPU_NTABLES)
+		return ENG_VCPU_HIGH + (n - ENG_VCPU_NLOW) * ENG_VCPU_SPACE;
+	return ENG_VCPU_SMALL + n * ENG_VCPU_SIZE;
+}
+
+/* Whose arena or tables have the address; ENG_MAX_VCPUS or more: nobody's. */
+static inline u64 eng_vcpu_at(u64 a)
+{
+	if (a >= ENG_VCPU_HIGH)
+		return ENG_VCPU_NLOW + (a - ENG_VCPU_HIGH) / ENG_VCPU_SPACE;
+	if (a >= ENG_VCPU_LOW)
+		return (a - ENG_VCPU_LOW) / ENG_VCPU_SPACE;
+	return a >= ENG_VCPU_SMALL ? (a - ENG_VCPU_SMALL) / ENG_VCPU_SIZE : ENG_MAX_VCPUS;
 }
 
 #define gpa_to_hva(gpa) ((u8 *)(ENG_RAM_BASE + (gpa)))

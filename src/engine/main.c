@@ -49,7 +49,6 @@ static void acquire(void)
 		eng_panic("engine: cannot map the VM arena");
 	arena(ENG_ICACHE_BASE, ENG_ICACHE_SIZE);
 	arena(ENG_TCACHE_BASE, ENG_TCACHE_SIZE);
-	arena(ENG_VCPU_BASE, ENG_VCPU_STRIDE * ENG_MAX_VCPUS);
 	if (mmap((void *)ENG_RAM_BASE, ENG_GPA_LIMIT, PROT_NONE,
 		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0) != (void *)ENG_RAM_BASE)
 		eng_panic("engine: cannot reserve the guest's address space");

@@ -16,11 +16,9 @@
 /* The vCPU whose thread this is, told by where the handler's stack lies. (The interrupted stack pointer may be the guest's.) */
 static struct vcpu *this_vcpu(void)
 {
-	u64 sp = (u64)__builtin_frame_address(0), n = (sp - ENG_VCPU_BASE) / ENG_VCPU_STRIDE;
+	u64 n = eng_vcpu_at((u64)__builtin_frame_address(0));
 
-	if (sp < ENG_VCPU_BASE || n >= ENG_MAX_VCPUS)
-		return NULL;
-	return (struct vcpu *)(ENG_VCPU_BASE + n * ENG_VCPU_STRIDE + ENG_VCPU_STATE);
+	return n < ENG_MAX_VCPUS ? (struct vcpu *)(eng_vcpu_base((unsigned)n) + ENG_VCPU_STATE) : NULL;
 }
 
 static void on_timer(int sig, siginfo_t *si, void *ctx)

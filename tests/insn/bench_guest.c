@@ -23,7 +23,7 @@ static __attribute__((noinline)) void run(struct vcpu *cpu)
 /* Runs the code from the code page with RSP in the data pages until it faults. */
 u64 bench_run_at(const void *code, unsigned len, unsigned at)
 {
-	struct vcpu *cpu = (struct vcpu *)ENG_VCPU_BASE;
+	struct vcpu *cpu = (struct vcpu *)ENG_VCPU_LOW;
 	u64 before = cpu->insn_count;
 
 	memset(guest_code(), 0xf4, 2 * PAGE_SIZE);
@@ -46,10 +46,10 @@ u64 bench_run(const void *code, unsigned len)
 
 u64 guest_gpr(unsigned n)
 {
-	return ((struct vcpu *)ENG_VCPU_BASE)->gpr[n];
+	return ((struct vcpu *)ENG_VCPU_LOW)->gpr[n];
 }
 
 u64 guest_rip(void)
 {
-	return ((struct vcpu *)ENG_VCPU_BASE)->rip;
+	return ((struct vcpu *)ENG_VCPU_LOW)->rip;
 }

@@ -130,7 +130,7 @@ static bool in_own(u64 a)
 
 	if ((a >= T_CODE_VA && a < T_CODE_VA + T_CODE_SIZE) || (a >= T_DATA_VA && a < T_DATA_VA + T_DATA_SIZE))
 		return false;
-	if ((a >= ENG_CODE_RX && a < ENG_CODE_RW + ENG_CODE_SIZE) || a >= ENG_TT_BASE)
+	if ((a >= ENG_CODE_RX && a < ENG_CODE_RW + ENG_CODE_SIZE) || a >= ENG_VCPU_LOW)
 		return a < ENG_TOP;
 	if ((a >= ENG_VM_BASE && a < ENG_ATTR_BASE + ENG_ATTR_SIZE) || (a >= ENG_RAM_BASE && a < ENG_RAM_BASE + BIT64(30)))
 		return true;

@@ -25,7 +25,7 @@
 
 static struct vcpu *the_vcpu(void)
 {
-	return (struct vcpu *)ENG_VCPU_BASE;
+	return (struct vcpu *)ENG_VCPU_LOW;
 }
 
 u8 *harness_guest_data(void)
@@ -46,7 +46,7 @@ static bool map(u64 at, u64 size)
 
 static bool map_arenas(void)
 {
-	return map(ENG_VM_BASE, 0x10000000) && map(ENG_VCPU_BASE, ENG_VCPU_STRIDE) && map(ENG_ICACHE_BASE, ENG_ICACHE_SIZE) &&
+	return map(ENG_VM_BASE, 0x10000000) && map(ENG_VCPU_LOW, ENG_VCPU_SIZE) && map(ENG_ICACHE_BASE, ENG_ICACHE_SIZE) &&
 	       map(ENG_TCACHE_BASE, ENG_TCACHE_SIZE) &&
 	       map(ENG_ATTR_BASE, ENG_ATTR_SIZE) && map(ENG_RAM_BASE, RAM_SIZE);
 }
@@ -124,7 +124,7 @@ bool guest_init(void)
 	if (!map_arenas())
 		return false;
 	cpu->vm = vm;
-	cpu->chan = (struct vcpu_chan *)(ENG_VCPU_BASE + ENG_VCPU_CHAN);
+	cpu->chan = (struct vcpu_chan *)(ENG_VCPU_LOW + ENG_VCPU_CHAN);
 	vm->vcpus[0] = cpu;
 	vm->nvcpus = 1;
 	for (u64 a = 0; a < RAM_SIZE; a += PAGE_SIZE)

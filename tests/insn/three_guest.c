@@ -30,7 +30,7 @@ static struct {
 
 static struct vcpu *the_vcpu(void)
 {
-	return (struct vcpu *)ENG_VCPU_BASE;
+	return (struct vcpu *)ENG_VCPU_LOW;
 }
 
 static bool map(u64 at, u64 size)
@@ -41,7 +41,7 @@ static bool map(u64 at, u64 size)
 
 static bool map_arenas(void)
 {
-	return eng_arena_init() == 0 && map(ENG_VCPU_BASE, ENG_VCPU_STRIDE) && map(ENG_ICACHE_BASE, ENG_ICACHE_SIZE) &&
+	return eng_arena_init() == 0 && map(ENG_VCPU_LOW, ENG_VCPU_SIZE) && map(ENG_ICACHE_BASE, ENG_ICACHE_SIZE) &&
 	       map(ENG_TCACHE_BASE, ENG_TCACHE_SIZE) && map(ENG_ATTR_BASE, ENG_ATTR_SIZE) && map(ENG_RAM_BASE, RAM_SIZE);
 }
 
@@ -123,7 +123,7 @@ bool three_guest_init(void)
 	if (!map_arenas())
 		return false;
 	cpu->vm = vm;
-	cpu->chan = (struct vcpu_chan *)(ENG_VCPU_BASE + ENG_VCPU_CHAN);
+	cpu->chan = (struct vcpu_chan *)(ENG_VCPU_LOW + ENG_VCPU_CHAN);
 	cpu->chan->calm = CHAN_CALM;
 	vm->vcpus[0] = cpu;
 	vm->nvcpus = 1;

@@ -119,7 +119,7 @@ static int make_channel(u64 base, int *fd_out)
 
 int vcpu_create(struct vm *vm, u32 id, int *chan_fd)
 {
-	u64 base = ENG_VCPU_BASE + (u64)vm->nvcpus * ENG_VCPU_STRIDE;
+	u64 base = eng_vcpu_base(vm->nvcpus);
 	struct vcpu *cpu = (struct vcpu *)(base + ENG_VCPU_STATE);
 	int r;
 
@@ -129,6 +129,9 @@ int vcpu_create(struct vm *vm, u32 id, int *chan_fd)
 	for (u32 i = 0; i < vm->nvcpus; i++)
 		if (vm->vcpus[i]->id == id)
 			return -EEXIST;
+	if (mmap((void *)base, ENG_VCPU_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) !=
+	    (void *)base)
+		return -ENOMEM;
 	r = make_channel(base, chan_fd);
 	if (r < 0)
 		return r;

@@ -80,7 +80,7 @@ void *stub_get(u64 word)
 
 void *stub_scratch(struct vcpu *cpu, u64 word)
 {
-	u64 line = ((u64)cpu - ENG_VCPU_BASE) / ENG_VCPU_STRIDE % ENG_MAX_VCPUS;
+	u64 line = eng_vcpu_at((u64)cpu) % ENG_MAX_VCPUS;
 	u64 off = STUB_TEXT - STUB_SCRATCH + line * 64;
 	u32 a = 0, b = 0, c = 0, d = 0;
 

@@ -132,18 +132,19 @@ void gen_ea(struct build *b, unsigned reg, s32 add)
 
 void gen_entry(struct build *b, bool one, bool write)
 {
-	struct hostmem table = mem_gs(offsetof(struct vcpu, tr.tt) + (b->idx == MMU_KERNEL_AC ? 8 : 0));
-	struct hostmem sum = {.base = S1, .index = one ? S1 : S0, .disp = write ? (s32)TT_WRITE : 0},
-		       slot = {.base = S0, .index = S1, .shift = 3},
-		       user = {.base = H_NONE, .index = S1, .shift = 3, .fs = true, .disp = ENG_JC_USER_SIZE - ENG_JC_USER_FS};
+	struct hostmem sum = {.base = S1, .index = one ? S1 : S0, .disp = write ? (s32)TT_WRITE : 0}, ac = MEM_VCPU(tr.tt_ac),
+		       entry = {.base = H_NONE, .index = S1, .shift = 3};
 
 	emit_lea(&b->e, S1, &sum, 4);
-	if (b->idx == MMU_USER) {
-		emit_load(&b->e, S0, &user, 8);
+	if (b->idx == MMU_KERNEL_AC) {
+		emit_load(&b->e, S0, &ac, 8);
+		entry.base = S0;
 	} else {
-		emit_load(&b->e, S0, &table, 8);
-		emit_load(&b->e, S0, &slot, 8);
+		entry.fs = b->idx == MMU_USER;
+		entry.gs = !entry.fs;
+		entry.disp = entry.fs ? ENG_JC_USER_SIZE - ENG_JC_USER_FS : ENG_TT_KERNEL - ENG_VCPU_STATE;
 	}
+	emit_load(&b->e, S0, &entry, 8);
 }
 
 /* S1 holds the page number of the first byte, S0 that of the last (one: the same). */

@@ -15,8 +15,8 @@ _Static_assert(ENG_JC_KERNEL32 + sizeof(struct jc_table) <= ENG_JC_SIZE, "a tabl
 _Static_assert(sizeof(struct jc_table) <= ENG_JC_USER32 - ENG_JC_USER64, "a table fits");
 _Static_assert(ENG_JC_USER32 + sizeof(struct jc_table) <= ENG_JC_USER_SIZE, "a table fits");
 _Static_assert(sizeof(struct jc_table) <= ENG_JC_KERNEL64_AC, "a table fits");
-_Static_assert(ENG_VCPU_JC + ENG_JC_SIZE <= ENG_VCPU_STRIDE, "part of a vCPU's arena");
-_Static_assert(ENG_VCPU_BASE + ENG_MAX_VCPUS * ENG_VCPU_STRIDE <= ENG_ICACHE_BASE, "before the next");
+_Static_assert(ENG_VCPU_JC + ENG_JC_SIZE <= ENG_VCPU_SIZE && ENG_VCPU_SIZE <= ENG_TT_KERNEL, "part of a vCPU's arena");
+_Static_assert(ENG_VCPU_SMALL + ENG_MAX_VCPUS * ENG_VCPU_SIZE <= ENG_ICACHE_BASE, "before the next");
 
 /* ---- where ---- */
 
@@ -32,7 +32,7 @@ static u64 arena(const struct vcpu *cpu)
 
 static u64 piece(const struct vcpu *cpu, unsigned slot)
 {
-	return tt_area(cpu, slot);
+	return tt_user_area(cpu, slot);
 }
 
 static const u32 at[JC_COUNT] = {[JC_USER64] = ENG_JC_USER64, [JC_USER32] = ENG_JC_USER32, [JC_KERNEL64] = ENG_JC_KERNEL64,

@@ -20,7 +20,7 @@
 #define TT_LOG       65536 /* entries made since the last flush */
 #define TR_HELD      4    /* look-ups that a block remembers */
 
-/* Tables of a vCPU: user address spaces, reached from FS, then the two supervisor ones. */
+/* Tables of a vCPU: user address spaces, reached from FS, then supervisor's, from GS, and that with EFLAGS.AC. */
 enum { TTP_KERNEL = TT_USER_CTX, TTP_KERNEL_AC, TTP_COUNT };
 
 struct tt_table {
@@ -73,7 +73,7 @@ struct jc_table {
 struct tr_state {
 	bool on;
 	bool inside;       /* between tr_enter() and its return: for trace/sample.c */
-	u64 *tt[2];        /* kernel, kernel with AC: what translated code loads */
+	u64 *tt_ac;        /* table of kernel mode with AC, which no segment reaches */
 	u64 target;        /* guest address an indirect jump goes to */
 	u32 from;          /* site of the last indirect jump */
 	u64 value;         /* read by an instruction with two memory operands */

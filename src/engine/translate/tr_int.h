@@ -368,7 +368,7 @@ unsigned host_of(unsigned guest);
 
 /* ---- ttable.c ---- */
 bool tt_start(struct vcpu *cpu);
-u64 tt_area(const struct vcpu *cpu, unsigned table); /* room for the jump caches of the address space, then its table */
+u64 tt_user_area(const struct vcpu *cpu, unsigned slot); /* room for the jump caches of the address space, then its table */
 /* Copies the TLB's entry to the address tables, if there is one and it allows the access. */
 enum tt_fill { TT_NONE, TT_SAME, TT_FILLED };
 enum tt_fill tt_fill(struct vcpu *cpu, gva_t a, unsigned size, bool write, enum mmu_idx idx);

@@ -19,29 +19,33 @@ static unsigned touched_bit(u64 page)
 	return (page >> 20 ^ page >> 32) & 4095;
 }
 
-u64 tt_area(const struct vcpu *cpu, unsigned table)
+static u64 space(const struct vcpu *cpu)
 {
-	return eng_tt_base((unsigned)(((u64)cpu - ENG_VCPU_BASE) / ENG_VCPU_STRIDE)) + table * ENG_TT_EACH;
+	return (u64)cpu - ENG_VCPU_STATE;
+}
+
+u64 tt_user_area(const struct vcpu *cpu, unsigned slot)
+{
+	return space(cpu) + ENG_TT_USER + slot * ENG_TT_USER_EACH;
 }
 
 bool tt_start(struct vcpu *cpu)
 {
-	unsigned n = (unsigned)(((u64)cpu - ENG_VCPU_BASE) / ENG_VCPU_STRIDE);
-	u64 base = tt_area(cpu, 0);
+	u64 at = space(cpu) + ENG_TT_KERNEL, size = ENG_VCPU_SPACE - ENG_TT_KERNEL;
 
-	_Static_assert(ENG_TT_BASE + ENG_TT_STRIDE * ENG_TT_LOW_VCPUS <= ENG_RAM_BASE + (4ull << 40), "the lower ones end there");
-	_Static_assert(ENG_TT_HIGH >= ENG_RAM_BASE + ENG_GPA_LIMIT + (4ull << 40), "the upper ones begin behind");
-	_Static_assert(ENG_TT_HIGH + ENG_TT_STRIDE * (ENG_TT_VCPUS - ENG_TT_LOW_VCPUS) <= ENG_TOP, "tables lie in our space");
-	_Static_assert(ENG_TT_STRIDE >= TTP_COUNT * ENG_TT_EACH && ENG_TT_SIZE == TT_SIZE, "a vCPU's tables fit");
-	if (n >= ENG_TT_VCPUS)
+	_Static_assert(ENG_VCPU_LOW + ENG_VCPU_SPACE * ENG_VCPU_NLOW <= ENG_RAM_BASE + (4ull << 40), "the lower ones end there");
+	_Static_assert(ENG_VCPU_HIGH >= ENG_RAM_BASE + ENG_GPA_LIMIT + (4ull << 40), "the upper ones begin behind");
+	_Static_assert(ENG_VCPU_HIGH + ENG_VCPU_SPACE * (ENG_VCPU_NTABLES - ENG_VCPU_NLOW) <= ENG_TOP, "they lie in our space");
+	_Static_assert(ENG_TT_SIZE == TT_SIZE && TT_USER_CTX == 4, "tables fit");
+	if (eng_vcpu_at(at) >= ENG_VCPU_NTABLES)
 		return false;
-	if (sys_call(SYS_mmap, base, ENG_TT_STRIDE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
-		     0) != (long)base)
+	if (sys_call(SYS_mmap, at, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) != (long)at)
 		return false;
-	for (unsigned i = 0; i < TTP_COUNT; i++)
-		cpu->tr.table[i].t = (u64 *)(tt_area(cpu, i) + ENG_JC_USER_SIZE);
-	cpu->tr.tt[0] = cpu->tr.table[TTP_KERNEL].t;
-	cpu->tr.tt[1] = cpu->tr.table[TTP_KERNEL_AC].t;
+	for (unsigned i = 0; i < TT_USER_CTX; i++)
+		cpu->tr.table[i].t = (u64 *)(tt_user_area(cpu, i) + ENG_JC_USER_SIZE);
+	cpu->tr.table[TTP_KERNEL].t = (u64 *)(space(cpu) + ENG_TT_KERNEL);
+	cpu->tr.table[TTP_KERNEL_AC].t = (u64 *)(space(cpu) + ENG_TT_KERNEL_AC);
+	cpu->tr.tt_ac = cpu->tr.table[TTP_KERNEL_AC].t;
 	return true;
 }
 
