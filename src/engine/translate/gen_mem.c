@@ -130,12 +130,11 @@ void gen_ea(struct build *b, unsigned reg, s32 add)
 	emit_lea(&b->e, reg, &sum, b->mode64 ? 8 : 4);
 }
 
-void gen_entry(struct build *b, bool one, bool write)
+/* The entry whose index is in reg into S0. Where no segment register reaches the table its address goes into S0 first. */
+static void load_entry(struct build *b, unsigned reg)
 {
-	struct hostmem sum = {.base = S1, .index = one ? S1 : S0, .disp = write ? (s32)TT_WRITE : 0}, ac = MEM_VCPU(tr.tt_ac),
-		       entry = {.base = H_NONE, .index = S1, .shift = 3};
+	struct hostmem ac = MEM_VCPU(tr.tt_ac), entry = {.base = H_NONE, .index = (u8)reg, .shift = 3};
 
-	emit_lea(&b->e, S1, &sum, 4);
 	if (b->idx == MMU_KERNEL_AC) {
 		emit_load(&b->e, S0, &ac, 8);
 		entry.base = S0;
@@ -147,10 +146,29 @@ void gen_entry(struct build *b, bool one, bool write)
 	emit_load(&b->e, S0, &entry, 8);
 }
 
+void gen_entry(struct build *b, bool one, bool write)
+{
+	struct hostmem sum = {.base = S1, .index = one ? S1 : S0, .disp = write ? (s32)TT_WRITE : 0};
+
+	emit_lea(&b->e, S1, &sum, 4);
+	load_entry(b, S1);
+}
+
 /* S1 holds the page number of the first byte, S0 that of the last (one: the same). */
 static void look_up(struct build *b, bool one, bool write, struct tr_site *s)
 {
 	gen_entry(b, one, write);
+	build_pending(b, s);
+}
+
+/* S1 holds the address of an operand in one page, and keeps it. */
+static void look_up_one(struct build *b, bool write, struct tr_site *s)
+{
+	struct hostmem twice = {.base = S0, .index = S0, .disp = write ? (s32)TT_WRITE : 0};
+
+	emit_rorx(&b->e, S0, S1, 12);
+	emit_lea(&b->e, S0, &twice, 4);
+	load_entry(b, S0);
 	build_pending(b, s);
 }
 
@@ -256,6 +274,20 @@ static bool is_in_one_page(const struct build *b, const struct tr_site *s)
 	return s->base == SITE_BASE_RIP && s->seg < SEG_FS && ((b->page_off + (u32)s->disp) & (PAGE_SIZE - 1)) + s->size <= PAGE_SIZE;
 }
 
+/* Address of the last byte into S0; that of the first, add from the operand's, is in S1. */
+static void last_address(struct build *b, s32 add, unsigned size, bool plain)
+{
+	const struct insn_mem *m = &b->in.mem;
+	struct hostmem last = mem_at(S1, (s32)size - 1);
+
+	plain = plain && !m->rip_relative && (m->base == INSN_NO_REG || !is_spilled(m->base)) &&
+		(m->index == INSN_NO_REG || !is_spilled(m->index));
+	if (plain) /* it need not wait for the other */
+		gen_ea(b, S0, add + (s32)size - 1);
+	else
+		emit_lea(&b->e, S0, &last, 8);
+}
+
 static void gen_access_any(struct build *b, unsigned size, bool write)
 {
 	const struct insn_mem *m = &b->in.mem;
@@ -263,7 +295,6 @@ static void gen_access_any(struct build *b, unsigned size, bool write)
 	bool can = shareable(b, &ea);
 	struct group g = {.lo = ea.disp, .hi = ea.disp + (s64)size, .write = write, .last = b->n};
 	struct tr_site *s = NULL;
-	bool one = false;
 
 	build_room(b, 75 + 2 * ea_bytes(b) + (ea_needs_both(b) ? 18 : 0)); /* the address is made twice */
 	s = new_site(b, size, write);
@@ -286,15 +317,19 @@ static void gen_access_any(struct build *b, unsigned size, bool write)
 	s->host = (u32)emit_here(&b->e);
 	hold_drop(b); /* the address may need S0 too */
 	gen_ea(b, S1, (s32)(g.lo - ea.disp));
-	one = s->size == 1 || is_in_one_page(b, s);
-	if (!one) {
-		struct hostmem last = mem_at(S1, (s32)s->size - 1);
-
-		emit_lea(&b->e, S0, &last, 8);
+	if (s->size > 1 && !is_in_one_page(b, s)) {
+		last_address(b, (s32)(g.lo - ea.disp), s->size, can);
 		emit_rorx(&b->e, S0, S0, 12);
+		emit_rorx(&b->e, S1, S1, 12);
+		look_up(b, false, g.write, s);
+	} else if (b->idx != MMU_KERNEL_AC) {
+		look_up_one(b, g.write, s);
+		b->s1_operand = true;
+		b->s1_behind = (s32)(ea.disp - g.lo);
+	} else {
+		emit_rorx(&b->e, S1, S1, 12);
+		look_up(b, true, g.write, s);
 	}
-	emit_rorx(&b->e, S1, S1, 12);
-	look_up(b, one, g.write, s);
 	if (can)
 		hold_keep(b, &ea, &g);
 	gen_mark(b);
@@ -324,6 +359,7 @@ void gen_access(struct build *b, unsigned size, bool write)
 {
 	const struct insn_mem *m = &b->in.mem;
 
+	b->s1_operand = false;
 	if (is_simple(b))
 		gen_access_at(b, m->base, (s32)m->disp, size, write);
 	else
@@ -351,6 +387,8 @@ struct hostmem gen_operand(struct build *b)
 
 	if (is_simple(b))
 		return (struct hostmem){.base = (u8)host_of(m->base), .index = S0, .disp = (s32)m->disp};
+	if (b->s1_operand)
+		return (struct hostmem){.base = S1, .index = S0, .disp = b->s1_behind};
 	if (ea_needs_both(b)) {
 		park_addend(b, false);
 		gen_ea(b, S1, 0);

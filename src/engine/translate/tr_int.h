@@ -205,6 +205,8 @@ struct build {
 	u8 s0_held;         /* whose look-up S0 holds; H_NONE: none */
 	u8 s1_guest;        /* spilled guest register that S1 holds too, unless e.written says it was overwritten */
 	u8 s1_from;         /* instruction that left it there */
+	bool s1_operand;    /* gen_access() has left an address in S1 that the operand is s1_behind further on than */
+	s32 s1_behind;
 	u8 *emu;            /* room for decoded instructions */
 	u8 *emu_end;
 	u32 insn_host[TR_MAX_INSNS + 1]; /* code of each instruction, by number */
