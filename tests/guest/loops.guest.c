@@ -212,6 +212,41 @@ static void beside_code(void)
 	check("data in the page of the loop", bad, 0);
 }
 
+/*
+ * A translation of the loop ends sooner than one that is not unrolled, as it is where the loop crosses a page. What is written between the two ends
+ * concerns the latter only.
+ */
+static void written_behind(void)
+{
+	/* 1: mov (%rdi), %rax; add %rax, %rdx; lea 8(%rdi), %rdi; dec %esi; jnz 1b */
+	static const u8 loop[] = {0x48, 0x8b, 0x07, 0x48, 0x01, 0xc2, 0x48, 0x8d, 0x7f, 0x08, 0xff, 0xce, 0x75, 0xf2};
+	volatile u8 *c = (u8 *)(PHYS + 0x110000);
+	u64 n = 0, bad = 0, sum = 0;
+
+	for (; n < sizeof(loop); n++)
+		c[n] = loop[n];
+	for (u64 i = 0; i < 40; i++) { /* add $1, %rdx */
+		c[n++] = 0x48;
+		c[n++] = 0x83;
+		c[n++] = 0xc2;
+		c[n++] = 1;
+	}
+	c[n] = 0xc3;
+	map_all();
+	fill();
+	for (u64 i = 510; i < 516; i++)
+		sum += src_word(i);
+	for (u64 round = 0; round < 120; round++) {
+		u64 d = 0, s = SRC + 510 * 8, turns = 6;
+
+		if (round % 40 == 39)
+			c[n - 1] = (u8)(round / 40 + 2);
+		__asm__ volatile("call *%3" : "+D"(s), "+S"(turns), "+d"(d) : "r"(c) : "rax", "memory", "cc");
+		bad += d != sum + 39 + c[n - 1];
+	}
+	check("code written behind a loop", bad, 0);
+}
+
 void guest_main(void)
 {
 	map_all();
@@ -219,4 +254,5 @@ void guest_main(void)
 	moving();
 	bits_and_state();
 	beside_code();
+	written_behind();
 }

@@ -390,12 +390,19 @@ static u64 on_cross(struct vcpu *cpu, const struct tr_site *s, const struct stop
 	return 0;
 }
 
+/* Its successor is of the same kind: from the one without shared look-ups the other would only lead back here. */
 static u64 on_dead(struct vcpu *cpu, u32 block, const struct stop *st)
 {
 	const struct tblock *to = NULL;
+	u32 alone = tb_at(block)->key & TR_KEY_ALONE;
+	gpa_t gpa = tb_at(block)->gpa;
 
 	jc_drop(cpu, tr_jc_class(st->key), cpu->rip);
-	to = tb_find(tb_at(block)->gpa, st->key);
+	to = tb_find(gpa, st->key | alone);
+	if (!to && alone)
+		to = tb_make(cpu, gpa, alone);
+	if (!to && alone)
+		interp_alone(cpu);
 	if (!to || !code_still_good(cpu, st))
 		return 0;
 	tb_succeed(block, to);
