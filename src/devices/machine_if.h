@@ -46,8 +46,11 @@ int machine_msi(struct machine *m, u64 addr, u32 data);
 struct msi_route {
 	u32 gsi;
 	int eventfd;
+	u32 wake; /* the machine's own */
 };
 int machine_msi_route_add(struct machine *m, struct msi_route *r, u64 addr, u32 data);
+/* The MSI, from any thread. False: it cannot be sent in this way. */
+bool machine_msi_route_fire(struct machine *m, const struct msi_route *r);
 int machine_msi_route_set(struct machine *m, struct msi_route *r, u64 addr, u32 data);
 /* Another eventfd for the same route, or no longer. Unread signals stay in it. */
 int machine_msi_route_bind(struct machine *m, const struct msi_route *r, int fd, bool on);

@@ -20,9 +20,8 @@ _Static_assert(PCI_MSIX_MAX *PCI_MSIX_ENTRY_SIZE <= PBA_OFFSET, "table fits");
 
 static void deliver_locked(struct pci_func *f, struct pci_msix_vector *v)
 {
-	const u64 one = 1;
 	v->pending = false;
-	if (v->routed && write(v->route.eventfd, &one, sizeof(one)) == sizeof(one))
+	if (v->routed && machine_msi_route_fire(f->dev.machine, &v->route))
 		return;
 	machine_msi(f->dev.machine, v->addr, v->data);
 }

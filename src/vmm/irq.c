@@ -124,8 +124,12 @@ int machine_msi_route_add(struct machine *m, struct msi_route *r, u64 addr, u32 
 	ret = send_table_locked(m);
 	if (!ret)
 		ret = irqfd(m, r, 0);
-	if (ret)
+	if (ret) {
 		m->msi->route[i].used = false;
+	} else {
+		r->wake = wake_source(m, r->eventfd);
+		wake_bound(m, r->eventfd, r->gsi);
+	}
 out:
 	pthread_mutex_unlock(&m->irq_lock);
 	if (ret)
@@ -160,8 +164,16 @@ int machine_msi_route_bind(struct machine *m, const struct msi_route *r, int fd,
 	return ret;
 }
 
+bool machine_msi_route_fire(struct machine *m, const struct msi_route *r)
+{
+	const u64 one = 1;
+
+	return wake_by(m, r->wake) || write(r->eventfd, &one, sizeof(one)) == sizeof(one);
+}
+
 void machine_msi_route_del(struct machine *m, struct msi_route *r)
 {
+	wake_forget(m, r->wake);
 	pthread_mutex_lock(&m->irq_lock);
 	irqfd(m, r, KVM_IRQFD_FLAG_DEASSIGN);
 	m->msi->route[r->gsi - GSI_LINES].used = false;

@@ -1,8 +1,12 @@
-/* Which eventfds are sources of the wake page, and to which GSI they are bound now. */
+/*
+ * Which eventfds are sources of the wake page, and to which GSI they are bound now: those of device processes, and those of the MSIs that the
+ * VMM's own devices send.
+ */
 #include "vmm/wake.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -14,8 +18,9 @@
 struct wake {
 	struct wake_page *page;
 	int fd;
+	pthread_mutex_t lock; /* of the next two: devices come and go by on any thread */
 	u32 n;
-	int eventfd[WAKE_SOURCES];
+	int eventfd[WAKE_SOURCES]; /* -1: free again */
 };
 
 int wake_create(struct machine *m)
@@ -27,6 +32,7 @@ int wake_create(struct machine *m)
 	if (ret)
 		return ret;
 	m->wake = w;
+	pthread_mutex_init(&w->lock, NULL);
 	w->fd = memfd_create("wake-page", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	if (w->fd < 0 || ftruncate(w->fd, sizeof(*w->page)) < 0 || fcntl(w->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_SEAL) < 0)
 		ret = -errno;
@@ -55,28 +61,70 @@ void wake_free(struct machine *m)
 		munmap(w->page, sizeof(*w->page));
 	if (w->fd >= 0)
 		close(w->fd);
+	pthread_mutex_destroy(&w->lock);
 	free(w);
 }
 
-static u32 find(const struct wake *w, int eventfd)
+static u32 find_locked(const struct wake *w, int eventfd)
 {
 	u32 i = 0;
 
-	while (w && i < w->n && w->eventfd[i] != eventfd)
+	while (i < w->n && w->eventfd[i] != eventfd)
 		i++;
-	return w && i < w->n ? i : WAKE_SOURCES;
+	return i;
+}
+
+static u32 find(struct wake *w, int eventfd)
+{
+	u32 i = 0, n = 0;
+
+	if (!w)
+		return WAKE_SOURCES;
+	pthread_mutex_lock(&w->lock);
+	i = find_locked(w, eventfd);
+	n = w->n;
+	pthread_mutex_unlock(&w->lock);
+	return i < n ? i : WAKE_SOURCES;
+}
+
+u32 wake_source(struct machine *m, int eventfd)
+{
+	struct wake *w = m->wake;
+	u32 i = WAKE_SOURCES;
+
+	if (!w)
+		return WAKE_SOURCES;
+	pthread_mutex_lock(&w->lock);
+	i = find_locked(w, -1);
+	if (i == w->n && i < WAKE_SOURCES)
+		__atomic_store_n(&w->page->sources, ++w->n, __ATOMIC_RELEASE);
+	if (i < WAKE_SOURCES)
+		w->eventfd[i] = eventfd;
+	pthread_mutex_unlock(&w->lock);
+	return i;
+}
+
+void wake_forget(struct machine *m, u32 source)
+{
+	struct wake *w = m->wake;
+
+	if (!w || source >= WAKE_SOURCES)
+		return;
+	wake_bind(w->page, source, 0); /* what was pending goes with it */
+	pthread_mutex_lock(&w->lock);
+	w->eventfd[source] = -1;
+	pthread_mutex_unlock(&w->lock);
+}
+
+bool wake_by(struct machine *m, u32 source)
+{
+	return m->wake && source < WAKE_SOURCES && wake_ring(m->wake->page, source);
 }
 
 int machine_wake_page(struct machine *m, int eventfd, u32 *source)
 {
-	struct wake *w = m->wake;
-
-	if (!w || w->n == WAKE_SOURCES)
-		return -1;
-	w->eventfd[w->n] = eventfd;
-	*source = w->n++;
-	__atomic_store_n(&w->page->sources, w->n, __ATOMIC_RELEASE);
-	return w->fd;
+	*source = wake_source(m, eventfd);
+	return *source < WAKE_SOURCES ? m->wake->fd : -1;
 }
 
 void wake_bound(struct machine *m, int eventfd, u32 gsi)

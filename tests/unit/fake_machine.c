@@ -177,6 +177,13 @@ int machine_msi_route_bind(struct machine *m, const struct msi_route *r, int fd,
 	return -ENOSPC;
 }
 
+bool machine_msi_route_fire(struct machine *m, const struct msi_route *r)
+{
+	const u64 one = 1;
+
+	return write(r->eventfd, &one, sizeof(one)) == sizeof(one);
+}
+
 int machine_wake_page(struct machine *m, int eventfd, u32 *source)
 {
 	return -1;
