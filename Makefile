@@ -33,7 +33,7 @@ N_OBJ := $(N_SRC:%.c=$(B)/%.o)
 E_MAIN := src/engine/main.c
 ENGINE_OBJ := $(ENGINE_SRC:%.c=$(B)/%.o)
 V_OBJ := $(V_SRC:%.c=$(B)/%.o)
-FS_OBJ := $(FS_SRC:%.c=$(B)/%.o) $(patsubst %,$(B)/src/%.o,devices/virtio_ring devices/guestmem base/vhost_user base/err base/file)
+FS_OBJ := $(FS_SRC:%.c=$(B)/%.o) $(patsubst %,$(B)/src/%.o,devices/virtio_ring devices/guestmem base/vhost_user base/wake base/err base/file)
 
 # doppel-disk: a disk's process. The half of virtio-blk that serves, and the disk formats.
 DISK_SRC := $(wildcard src/disk/*.c src/backends/disk*.c src/backends/qcow2*.c)

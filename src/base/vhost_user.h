@@ -27,11 +27,18 @@ enum vhost_user_request {
 	VU_SET_VRING_ENABLE = 18,
 	VU_GET_CONFIG = 24,
 	VU_SET_CONFIG = 25,
+	VU_SET_DIRECT = 200, /* doppel's own */
 };
 
 /* feature bits beside those of Virtio, and protocol feature bits */
 enum { VHOST_USER_F_PROTOCOL_FEATURES = 30 };
 enum { VU_PROTOCOL_MQ = 0, VU_PROTOCOL_REPLY_ACK = 3, VU_PROTOCOL_CONFIG = 9 };
+/*
+ * doppel's own, between its VMM and its servers: the back-end can do what it takes to be given the guest's own rings, and learns by
+ * VU_SET_DIRECT with what. Before it publishes an answer it tells of pages written that hold code (struct vu_written on the channel, a
+ * SOCK_SEQPACKET, answered by the same), and of a ring that the driver broke (the same, of size 0); and it may ring vCPUs (base/wake.h).
+ */
+enum { VU_PROTOCOL_DIRECT = 62, VU_DIRECT_QUEUES = 9 };
 
 enum { VU_VERSION = 1, VU_VERSION_MASK = 3, VU_REPLY = 4, VU_NEED_REPLY = 8 };
 enum { VU_REGIONS_MAX = 8, VU_FDS_MAX = 8, VU_CONFIG_MAX = 256 };
@@ -59,6 +66,17 @@ struct vu_config {
 	u8 data[VU_CONFIG_MAX];
 };
 
+/* Descriptors, in this order: the channel, the pages' attributes unless there are 0, the wake page if has_wake. */
+struct vu_direct {
+	u64 attr_pages;
+	u32 attr_code; /* a page's byte has these bits: it holds code */
+	u32 has_wake;
+	u32 wake_source[VU_DIRECT_QUEUES], padding;
+};
+struct vu_written {
+	u64 gpa, size;
+};
+
 struct vu_message {
 	struct vu_header h;
 	union {
@@ -68,6 +86,7 @@ struct vu_message {
 		struct vu_vring_addr addr;
 		struct vu_mem_table mem;
 		struct vu_config config;
+		struct vu_direct direct;
 	};
 	int fds[VU_FDS_MAX];
 	unsigned n_fds;

@@ -39,11 +39,14 @@ void vhost_user_die(struct vhost_user *u, int error)
 	log_msg(LOG_ERROR,
 		"%s: the server is lost: %s (the guest gets errors; restart the VM to get it back)",
 		u->o.name, reason(error));
-	shutdown(u->o.sock, SHUT_RDWR); /* nothing that it still says counts, and it stops */
+	if (!u->direct)
+		shutdown(u->o.sock, SHUT_RDWR); /* nothing that it still says counts, and it stops */
 	if (u->watched)
 		loop_del(machine_loop(u->machine), u->o.sock);
 	u->watched = false;
-	if (u->running)
+	if (u->direct)
+		direct_take_over(u);
+	else if (u->running)
 		relay_fail_all(u);
 }
 
@@ -99,14 +102,18 @@ void vhost_user_activate(struct vhost_user *u)
 		       BIT64(VHOST_USER_F_PROTOCOL_FEATURES);
 	int ret = 0;
 
+	if (u->direct)
+		features = (u->v->driver_features & u->features) | BIT64(VHOST_USER_F_PROTOCOL_FEATURES);
+
 	u->running = true;
 	if (u->dead)
 		return;
 	ret = vhost_user_set_u64(u, VU_SET_FEATURES, features);
 	for (unsigned i = 0; i < u->o.n_queues && !ret; i++)
-		ret = start_ring(u, i);
+		ret = u->direct ? direct_start_ring(u, i) : start_ring(u, i);
 	for (unsigned i = 0; i < u->o.n_queues && !ret; i++)
-		ret = vhost_user_set_state(u, VU_SET_VRING_ENABLE, i, 1);
+		if (!u->direct || u->v->queue[i].enabled)
+			ret = vhost_user_set_state(u, VU_SET_VRING_ENABLE, i, 1);
 	if (ret)
 		vhost_user_die(u, ret);
 }
@@ -232,7 +239,8 @@ static int hello(struct vhost_user *u)
 {
 	const u64 need = BIT64(VIRTIO_F_VERSION_1) | BIT64(VIRTIO_RING_F_INDIRECT_DESC) |
 			 BIT64(VHOST_USER_F_PROTOCOL_FEATURES);
-	const u64 want = BIT64(VU_PROTOCOL_MQ) | BIT64(VU_PROTOCOL_REPLY_ACK) | BIT64(VU_PROTOCOL_CONFIG);
+	const u64 want = BIT64(VU_PROTOCOL_MQ) | BIT64(VU_PROTOCOL_REPLY_ACK) | BIT64(VU_PROTOCOL_CONFIG) |
+			 (u->o.may_direct ? BIT64(VU_PROTOCOL_DIRECT) : 0);
 	struct vu_message owner = {.h = {.request = VU_SET_OWNER, .flags = VU_VERSION}};
 	u64 offered = 0, queues = u->o.n_queues;
 	int ret = vhost_user_get_u64(u, VU_GET_FEATURES, &u->features);
@@ -278,7 +286,7 @@ int vhost_user_create(struct machine *m, const struct vhost_user_options *o, str
 	}
 	u->o = *o;
 	u->machine = m;
-	u->area_fd = -1;
+	u->area_fd = u->channel = -1;
 	for (unsigned i = 0; i < VIRTIO_QUEUES_MAX; i++)
 		u->relay[i].kick = u->relay[i].call = -1;
 	ret = make_area(u);
@@ -299,6 +307,7 @@ int vhost_user_create(struct machine *m, const struct vhost_user_options *o, str
 void vhost_user_attach(struct vhost_user *u, struct virtio *v)
 {
 	u->v = v;
+	u->direct = v->remote = u->protocol & BIT64(VU_PROTOCOL_DIRECT);
 }
 
 void vhost_user_destroy(struct vhost_user *u)
@@ -321,6 +330,7 @@ void vhost_user_destroy(struct vhost_user *u)
 		for (unsigned head = 0; head < VIRTQ_SIZE_MAX; head++)
 			free(q->flight[head].seg);
 	}
+	direct_destroy(u);
 	close(u->o.sock);
 	if (u->area)
 		munmap(u->area, u->area_bytes);

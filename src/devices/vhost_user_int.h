@@ -37,6 +37,10 @@ struct vhost_user {
 	u64 area_bytes, queue_bytes;
 	gpa_t area_gpa;
 	bool running, dead, watched;
+	bool direct;      /* the server has the guest's own rings; then: */
+	int channel;      /* where it tells of code that it has overwritten */
+	bool listening;   /* the loop watches the channel */
+	struct virtio_pci *pci;
 	struct virtq_chain chain;
 	struct relay relay[VIRTIO_QUEUES_MAX];
 };
@@ -57,6 +61,12 @@ u64 relay_tables_at(const struct vhost_user *u);
 u64 relay_bytes(const struct vhost_user *u);
 void relay_on_call(void *relay, u32 events); /* loop callback */
 void relay_fail_all(struct vhost_user *u);   /* answers what is in flight without the server */
+
+/* ---- the guest's own rings (vhost_user_direct.c) ---- */
+int direct_start_ring(struct vhost_user *u, unsigned i);
+int direct_await(struct vhost_user *u, int timeout_ms); /* until the server says something on its socket, or -errno */
+void direct_take_over(struct vhost_user *u);            /* the server is lost */
+void direct_destroy(struct vhost_user *u);
 
 /* ---- vhost_user.c ---- */
 void vhost_user_die(struct vhost_user *u, int error); /* gives the server up */

@@ -16,8 +16,12 @@ static void put_state(struct vu_message *m, u32 request, u32 index, u32 num)
 
 static int receive_reply(struct vhost_user *u, struct vu_message *m, u32 request, u32 size)
 {
-	int ret = vu_receive(u->o.sock, m, REPLY_MS);
+	int ret = u->direct ? direct_await(u, REPLY_MS) : 0;
 
+	if (!ret)
+		ret = vu_receive(u->o.sock, m, REPLY_MS);
+	else
+		m->n_fds = 0;
 	vu_close_fds(m);
 	if (!ret && (m->h.request != request || !(m->h.flags & VU_REPLY) || m->h.size < size))
 		ret = -EPROTO;

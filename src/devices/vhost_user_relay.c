@@ -158,7 +158,7 @@ void vhost_user_notify(struct vhost_user *u, unsigned queue)
 	int budget = VIRTIO_BUDGET, got = 0;
 	bool any = false, answered = false;
 
-	if (!u->running)
+	if (!u->running || (u->direct && !u->dead))
 		return;
 	do {
 		virtq_quiet(q);

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/base.h"
 #include "devices/vhost_user.h"
@@ -106,22 +107,24 @@ static void fs_destroy(struct device *d)
 
 static const struct device_class fs_class = {.name = "virtio-fs", .reset = fs_reset, .destroy = fs_destroy};
 
-int virtio_fs_create(struct machine *m, struct pci_host *h, const char *tag, int sock, bool untrusted, struct err *e)
+int virtio_fs_create(struct machine *m, struct pci_host *h, const struct virtio_fs_options *o, struct err *e)
 {
 	struct virtio_fs *f = calloc(1, sizeof(*f));
-	struct vhost_user_options o = {
-	    .sock = sock, .n_queues = QUEUES, .queue_size = QUEUE_SIZE, .fail = fs_fail, .answer = untrusted ? fs_answer : NULL};
+	struct vhost_user_options vo = {.sock = o->sock, .pid = o->pid, .n_queues = QUEUES, .queue_size = QUEUE_SIZE, .fail = fs_fail,
+					.answer = o->untrusted ? fs_answer : NULL, .may_direct = true};
 
-	if (!f)
+	if (!f) {
+		close(o->sock);
 		return err_set(e, ENOMEM, "virtio-fs: no memory");
-	snprintf(f->name, sizeof(f->name), "shared folder %s", tag);
-	o.name = f->name;
-	memcpy(f->space.tag, tag,
-	       strnlen(tag, sizeof(f->space.tag))); /* not terminated when it is full (5.11.4) */
+	}
+	snprintf(f->name, sizeof(f->name), "shared folder %s", o->tag);
+	vo.name = f->name;
+	memcpy(f->space.tag, o->tag,
+	       strnlen(o->tag, sizeof(f->space.tag))); /* not terminated when it is full (5.11.4) */
 	f->space.num_request_queues = QUEUES - 1;
 	virtio_init(&f->v, m, &fs_ops, 0, QUEUES, QUEUE_SIZE);
 	virtio_set_config(&f->v, &f->space, NULL, sizeof(f->space));
-	int ret = vhost_user_create(m, &o, &f->server, e);
+	int ret = vhost_user_create(m, &vo, &f->server, e);
 
 	if (!ret) {
 		vhost_user_attach(f->server, &f->v);
@@ -131,5 +134,7 @@ int virtio_fs_create(struct machine *m, struct pci_host *h, const char *tag, int
 		fs_free(f);
 		return err_set(e, -ret, "virtio-fs: %s", strerror(-ret));
 	}
-	return 0;
+	/* the device is the machine's from here on */
+	ret = vhost_user_go_direct(f->server, f->pci, o->attr.fd, o->attr.bytes, o->attr.code);
+	return ret ? err_set(e, -ret, "virtio-fs: %s", strerror(-ret)) : 0;
 }

@@ -4,10 +4,16 @@
 
 #include "base/base.h"
 #include "devices/virtio.h"
+#include "devices/virtio_blk.h"
 
 struct virtio_fs;
-/* tag: what the guest mounts, at most 36 bytes. sock: a vhost-user server of file systems; owned from here
- * on. untrusted: it has no attributes trusted.*, so that need not be asked. */
-int virtio_fs_create(struct machine *m, struct pci_host *h, const char *tag, int sock, bool untrusted, struct err *e);
+struct virtio_fs_options {
+	const char *tag;       /* what the guest mounts, at most 36 bytes */
+	int sock;              /* a vhost-user server of file systems; owned from here on, also on failure */
+	int pid;               /* its process; 0: not known */
+	bool untrusted;        /* it has no attributes trusted.*, so that need not be asked */
+	struct page_attr attr; /* of the guest's memory; fd stays the caller's */
+};
+int virtio_fs_create(struct machine *m, struct pci_host *h, const struct virtio_fs_options *o, struct err *e);
 
 #endif

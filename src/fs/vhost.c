@@ -21,13 +21,15 @@
 
 #include "base/vhost_user.h"
 #include "devices/guestmem.h"
+#include "fs/direct.h"
 
 enum { QUEUES = 9 /* one for what may not wait, up to eight for requests */ };
 
 #define FEATURES                                                                                             \
 	(BIT64(VIRTIO_F_VERSION_1) | BIT64(VIRTIO_RING_F_INDIRECT_DESC) | BIT64(VIRTIO_RING_F_EVENT_IDX) |   \
 	 BIT64(VHOST_USER_F_PROTOCOL_FEATURES))
-#define PROTOCOL_FEATURES (BIT64(VU_PROTOCOL_MQ) | BIT64(VU_PROTOCOL_REPLY_ACK))
+#define PROTOCOL_FEATURES (BIT64(VU_PROTOCOL_MQ) | BIT64(VU_PROTOCOL_REPLY_ACK) | BIT64(VU_PROTOCOL_DIRECT))
+_Static_assert((int)QUEUES <= (int)VU_DIRECT_QUEUES, "a source for each");
 
 /* What the ring code knows of a machine: its memory. */
 struct machine {
@@ -59,6 +61,7 @@ struct vhost {
 	int sock;
 	struct machine machine;
 	struct fill_ram fill;
+	struct direct direct;
 	struct mapping map[VU_REGIONS_MAX];
 	unsigned n_maps;
 	u64 features;
@@ -75,6 +78,8 @@ static void call(struct queue *q)
 {
 	const u64 one = 1;
 
+	if (direct_ring(&q->vh->direct, (unsigned)(q - q->vh->queue)))
+		return;
 	pthread_mutex_lock(&q->call_lock);
 	if (q->call >= 0 && write(q->call, &one, sizeof(one)) != sizeof(one))
 		log_msg(LOG_DEBUG, "vhost-user: a call was lost"); /* the counter is full: the front-end has
@@ -112,6 +117,7 @@ static void *queue_thread(void *arg)
 			log_msg(LOG_WARN, "virtio-fs: bad descriptor chain (the queue is dead until the "
 					  "guest starts anew)");
 			p[0].fd = -1;
+			direct_broken(&q->vh->direct);
 		}
 		while (poll(p, 2, -1) < 0 && errno == EINTR)
 			;
@@ -380,6 +386,15 @@ static int get_queue_num(struct vhost *vh, struct vu_message *m)
 	return 0;
 }
 
+static int set_direct(struct vhost *vh, struct vu_message *m)
+{
+	int ret = 0;
+
+	stop_all(vh);
+	ret = direct_set(&vh->direct, m);
+	return ret ? ret : start_all(vh);
+}
+
 static int reset_owner(struct vhost *vh, struct vu_message *m)
 {
 	stop_all(vh);
@@ -413,6 +428,7 @@ static const struct vu_row {
     [VU_SET_PROTOCOL_FEATURES] = {set_protocol_features, PAYLOAD_U64, 0},
     [VU_GET_QUEUE_NUM] = {get_queue_num, 0, PAYLOAD_U64},
     [VU_SET_VRING_ENABLE] = {set_vring_enable, PAYLOAD_STATE, 0},
+    [VU_SET_DIRECT] = {set_direct, sizeof(struct vu_direct), 0},
 };
 
 /* An error can be told only to who asked to be told; from others it ends the session. */
@@ -456,6 +472,7 @@ static void vhost_free(struct vhost *vh)
 		pthread_mutex_destroy(&q->call_lock);
 	}
 	unmap_all(vh);
+	direct_close(&vh->direct);
 	free(vh);
 }
 
@@ -469,6 +486,9 @@ int vhost_serve(struct fs *fs, int sock, struct err *e)
 		return err_set(e, ENOMEM, "vhost-user: no memory");
 	vh->fs = fs;
 	vh->sock = sock;
+	direct_init(&vh->direct);
+	vh->machine.ram.written = direct_written;
+	vh->machine.ram.arg = &vh->direct;
 	for (unsigned i = 0; i < QUEUES; i++) {
 		struct queue *q = &vh->queue[i];
 

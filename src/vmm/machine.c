@@ -213,11 +213,16 @@ static int add_shares(struct machine *m, struct pci_host *pci, struct err *e)
 	int ret = 0;
 
 	for (u32 i = 0; i < m->cfg.nshares && !ret; i++) {
-		int sock = -1;
+		struct virtio_fs_options o = {.tag = m->cfg.share[i].tag, .untrusted = share_is_untrusted(&m->cfg.share[i])};
 
-		ret = share_start(&m->cfg.share[i], &sock, &m->share_pid[i], e);
-		if (!ret)
-			ret = virtio_fs_create(m, pci, m->cfg.share[i].tag, sock, share_is_untrusted(&m->cfg.share[i]), e);
+		ret = share_start(&m->cfg.share[i], &o.sock, &m->share_pid[i], e);
+		if (ret)
+			return ret;
+		o.pid = m->share_pid[i];
+		o.attr.fd = kvm_page_attr(m->vm, &o.attr.bytes, &o.attr.code);
+		ret = virtio_fs_create(m, pci, &o, e);
+		if (o.attr.fd >= 0)
+			close(o.attr.fd);
 	}
 	return ret;
 }

@@ -21,7 +21,7 @@
 	(BIT64(VIRTIO_F_VERSION_1) | BIT64(VIRTIO_RING_F_INDIRECT_DESC) | BIT64(VIRTIO_RING_F_EVENT_IDX))
 enum { QUEUES = 2, REQUESTS = 1 };
 
-enum mode { GOOD, CLOSES, WRONG_VERSION, WRONG_REQUEST, NO_FEATURES, TOO_LONG, REFUSES, FEW_QUEUES };
+enum mode { GOOD, CLOSES, WRONG_VERSION, WRONG_REQUEST, NO_FEATURES, TOO_LONG, REFUSES, FEW_QUEUES, DIRECT };
 struct server {
 	int sock;
 	enum mode mode;
@@ -33,6 +33,7 @@ struct server {
 	u16 num[QUEUES], seen[QUEUES], used[QUEUES];
 	unsigned stops;
 	bool enabled[QUEUES];
+	int channel; /* of DIRECT */
 };
 
 struct fixture {
@@ -47,6 +48,8 @@ static void close_all(struct server *s)
 {
 	for (unsigned i = 0; i < s->mem.n; i++)
 		munmap(s->base[i], s->mem.region[i].mmap_offset + s->mem.region[i].size);
+	if (s->channel >= 0)
+		close(s->channel);
 	for (unsigned i = 0; i < QUEUES; i++) {
 		if (s->kick[i] >= 0)
 			close(s->kick[i]);
@@ -85,7 +88,8 @@ static bool obey(struct server *s, struct vu_message *m)
 						: MODERN | BIT64(VHOST_USER_F_PROTOCOL_FEATURES);
 		return true;
 	case VU_GET_PROTOCOL_FEATURES:
-		m->u64 = BIT64(VU_PROTOCOL_MQ) | BIT64(VU_PROTOCOL_REPLY_ACK);
+		m->u64 = BIT64(VU_PROTOCOL_MQ) | BIT64(VU_PROTOCOL_REPLY_ACK) |
+			 (s->mode == DIRECT ? BIT64(VU_PROTOCOL_DIRECT) : 0);
 		return true;
 	case VU_GET_QUEUE_NUM:
 		m->u64 = s->mode == FEW_QUEUES ? 1 : QUEUES;
@@ -105,6 +109,10 @@ static bool obey(struct server *s, struct vu_message *m)
 		return false;
 	case VU_SET_VRING_CALL:
 		s->call[q] = take(m, s->call[q]);
+		return false;
+	case VU_SET_DIRECT:
+		assert_int_equal(m->n_fds, 1);
+		s->channel = take(m, -1);
 		return false;
 	case VU_SET_VRING_ENABLE:
 		s->enabled[q] = m->state.num;
@@ -210,7 +218,7 @@ static int start_server(struct server *s, enum mode mode)
 	int pair[2];
 
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
-	*s = (struct server){.sock = pair[1], .mode = mode, .kick = {-1, -1}, .call = {-1, -1}};
+	*s = (struct server){.sock = pair[1], .mode = mode, .kick = {-1, -1}, .call = {-1, -1}, .channel = -1};
 	assert_int_equal(pthread_create(&s->thread, NULL, serve, s), 0);
 	return pair[0];
 }
@@ -235,6 +243,13 @@ static int setup(void **state)
 	return 0;
 }
 
+static int create(struct fixture *f, enum mode mode, bool untrusted, struct err *e)
+{
+	struct virtio_fs_options o = {.tag = "tag", .sock = start_server(&f->s, mode), .untrusted = untrusted, .attr.fd = -1};
+
+	return virtio_fs_create(f->m, f->host, &o, e);
+}
+
 static int setup_good(void **state)
 {
 	struct err e = {0};
@@ -242,7 +257,20 @@ static int setup_good(void **state)
 	setup(state);
 	struct fixture *f = *state;
 
-	assert_int_equal(virtio_fs_create(f->m, f->host, "tag", start_server(&f->s, GOOD), true, &e), 0);
+	assert_int_equal(create(f, GOOD, true, &e), 0);
+	drv_find(&f->d, f->m, 1);
+	drv_start(&f->d, MODERN, QUEUES, 64, true);
+	return 0;
+}
+
+static int setup_direct(void **state)
+{
+	struct err e = {0};
+
+	setup(state);
+	struct fixture *f = *state;
+
+	assert_int_equal(create(f, DIRECT, true, &e), 0);
 	drv_find(&f->d, f->m, 1);
 	drv_start(&f->d, MODERN, QUEUES, 64, true);
 	return 0;
@@ -463,10 +491,10 @@ static void no_server_at_all(void **state)
 {
 	struct fixture *f = *state;
 
-	for (enum mode m = CLOSES; m <= FEW_QUEUES; m++) {
+	for (enum mode m = CLOSES; m < DIRECT; m++) {
 		struct err e = {0};
 
-		assert_int_not_equal(virtio_fs_create(f->m, f->host, "tag", start_server(&f->s, m), false, &e), 0);
+		assert_int_not_equal(create(f, m, false, &e), 0);
 		assert_non_null(strstr(e.text, "shared folder tag: the server cannot be used"));
 		join_server(&f->s);
 	}
@@ -512,12 +540,97 @@ static void driver_gives_a_buffer_twice(void **state)
 	assert_int_not_equal(drv_status(&f->d) & VIRTIO_CONFIG_S_NEEDS_RESET, 0);
 }
 
-#define GOOD_TEST(f) cmocka_unit_test_setup_teardown(f, setup_good, teardown)
+/* The server has the guest's rings; the VMM is not on the way. */
+static void direct_there_and_back(void **state)
+{
+	struct fixture *f = *state;
+	struct server *s = &f->s;
+	struct vring_used_elem e;
+	gpa_t in = 0;
+	u64 kicks = 0;
+
+	assert_true(s->enabled[0] && s->enabled[1]);
+	for (unsigned i = 0; i < 100; i++) {
+		u16 head = ask(f, i, &in);
+		const u16 *avail = at_user(s, s->addr[REQUESTS].avail);
+		const struct vring_desc *desc = at_user(s, s->addr[REQUESTS].desc);
+
+		assert_int_equal(read(s->kick[REQUESTS], &kicks, 8), 8);
+		assert_int_equal(avail[1], i + 1);
+		assert_int_equal(avail[2 + i % s->num[REQUESTS]], head);
+		assert_ptr_equal(at_gpa(s, desc[head].addr) != NULL, true);
+		assert_false(drv_used(&f->d, REQUESTS, &e));
+		server_push(s, REQUESTS, head, 7);
+		assert_true(drv_used(&f->d, REQUESTS, &e)); /* without the main loop */
+		assert_int_equal(e.id, head);
+		f->d.next_page = in;
+	}
+	unsigned stops = s->stops;
+
+	drv_start(&f->d, MODERN, QUEUES, 32, true);
+	assert_int_equal(s->stops, stops + QUEUES);
+	assert_int_equal(s->num[REQUESTS], 32);
+}
+
+static void direct_tells_of_code(void **state)
+{
+	struct fixture *f = *state;
+	struct vu_written w = {drv_alloc(&f->d, 100), 100}, back;
+
+	f->m->written = 0;
+	assert_int_equal(write(f->s.channel, &w, sizeof(w)), sizeof(w));
+	fake_run(f->m);
+	assert_int_equal(f->m->written, 100);
+	assert_int_equal(read(f->s.channel, &back, sizeof(back)), sizeof(back));
+	w.gpa = UINT64_MAX - 50; /* nowhere */
+	assert_int_equal(write(f->s.channel, &w, sizeof(w)), sizeof(w));
+	fake_run(f->m);
+	assert_int_equal(f->m->written, 100);
+	assert_int_equal(read(f->s.channel, &back, sizeof(back)), sizeof(back));
+	assert_int_equal(drv_status(&f->d) & VIRTIO_CONFIG_S_NEEDS_RESET, 0);
+	log_set_level(LOG_ERROR);
+	w.size = 0; /* the driver broke the ring */
+	assert_int_equal(write(f->s.channel, &w, sizeof(w)), sizeof(w));
+	fake_run(f->m);
+	assert_int_not_equal(drv_status(&f->d) & VIRTIO_CONFIG_S_NEEDS_RESET, 0);
+}
+
+static void direct_server_dies(void **state)
+{
+	struct fixture *f = *state;
+	struct vring_used_elem e;
+	gpa_t in[3];
+	u16 head[3];
+
+	log_set_level(LOG_ERROR);
+	for (unsigned i = 0; i < 3; i++)
+		head[i] = ask(f, 100 + i, &in[i]);
+	server_push(&f->s, REQUESTS, head[0], 16);
+	shutdown(f->s.sock, SHUT_RDWR);
+	close(f->s.channel);
+	f->s.channel = -1;
+	fake_run(f->m);
+	assert_true(drv_used(&f->d, REQUESTS, &e));
+	assert_int_equal(e.id, head[0]);
+	assert_failed(f, 101, in[1], head[1]);
+	assert_failed(f, 102, in[2], head[2]);
+	head[0] = ask(f, 103, &in[0]);
+	assert_failed(f, 103, in[0], head[0]);
+	drv_start(&f->d, MODERN, QUEUES, 64, true);
+	head[0] = ask(f, 104, &in[0]);
+	assert_failed(f, 104, in[0], head[0]);
+}
+
+#define GOOD_TEST(f)   cmocka_unit_test_setup_teardown(f, setup_good, teardown)
+#define DIRECT_TEST(f) cmocka_unit_test_setup_teardown(f, setup_direct, teardown)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    GOOD_TEST(config),
+	    DIRECT_TEST(direct_there_and_back),
+	    DIRECT_TEST(direct_tells_of_code),
+	    DIRECT_TEST(direct_server_dies),
 	    GOOD_TEST(there_and_back),
 	    GOOD_TEST(trusted_attributes),
 	    GOOD_TEST(out_of_order),

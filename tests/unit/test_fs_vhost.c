@@ -298,12 +298,58 @@ static void noise(void **state)
 	}
 }
 
+/* Pages that hold code: the VMM hears of it, and has done what it must, before the guest sees the answer. */
+static void direct(void **state)
+{
+	struct fixture *f = *state;
+	struct vu_direct x = {.attr_pages = (GPA + RAM) >> 12, .attr_code = 4};
+	struct vu_message m = {.h = {VU_SET_DIRECT, VU_VERSION | VU_NEED_REPLY, sizeof(x)}};
+	struct vu_written w;
+	int pair[2], attr = memfd_create("attr", MFD_CLOEXEC);
+	const u8 code = 5;
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+	assert_int_equal(ftruncate(attr, (off_t)x.attr_pages), 0);
+	assert_int_equal(tell(f, VU_SET_DIRECT, &x, sizeof(x), pair[1], true), 1); /* a descriptor is missing */
+	x.has_wake = 1;
+	x.wake_source[3] = 100000;
+	assert_int_equal(tell(f, VU_SET_DIRECT, &x, sizeof(x), pair[1], true), 1);
+	x.has_wake = 0;
+	memcpy(&m.direct, &x, sizeof(x));
+	m.fds[m.n_fds++] = pair[1];
+	m.fds[m.n_fds++] = attr;
+	assert_int_equal(vu_send(f->sock, &m), 0);
+	assert_int_equal(vu_receive(f->sock, &m, 5000), 0);
+	assert_int_equal(m.u64, 0);
+	start(f, 1);
+	submit_init(f);
+	assert_true(called(f, 5000)); /* nothing there is code */
+	assert_int_equal(pwrite(attr, &code, 1, (GPA + BUF + 0x8000) >> 12), 1);
+	submit_init(f);
+	assert_int_equal(read(pair[0], &w, sizeof(w)), sizeof(w));
+	assert_int_equal(w.gpa, GPA + BUF + 0x8000);
+	assert_true(w.size > 0 && w.size <= 200);
+	assert_false(called(f, 50));
+	assert_int_equal(((u16 *)(f->ram + USED))[1], 1);
+	assert_int_equal(write(pair[0], &w, sizeof(w)), sizeof(w));
+	assert_true(called(f, 5000));
+	assert_int_equal(((u16 *)(f->ram + USED))[1], 2);
+	submit(f, "x", 0, 64); /* an empty descriptor: the driver broke the ring */
+	assert_int_equal(read(pair[0], &w, sizeof(w)), sizeof(w));
+	assert_int_equal(w.size, 0);
+	assert_int_equal(write(pair[0], &w, sizeof(w)), sizeof(w));
+	close(pair[0]);
+	close(pair[1]);
+	close(attr);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {TEST(a_request),        TEST(a_bad_chain),         TEST(refused),
-					   TEST(ends_the_session), TEST(error_without_reply), TEST(noise)};
+					   TEST(ends_the_session), TEST(error_without_reply), TEST(noise),
+					   TEST(direct)};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
