@@ -31,9 +31,7 @@ struct vhost_user_options {
 	u32 (*fail)(struct virtio *v, unsigned queue, const struct virtq_chain *c);
 	/* The same for what needs no server, while it is there: 0: ask it. NULL: always. */
 	u32 (*answer)(struct virtio *v, unsigned queue, const struct virtq_chain *c);
-	/* A server of ours, where answer() is not needed. Its process, which is killed before its rings are taken over; 0: none. */
-	bool may_direct;
-	int pid;
+	bool may_direct; /* a server of ours gets the guest's rings; answer() is not called then */
 };
 
 /* ---- main thread, before the vCPUs run ---- */

@@ -3,7 +3,6 @@
  * the server has overwritten code, and takes the rings over when the server is lost.
  */
 #include <poll.h>
-#include <signal.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -57,10 +56,11 @@ static u64 now_ms(void)
 	return (u64)t.tv_sec * 1000 + (u64)t.tv_nsec / 1000000;
 }
 
-/* Before it answers it may have to finish a request, and for that to be heard: the main thread may be the one that waits here. */
-int direct_await(struct vhost_user *u, int timeout_ms)
+/* For events of the server's socket. It may first have to finish a request, and for that to be heard: the main thread may be the one that
+ * waits here. v->lock held. */
+static int await(struct vhost_user *u, short events, int timeout_ms)
 {
-	struct pollfd p[2] = {{.fd = u->o.sock, .events = POLLIN}, {.fd = u->channel, .events = POLLIN}};
+	struct pollfd p[2] = {{.fd = u->o.sock, .events = events}, {.fd = u->channel, .events = POLLIN}};
 	u64 until = now_ms() + (u64)timeout_ms;
 
 	for (;;) {
@@ -76,6 +76,11 @@ int direct_await(struct vhost_user *u, int timeout_ms)
 		if (!serve_channel(u, true))
 			p[1].fd = p[1].revents & (POLLHUP | POLLERR) ? -1 : u->channel;
 	}
+}
+
+int direct_await(struct vhost_user *u, int timeout_ms)
+{
+	return await(u, POLLIN, timeout_ms);
 }
 
 /* ---- beginning ---- */
@@ -147,14 +152,11 @@ int direct_start_ring(struct vhost_user *u, unsigned i)
 }
 
 /* ---- its end ---- */
-/* Its threads are gone when the last copy of its end of the socket is. */
+/* It ends at the end of what we say. Its threads are gone when its end of the socket is. */
 static void end_process(struct vhost_user *u)
 {
-	struct pollfd p = {.fd = u->o.sock, .events = POLLRDHUP};
-
-	if (u->o.pid > 0)
-		kill(u->o.pid, SIGKILL);
-	if (poll(&p, 1, END_MS) <= 0)
+	shutdown(u->o.sock, SHUT_WR);
+	if (await(u, POLLRDHUP, END_MS))
 		log_msg(LOG_WARN, "%s: the server does not end", u->o.name);
 	shutdown(u->o.sock, SHUT_RDWR);
 }

@@ -110,7 +110,7 @@ static const struct device_class fs_class = {.name = "virtio-fs", .reset = fs_re
 int virtio_fs_create(struct machine *m, struct pci_host *h, const struct virtio_fs_options *o, struct err *e)
 {
 	struct virtio_fs *f = calloc(1, sizeof(*f));
-	struct vhost_user_options vo = {.sock = o->sock, .pid = o->pid, .n_queues = QUEUES, .queue_size = QUEUE_SIZE, .fail = fs_fail,
+	struct vhost_user_options vo = {.sock = o->sock, .n_queues = QUEUES, .queue_size = QUEUE_SIZE, .fail = fs_fail,
 					.answer = o->untrusted ? fs_answer : NULL, .may_direct = true};
 
 	if (!f) {

@@ -10,7 +10,6 @@ struct virtio_fs;
 struct virtio_fs_options {
 	const char *tag;       /* what the guest mounts, at most 36 bytes */
 	int sock;              /* a vhost-user server of file systems; owned from here on, also on failure */
-	int pid;               /* its process; 0: not known */
 	bool untrusted;        /* it has no attributes trusted.*, so that need not be asked */
 	struct page_attr attr; /* of the guest's memory; fd stays the caller's */
 };

@@ -218,7 +218,6 @@ static int add_shares(struct machine *m, struct pci_host *pci, struct err *e)
 		ret = share_start(&m->cfg.share[i], &o.sock, &m->share_pid[i], e);
 		if (ret)
 			return ret;
-		o.pid = m->share_pid[i];
 		o.attr.fd = kvm_page_attr(m->vm, &o.attr.bytes, &o.attr.code);
 		ret = virtio_fs_create(m, pci, &o, e);
 		if (o.attr.fd >= 0)
