@@ -3,6 +3,7 @@
 #define BASE_BASE_H
 
 #include <errno.h>
+#include <time.h>
 #include "base/types.h"
 
 /* Errors are 0 or -errno. The text for the person goes into a struct err, first cause wins. */
@@ -14,6 +15,15 @@ int err_set(struct err *e, int errno_value, const char *fmt, ...) __attribute__(
 enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };
 void log_set_level(enum log_level l);
 void log_msg(enum log_level l, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* CLOCK_MONOTONIC */
+static inline u64 now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (u64)t.tv_sec * 1000 + (u64)t.tv_nsec / 1000000;
+}
 
 static inline bool add_overflows(u64 a, u64 b)
 {

@@ -22,14 +22,6 @@ void client_close(struct client *c)
 	*c = (struct client){.fd = -1};
 }
 
-static s64 now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (s64)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
-}
-
 static ssize_t receive(struct client *c, size_t n)
 {
 	char control[CMSG_SPACE(sizeof(int))] __attribute__((aligned(8)));
@@ -62,12 +54,12 @@ static size_t next_part(struct client *c)
 
 int client_message(struct client *c, int timeout_ms, cJSON **out)
 {
-	s64 end = now_ms() + timeout_ms;
+	s64 end = (s64)now_ms() + timeout_ms;
 
 	for (;;) {
 		struct pollfd pfd = {.fd = c->fd, .events = POLLIN};
 		size_t n = qmp_frame(c->buf, c->n);
-		int left = timeout_ms < 0 ? -1 : (int)MAX(end - now_ms(), (s64)0);
+		int left = timeout_ms < 0 ? -1 : (int)MAX(end - (s64)now_ms(), (s64)0);
 
 		if (n) {
 			*out = cJSON_ParseWithLength(c->buf, n);

@@ -141,14 +141,6 @@ static int look(struct top *t, struct err *e)
 
 enum wait_result { WAIT_LOOK, WAIT_DRAW, WAIT_QUIT };
 
-static u64 now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (u64)ts.tv_sec * 1000 + (u64)ts.tv_nsec / 1000000;
-}
-
 static enum wait_result take_signal(int fd)
 {
 	struct signalfd_siginfo si;

@@ -107,14 +107,6 @@ static bool over(const struct client *c, int signals)
 	return p[0].revents && recv(c->fd, &byte, 1, 0) <= 0;
 }
 
-static u64 now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (u64)ts.tv_sec * 1000 + (u64)ts.tv_nsec / 1000000;
-}
-
 static int catch_signals(void)
 {
 	sigset_t set;

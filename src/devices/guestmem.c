@@ -23,6 +23,16 @@ void *guest_ptr(struct machine *m, gpa_t a, u64 n)
 	return p && n <= avail ? p : NULL;
 }
 
+bool guest_holds_code(const u8 *attr, u64 pages, u8 code, gpa_t a, u64 n)
+{
+	/* pairs with the engine: it sets the attribute, then reads the code; we write the data, then read the attribute */
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	for (u64 p = a >> PAGE_SHIFT; n && p <= (a + n - 1) >> PAGE_SHIFT && p < pages; p++)
+		if (__atomic_load_n(&attr[p], __ATOMIC_RELAXED) & code)
+			return true;
+	return false;
+}
+
 void guest_written(struct machine *m, gpa_t a, u64 n)
 {
 	struct guestmem *g = machine_guestmem(m);

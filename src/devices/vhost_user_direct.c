@@ -6,7 +6,6 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "devices/vhost_user_int.h"
@@ -46,14 +45,6 @@ static void on_channel(void *arg, u32 events)
 		return;
 	loop_del(machine_loop(u->machine), u->channel); /* its socket says the rest */
 	u->listening = false;
-}
-
-static u64 now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (u64)t.tv_sec * 1000 + (u64)t.tv_nsec / 1000000;
 }
 
 /* For events of the server's socket. It may first have to finish a request, and for that to be heard: the main thread may be the one that

@@ -67,15 +67,8 @@ static void on_written(void *arg, gpa_t gpa, u64 n)
 	struct machine *m = arg;
 	struct disk_msg msg = {.type = DISK_WRITTEN, .written = {gpa, n}};
 
-	/* pairs with the engine: it sets the attribute, then reads the code; we write the data, then read the attribute */
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	for (u64 p = gpa >> PAGE_SHIFT; p <= (gpa + n - 1) >> PAGE_SHIFT && p < m->attr_pages; p++) {
-		if (!(__atomic_load_n(&m->attr[p], __ATOMIC_RELAXED) & m->attr_code))
-			continue;
-		if (!machine_send(m, &msg))
-			await_noted(m);
-		return;
-	}
+	if (guest_holds_code(m->attr, m->attr_pages, m->attr_code, gpa, n) && !machine_send(m, &msg))
+		await_noted(m);
 }
 
 /* ---- the transport ---- */

@@ -5,6 +5,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "devices/guestmem.h"
+
 void direct_init(struct direct *d)
 {
 	*d = (struct direct){.channel = -1};
@@ -90,14 +92,6 @@ void direct_written(void *direct, gpa_t gpa, u64 n)
 {
 	struct direct *d = direct;
 
-	if (!d->attr)
-		return;
-	/* pairs with the engine: it sets the attribute, then reads the code; we write the data, then read the attribute */
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	for (u64 p = gpa >> PAGE_SHIFT; p <= (gpa + n - 1) >> PAGE_SHIFT && p < d->attr_pages; p++) {
-		if (!(__atomic_load_n(&d->attr[p], __ATOMIC_RELAXED) & d->attr_code))
-			continue;
+	if (d->attr && guest_holds_code(d->attr, d->attr_pages, d->attr_code, gpa, n))
 		tell(d, gpa, n);
-		return;
-	}
 }
