@@ -18,7 +18,6 @@
 #include "kvm/chan.h"
 #include "vmm/acpi.h"
 #include "vmm/insight.h"
-#include "kvm/chan.h"
 #include "vmm/machine.h"
 #include "vmm/wake.h"
 
