@@ -1,6 +1,6 @@
 /*
  * A character device's two ends. The backend (terminal, socket, log) owns struct chardev; a device (UART,
- * console port) attaches a sink to it. Nothing here ever blocks: each direction says how much it took, and
+ * console port) attaches a sink to it. Nothing here blocks but writes while settle is on: each direction says how much it took, and
  * the other side says when to go on.
  *
  *   device -> backend (any thread)         backend -> device (main thread, no backend lock held)
@@ -34,6 +34,8 @@ struct chardev_ops {
 	void (*detached)(struct chardev *c); /* may be NULL */
 	/* The guest closed its end after what was written (complete), or was reset. Never blocks; may be NULL. */
 	void (*ended)(struct chardev *c, bool complete);
+	/* The guest leaves the device: while this is on, what it left to be written waits for room. NULL: what finds no room is lost. */
+	void (*settle)(struct chardev *c, bool on);
 	void (*destroy)(struct chardev *c);
 };
 struct chardev {
@@ -75,6 +77,14 @@ static inline void chardev_ended(struct chardev *c, bool complete)
 {
 	if (c && c->ops->ended)
 		c->ops->ended(c, complete);
+}
+/* Any thread. True: a write takes all that it is given, until this is off again. */
+static inline bool chardev_settle(struct chardev *c, bool on)
+{
+	if (!c || !c->ops->settle)
+		return false;
+	c->ops->settle(c, on);
+	return on;
 }
 static inline void chardev_destroy(struct chardev *c)
 {

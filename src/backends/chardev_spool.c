@@ -25,6 +25,7 @@ struct chardev_spool {
 	pthread_mutex_t lock;
 	char pending; /* SPOOL_END or SPOOL_DROP that did not fit */
 	bool short_write, dead;
+	bool waits; /* for room: the guest leaves the device */
 };
 
 static struct chardev_spool *spool_of(struct chardev *c)
@@ -37,8 +38,10 @@ static bool send_locked(struct chardev_spool *s, char what, const void *p, size_
 {
 	struct iovec iov[2] = {{&what, 1}, {(void *)p, n}};
 	struct msghdr m = {.msg_iov = iov, .msg_iovlen = n ? 2 : 1};
-	if (s->dead || sendmsg(s->fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0)
+	if (s->dead || sendmsg(s->fd, &m, (s->waits ? 0 : MSG_DONTWAIT) | MSG_NOSIGNAL) >= 0)
 		return true;
+	if (s->waits && errno == EINTR)
+		return send_locked(s, what, p, n);
 	if (errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS || errno == EINTR) {
 		s->short_write = true;
 		loop_mod(s->loop, s->fd, EPOLLOUT);
@@ -99,6 +102,17 @@ static void spool_ready(void *arg, u32 events)
 		s->base.sink->drained(s->base.dev);
 }
 
+/* The last jobs of a guest that powers off at once are complete jobs too. */
+static void spool_settle(struct chardev *c, bool on)
+{
+	struct chardev_spool *s = spool_of(c);
+	pthread_mutex_lock(&s->lock);
+	s->waits = on;
+	if (on && s->pending && send_locked(s, s->pending, NULL, 0))
+		s->pending = 0;
+	pthread_mutex_unlock(&s->lock);
+}
+
 static void spool_resume(struct chardev *c) {}
 
 static void spool_attached(struct chardev *c)
@@ -129,6 +143,7 @@ static const struct chardev_ops spool_ops = {.write = spool_write,
 					     .resume = spool_resume,
 					     .attached = spool_attached,
 					     .ended = spool_ended,
+					     .settle = spool_settle,
 					     .destroy = spool_destroy};
 
 static int start(struct chardev_spool *s, int dir, const char *vm)

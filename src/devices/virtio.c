@@ -77,6 +77,8 @@ void virtio_reset_locked(struct virtio *v)
 {
 	if (v->resetting)
 		return;
+	if (v->ops->leave && virtio_live(v))
+		v->ops->leave(v);
 	for (unsigned i = 0; i < v->n_queues; i++)
 		virtq_reset(&v->queue[i]);
 	v->driver_features = 0;

@@ -109,6 +109,7 @@ struct virtio_ops {
 	u32 pci_class; /* 24 bits */
 	void (*notify)(struct virtio *v, unsigned queue);
 	void (*activate)(struct virtio *v); /* DRIVER_OK was set; may be NULL */
+	void (*leave)(struct virtio *v);    /* a reset comes, the queues are still there; may be NULL */
 	bool (*reset)(struct virtio *v);    /* true: quiet now; may be NULL */
 	void (*config_written)(struct virtio *v, unsigned off, unsigned size); /* may be NULL */
 };

@@ -419,6 +419,20 @@ static void console_notify(struct virtio *v, unsigned queue)
 	}
 }
 
+/*
+ * What the driver has put into the queues by now is written: Linux's write() and close() return when it is there, and a guest that powers
+ * off resets its devices first.
+ */
+static void console_leave(struct virtio *v)
+{
+	struct virtio_console *c = con_of(v);
+	for (unsigned i = 0; i < c->n_ports; i++) {
+		if (chardev_settle(c->port[i].chardev, true))
+			run_tx(&c->port[i]);
+		chardev_settle(c->port[i].chardev, false);
+	}
+}
+
 static bool console_reset_queues(struct virtio *v)
 {
 	struct virtio_console *c = con_of(v);
@@ -447,6 +461,7 @@ static const struct virtio_ops console_ops = {.name = "virtio-console",
 					      .id = VIRTIO_ID_CONSOLE,
 					      .pci_class = CLASS_SERIAL_OTHER,
 					      .notify = console_notify,
+					      .leave = console_leave,
 					      .reset = console_reset_queues,
 					      .config_written = console_config_written};
 
@@ -459,6 +474,10 @@ static void console_reset(struct device *d)
 static void console_destroy(struct device *d)
 {
 	struct virtio_console *c = con_of(virtio_of_device(d));
+	pthread_mutex_lock(&c->v.lock);
+	if (virtio_live(&c->v))
+		console_leave(&c->v);
+	pthread_mutex_unlock(&c->v.lock);
 	for (unsigned i = 0; i < c->n_ports; i++)
 		chardev_detach(c->port[i].chardev);
 	virtio_pci_destroy(c->pci);

@@ -137,6 +137,30 @@ static void jobs(void **state)
 	free(back);
 }
 
+/* More than a socket holds, at once: after settle() nothing is refused. */
+static void settled(void **state)
+{
+	struct fixture *f = *state;
+	u8 *big = calloc(1, BIG);
+	struct dirent **name;
+	struct stat st;
+	char path[400];
+
+	assert_true(chardev_settle(f->c, true));
+	assert_int_equal(chardev_write(f->c, big, BIG), BIG);
+	chardev_ended(f->c, true);
+	chardev_detach(f->c);
+	chardev_destroy(f->c);
+	f->c = NULL;
+	assert_int_equal(scandir(f->dir, &name, visible, order), 1);
+	snprintf(path, sizeof(path), "%s/%s", f->dir, name[0]->d_name);
+	assert_int_equal(stat(path, &st), 0);
+	assert_int_equal(st.st_size, BIG);
+	free(name[0]);
+	free(name);
+	free(big);
+}
+
 static void refusals(void **state)
 {
 	struct fixture *f = *state;
@@ -154,6 +178,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test_setup_teardown(jobs, setup, teardown),
+	    cmocka_unit_test_setup_teardown(settled, setup, teardown),
 	    cmocka_unit_test_setup_teardown(refusals, setup, teardown),
 	};
 	return cmocka_run_group_tests_name("spool", tests, NULL, NULL);

@@ -23,7 +23,7 @@ struct sink {
 	struct chardev base;
 	u8 out[4096];
 	size_t n, room;
-	unsigned resumes, drops;
+	unsigned resumes, drops, settles;
 };
 
 struct fixture {
@@ -63,8 +63,17 @@ static void sink_ended(struct chardev *c, bool complete)
 		s->drops++;
 }
 
+static void sink_settle(struct chardev *c, bool on)
+{
+	struct sink *s = container_of(c, struct sink, base);
+	s->settles += on;
+	s->room = on ? sizeof(s->out) : s->n;
+}
+
 static const struct chardev_ops sink_ops = {
     .write = sink_write, .resume = sink_resume, .attached = sink_attached, .ended = sink_ended};
+static const struct chardev_ops settling_ops = {
+    .write = sink_write, .resume = sink_resume, .attached = sink_attached, .ended = sink_ended, .settle = sink_settle};
 
 static int setup(void **state)
 {
@@ -624,6 +633,31 @@ static void console_jobs(void **state)
 	assert_int_equal(s->n, 20);
 }
 
+/* The driver resets the device, as Linux does before it powers off: what waits in the queue is written, with its ends. */
+static void console_settles(void **state)
+{
+	struct fixture *f = *state;
+	struct sink *s = &f->s[1];
+	s->base.ops = &settling_ops;
+	struct drv *d = console(f);
+	drv_start(d, MODERN | BIT64(VIRTIO_CONSOLE_F_MULTIPORT), 6, 16, true);
+	s->room = 2;
+	for (int i = 0; i < 3; i++) {
+		control(f, 1, VIRTIO_CONSOLE_PORT_OPEN, 1);
+		write_port(f, 5, "job");
+		control(f, 1, VIRTIO_CONSOLE_PORT_OPEN, 0);
+	}
+	control(f, 1, VIRTIO_CONSOLE_PORT_OPEN, 1);
+	write_port(f, 5, "half");
+	assert_int_equal(s->n, 2);
+	unsigned drops = s->drops;
+	drv_set_status(d, 0);
+	assert_int_equal(s->n, 16);
+	assert_memory_equal(s->out, "job|job|job|half", 16);
+	assert_int_equal(s->drops, drops + 1); /* that one was not ended */
+	assert_int_equal(s->settles, 1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -640,6 +674,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(console_backpressure, setup, teardown),
 	    cmocka_unit_test_setup_teardown(console_ports, setup, teardown),
 	    cmocka_unit_test_setup_teardown(console_jobs, setup, teardown),
+	    cmocka_unit_test_setup_teardown(console_settles, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
