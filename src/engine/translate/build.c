@@ -31,11 +31,16 @@ void build_leave(struct build *b, u32 site)
 	emit_jmp(&b->e, (u64)tr_leave);
 }
 
+static const u8 nop1[] = {0x90};
+
 u64 build_leave_apart(struct build *b, u32 site)
 {
-	u64 at = emit_here(&b->apart);
+	u64 at = 0;
 
+	emit_align(&b->apart, 4); /* the jump's rel32 too: emit_unsplit() */
+	at = emit_here(&b->apart);
 	emit_mov_imm(&b->apart, S1, site);
+	emit_bytes(&b->apart, nop1, sizeof(nop1));
 	emit_jmp(&b->apart, (u64)tr_leave);
 	b->e.full |= b->apart.full;
 	return at;
@@ -50,6 +55,7 @@ static void islands_here(struct build *b)
 {
 	for (unsigned i = 0; i < b->npending; i++) {
 		emit_short_here(&b->e, b->pending[i].place);
+		emit_unsplit(&b->e, 1);
 		build_jump_out(b, site_number(b, b->pending[i].site));
 		b->pending[i].site->island = (u32)emit_here(&b->e);
 	}

@@ -57,6 +57,14 @@ void emit_align_end(struct emit *e, unsigned bytes, unsigned to)
 		emit_bytes(e, nops[gap - 1], gap);
 }
 
+void emit_unsplit(struct emit *e, unsigned ahead)
+{
+	unsigned at = (unsigned)(emit_here(e) + ahead) & 7;
+
+	if (at > 4)
+		emit_bytes(e, nops[7 - at], 8 - at);
+}
+
 /* ---- one instruction ---- */
 
 unsigned mem_encode(u8 *b, unsigned reg, const struct hostmem *m)

@@ -38,6 +38,9 @@ void emit_bytes(struct emit *e, const void *bytes, unsigned n);
 void emit_u8(struct emit *e, u8 v);
 void emit_u32(struct emit *e, u32 v);
 void emit_align_end(struct emit *e, unsigned bytes, unsigned to); /* so that what is so long ends there; to: at most 8 */
+/* So that the rel32 that begins so many bytes further on lies in one aligned quadword: another vCPU that executes it while it is
+ * patched finds the old or the new one, not some of each (AMD64 manual 2, 7.6.1). */
+void emit_unsplit(struct emit *e, unsigned ahead);
 void emit_align(struct emit *e, unsigned to); /* fills with multi-byte NOPs */
 
 /* size: 1 2 4 8 bytes; 1 and 2 zero-extend on loads into 32 bits */

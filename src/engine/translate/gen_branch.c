@@ -98,6 +98,7 @@ static void chainable_jump(struct build *b, s32 target)
 	struct tr_site *s = build_site(b, SITE_EXIT);
 
 	s->target = target;
+	emit_unsplit(&b->e, 1);
 	emit_jmp(&b->e, build_leave_apart(b, site_number(b, s)));
 	s->host = (u32)emit_here(&b->e);
 }
@@ -233,6 +234,7 @@ static bool gen_jcc(struct build *b)
 		build_islands(b); /* here they do not lengthen the loop */
 		return true;
 	}
+	emit_unsplit(&b->e, 2);
 	emit_jcc(&b->e, cond, emit_here(&b->e));
 	b->exits[b->nexits].rel_end = b->e.p;
 	b->exits[b->nexits].target = target;

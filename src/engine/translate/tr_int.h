@@ -248,7 +248,7 @@ struct build {
 bool build_block(struct build *b, gpa_t gpa);
 struct tr_site *build_site(struct build *b, enum site_kind kind);
 u32 site_number(const struct build *b, const struct tr_site *s);
-#define LEAVE_BYTES 11
+#define LEAVE_BYTES 12
 u64 build_leave_apart(struct build *b, u32 site); /* the same away from code that is on its way; where it is */
 #define JUMP_OUT_BYTES 5
 void build_jump_out(struct build *b, u32 site);     /* a jump there */
