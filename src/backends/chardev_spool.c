@@ -38,10 +38,14 @@ static bool send_locked(struct chardev_spool *s, char what, const void *p, size_
 {
 	struct iovec iov[2] = {{&what, 1}, {(void *)p, n}};
 	struct msghdr m = {.msg_iov = iov, .msg_iovlen = n ? 2 : 1};
-	if (s->dead || sendmsg(s->fd, &m, (s->waits ? 0 : MSG_DONTWAIT) | MSG_NOSIGNAL) >= 0)
+	ssize_t r = 0;
+	if (s->dead)
 		return true;
-	if (s->waits && errno == EINTR)
-		return send_locked(s, what, p, n);
+	do
+		r = sendmsg(s->fd, &m, (s->waits ? 0 : MSG_DONTWAIT) | MSG_NOSIGNAL);
+	while (r < 0 && s->waits && errno == EINTR);
+	if (r >= 0)
+		return true;
 	if (errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS || errno == EINTR) {
 		s->short_write = true;
 		loop_mod(s->loop, s->fd, EPOLLOUT);
@@ -125,13 +129,8 @@ static void spool_attached(struct chardev *c)
 static void spool_destroy(struct chardev *c)
 {
 	struct chardev_spool *s = spool_of(c);
-	if (!s->dead)
-		loop_del(s->loop, s->fd);
-	if (s->pending && !s->dead) {
-		fcntl(s->fd, F_SETFL, 0);
-		if (send(s->fd, &s->pending, 1, MSG_NOSIGNAL) < 0)
-			log_msg(LOG_ERROR, "spool: the last job is lost: %s", strerror(errno));
-	}
+	spool_settle(c, true);
+	loop_del(s->loop, s->fd);
 	close(s->fd);
 	while (waitpid(s->pid, NULL, 0) < 0 && errno == EINTR)
 		;

@@ -39,14 +39,15 @@ void vhost_user_die(struct vhost_user *u, int error)
 	log_msg(LOG_ERROR,
 		"%s: the server is lost: %s (the guest gets errors; restart the VM to get it back)",
 		u->o.name, reason(error));
-	if (!u->direct)
-		shutdown(u->o.sock, SHUT_RDWR); /* nothing that it still says counts, and it stops */
 	if (u->watched)
 		loop_del(machine_loop(u->machine), u->o.sock);
 	u->watched = false;
-	if (u->direct)
+	if (u->direct) {
 		direct_take_over(u);
-	else if (u->running)
+		return;
+	}
+	shutdown(u->o.sock, SHUT_RDWR); /* nothing that it still says counts, and it stops */
+	if (u->running)
 		relay_fail_all(u);
 }
 
@@ -95,15 +96,21 @@ static int start_ring(struct vhost_user *u, unsigned i)
 	return ret ? ret : vhost_user_send_fd(u, VU_SET_VRING_KICK, i, q->kick);
 }
 
+/* Relayed rings are not the driver's. */
+static u64 agreed_features(const struct vhost_user *u)
+{
+	const u64 ours = BIT64(VIRTIO_RING_F_EVENT_IDX) | BIT64(VIRTIO_RING_F_INDIRECT_DESC);
+	u64 features = u->v->driver_features & u->features;
+
+	if (!u->direct)
+		features = (features & ~ours) | BIT64(VIRTIO_RING_F_INDIRECT_DESC);
+	return features | BIT64(VHOST_USER_F_PROTOCOL_FEATURES);
+}
+
 void vhost_user_activate(struct vhost_user *u)
 {
-	u64 ours = BIT64(VIRTIO_RING_F_EVENT_IDX) | BIT64(VIRTIO_RING_F_INDIRECT_DESC);
-	u64 features = (u->v->driver_features & u->features & ~ours) | BIT64(VIRTIO_RING_F_INDIRECT_DESC) |
-		       BIT64(VHOST_USER_F_PROTOCOL_FEATURES);
+	u64 features = agreed_features(u);
 	int ret = 0;
-
-	if (u->direct)
-		features = (u->v->driver_features & u->features) | BIT64(VHOST_USER_F_PROTOCOL_FEATURES);
 
 	u->running = true;
 	if (u->dead)
@@ -230,7 +237,8 @@ static int share_memory(struct vhost_user *u)
 	for (u32 i = 0; i < g->nslots; i++)
 		add_region(&m, g->slot[i].gpa, g->slot[i].size, g->slot[i].host, g->slot[i].offset,
 			   g->slot[i].fd);
-	add_region(&m, u->area_gpa, u->area_bytes, u->area, 0, u->area_fd);
+	if (u->area)
+		add_region(&m, u->area_gpa, u->area_bytes, u->area, 0, u->area_fd);
 	m.h.size = 8 + m.mem.n * (u32)sizeof(struct vu_region);
 	return vhost_user_tell(u, &m);
 }
@@ -258,7 +266,8 @@ static int hello(struct vhost_user *u)
 		ret = -EPROTONOSUPPORT;
 	if (!ret)
 		ret = vhost_user_tell(u, &owner);
-	return ret ? ret : share_memory(u);
+	u->direct = u->protocol & BIT64(VU_PROTOCOL_DIRECT);
+	return ret;
 }
 
 static int add_to_loop(struct vhost_user *u)
@@ -266,7 +275,7 @@ static int add_to_loop(struct vhost_user *u)
 	struct loop *l = machine_loop(u->machine);
 	int ret = 0;
 
-	for (unsigned i = 0; i < u->o.n_queues && !ret; i++)
+	for (unsigned i = 0; i < u->o.n_queues && !ret && !u->direct; i++)
 		ret = loop_add(l, u->relay[i].call, EPOLLIN, relay_on_call, &u->relay[i]);
 	if (!ret)
 		ret = loop_add(l, u->o.sock, EPOLLIN | EPOLLRDHUP, on_socket, u);
@@ -289,11 +298,13 @@ int vhost_user_create(struct machine *m, const struct vhost_user_options *o, str
 	u->area_fd = u->channel = -1;
 	for (unsigned i = 0; i < VIRTIO_QUEUES_MAX; i++)
 		u->relay[i].kick = u->relay[i].call = -1;
-	ret = make_area(u);
-	if (!ret)
+	ret = hello(u);
+	if (!ret && !u->direct)
+		ret = make_area(u);
+	if (!ret && !u->direct)
 		ret = make_relays(u);
 	if (!ret)
-		ret = hello(u);
+		ret = share_memory(u);
 	if (!ret)
 		ret = add_to_loop(u);
 	if (ret) {
@@ -307,7 +318,7 @@ int vhost_user_create(struct machine *m, const struct vhost_user_options *o, str
 void vhost_user_attach(struct vhost_user *u, struct virtio *v)
 {
 	u->v = v;
-	u->direct = v->remote = u->protocol & BIT64(VU_PROTOCOL_DIRECT);
+	v->remote = u->direct;
 }
 
 void vhost_user_destroy(struct vhost_user *u)

@@ -65,26 +65,25 @@ void wake_free(struct machine *m)
 	free(w);
 }
 
+/* -1: the first free one. WAKE_SOURCES: there is none. */
 static u32 find_locked(const struct wake *w, int eventfd)
 {
-	u32 i = 0;
-
-	while (i < w->n && w->eventfd[i] != eventfd)
-		i++;
-	return i;
+	for (u32 i = 0; i < w->n; i++)
+		if (w->eventfd[i] == eventfd)
+			return i;
+	return eventfd < 0 && w->n < WAKE_SOURCES ? w->n : WAKE_SOURCES;
 }
 
 static u32 find(struct wake *w, int eventfd)
 {
-	u32 i = 0, n = 0;
+	u32 i = WAKE_SOURCES;
 
 	if (!w)
-		return WAKE_SOURCES;
+		return i;
 	pthread_mutex_lock(&w->lock);
 	i = find_locked(w, eventfd);
-	n = w->n;
 	pthread_mutex_unlock(&w->lock);
-	return i < n ? i : WAKE_SOURCES;
+	return i;
 }
 
 u32 wake_source(struct machine *m, int eventfd)
@@ -93,13 +92,13 @@ u32 wake_source(struct machine *m, int eventfd)
 	u32 i = WAKE_SOURCES;
 
 	if (!w)
-		return WAKE_SOURCES;
+		return i;
 	pthread_mutex_lock(&w->lock);
 	i = find_locked(w, -1);
-	if (i == w->n && i < WAKE_SOURCES)
-		__atomic_store_n(&w->page->sources, ++w->n, __ATOMIC_RELEASE);
 	if (i < WAKE_SOURCES)
 		w->eventfd[i] = eventfd;
+	if (i == w->n && i < WAKE_SOURCES)
+		__atomic_store_n(&w->page->sources, ++w->n, __ATOMIC_RELEASE);
 	pthread_mutex_unlock(&w->lock);
 	return i;
 }

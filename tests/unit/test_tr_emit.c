@@ -323,6 +323,32 @@ static void test_patch(void **state)
 	}
 }
 
+/* A rel32 behind some bytes of opcode lies in one aligned quadword, wherever the instruction begins, with nothing but NOPs before it. */
+static void test_unsplit(void **state)
+{
+	static _Alignas(8) u8 room[64];
+
+	for (unsigned ahead = 1; ahead <= 2; ahead++) {
+		for (unsigned at = 0; at < 8; at++) {
+			struct emit e = {.p = room + at, .end = room + sizeof(room), .rx = RX_DISTANCE};
+			unsigned gap = 0;
+
+			memset(room, 0xcc, sizeof(room));
+			emit_unsplit(&e, ahead);
+			gap = (unsigned)(e.p - (room + at));
+			assert_true(((emit_here(&e) + ahead) & 7) <= 4);
+			assert_true(gap <= 3);
+			assert_true(gap == 0 || ((at + ahead) & 7) > 4);
+			if (gap) {
+				decode_at(room + at, gap);
+				assert_int_equal(z.mnemonic, ZYDIS_MNEMONIC_NOP);
+				assert_int_equal(z.length, gap);
+			}
+			assert_int_equal(*e.p, 0xcc);
+		}
+	}
+}
+
 static u8 *short_branch(struct emit *e, unsigned kind)
 {
 	return kind == 0 ? emit_jrcxz(e) : kind == 1 ? emit_jmp_short(e) : emit_jcc_short(e, kind - 2);
@@ -581,6 +607,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_memory),   cmocka_unit_test(test_registers), cmocka_unit_test(test_mov_imm),
 	    cmocka_unit_test(test_branches), cmocka_unit_test(test_patch),     cmocka_unit_test(test_short),
+	    cmocka_unit_test(test_unsplit),
 	    cmocka_unit_test(test_align),    cmocka_unit_test(test_full),      cmocka_unit_test(test_runs),
 	    cmocka_unit_test(test_forms),    cmocka_unit_test(test_mem_forms),
 	};

@@ -397,13 +397,20 @@ struct tblock *tb_make_crossing(struct vcpu *cpu, gpa_t gpa, gpa_t second)
 	return make_at(cpu, gpa, second, 0);
 }
 
+/* Another vCPU may execute the jump meanwhile: its rel32 lies in one aligned quadword (SDM 3A 9.1.1; emit_unsplit()). */
+static void redirect_locked(u64 end, u64 target)
+{
+	eng_assert(((end - 4) & 7) <= 4);
+	emit_patch_rel32((s64)CODE_RX - (s64)CODE_RW, end, target);
+}
+
 void tb_chain(struct tr_site *s, const struct tblock *to)
 {
 	if (tr_checking())
 		return;
 	icache_lock();
 	if (!to->dead && s->host)
-		emit_patch_rel32((s64)CODE_RX - (s64)CODE_RW, s->host, to->body);
+		redirect_locked(s->host, to->body);
 	icache_unlock();
 }
 
@@ -413,7 +420,6 @@ void tb_chain(struct tr_site *s, const struct tblock *to)
  */
 void tb_chain_far(struct tr_site *s, const struct tblock *to)
 {
-	const s64 rx = (s64)CODE_RX - (s64)CODE_RW;
 	unsigned cls = tr_jc_class(to->key);
 
 	if (tr_checking() || cls == JC_NONE)
@@ -421,10 +427,10 @@ void tb_chain_far(struct tr_site *s, const struct tblock *to)
 	icache_lock();
 	if (!to->dead && s->host) {
 		if (jc_far_ok(to->gpa)) {
-			*(volatile u32 *)(gen_far_constant(s->host) - (u64)rx) = (u32)((to->gpa >> 12) - (to->gpa & ~PAGE_MASK));
-			emit_patch_rel32(rx, s->host, gen_far_arrival(to->enter));
+			*(volatile u32 *)(gen_far_constant(s->host) - CODE_RX + CODE_RW) = (u32)((to->gpa >> 12) - (to->gpa & ~PAGE_MASK));
+			redirect_locked(s->host, gen_far_arrival(to->enter));
 		}
-		emit_patch_rel32(rx, s->island, (u64)tr_far_jump[cls]);
+		redirect_locked(s->island, (u64)tr_far_jump[cls]);
 		s->host = 0;
 	}
 	icache_unlock();
@@ -436,7 +442,7 @@ void tb_succeed(u32 dead, const struct tblock *to)
 
 	icache_lock();
 	if (d->dead && !to->dead && d != to && d->gpa == to->gpa && d->key == to->key)
-		emit_patch_rel32((s64)CODE_RX - (s64)CODE_RW, d->dead_stub + LEAVE_BYTES, to->body);
+		redirect_locked(d->dead_stub + LEAVE_BYTES, to->body);
 	icache_unlock();
 }
 
@@ -446,7 +452,7 @@ void tb_divert(struct tr_site *s, const struct tblock *to)
 		return;
 	icache_lock();
 	if (!to->dead && s->island)
-		emit_patch_rel32((s64)CODE_RX - (s64)CODE_RW, s->island, to->body);
+		redirect_locked(s->island, to->body);
 	icache_unlock();
 }
 
