@@ -29,13 +29,6 @@ struct disk_limit {
 	struct disk_req *head, **tail;
 };
 
-static u64 now_ns(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (u64)t.tv_sec * NS + (u64)t.tv_nsec;
-}
-
 static void bucket_init(struct bucket *b, u64 rate)
 {
 	b->rate = MIN(rate, 1ull << 33);

@@ -17,12 +17,17 @@ void log_set_level(enum log_level l);
 void log_msg(enum log_level l, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /* CLOCK_MONOTONIC */
-static inline u64 now_ms(void)
+static inline u64 now_ns(void)
 {
 	struct timespec t;
 
 	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (u64)t.tv_sec * 1000 + (u64)t.tv_nsec / 1000000;
+	return (u64)t.tv_sec * 1000000000 + (u64)t.tv_nsec;
+}
+
+static inline u64 now_ms(void)
+{
+	return now_ns() / 1000000;
 }
 
 static inline bool add_overflows(u64 a, u64 b)

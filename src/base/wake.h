@@ -7,6 +7,9 @@
  * raises the GSIs of all sources that are pending. A vCPU that runs is not concerned: it is stopped by the engine alone.
  *
  * What a hostile process can do here is to wake vCPUs for nothing and to raise interrupts of the guest, whose memory it has anyway.
+ *
+ * A process that is about to look for its next request anyway may leave an interrupt for a vCPU that is awake (wake_leave): a vCPU finds it
+ * before it falls asleep. If it does not do so soon, the process takes it back (wake_take_back) and writes to the eventfd.
  */
 #ifndef BASE_WAKE_H
 #define BASE_WAKE_H
@@ -14,7 +17,7 @@
 #include "base/types.h"
 
 enum { WAKE_CPUS = 64, WAKE_SOURCES = 128 };
-enum wake_state { WAKE_AWAKE, WAKE_ASLEEP, WAKE_RUNG };
+enum wake_state { WAKE_AWAKE, WAKE_ASLEEP, WAKE_RUNG, WAKE_LOOKS /* as ASLEEP, but sees the word change: no futex */ };
 
 struct wake_source {
 	u32 pending;
@@ -24,14 +27,18 @@ struct wake_source {
 
 struct wake_page {
 	u32 sources; /* in use */
-	struct {
-		u32 state; /* enum wake_state; a futex. The vCPU's, but for ASLEEP to RUNG */
+	struct wake_cpu {
+		u32 state; /* enum wake_state; a futex. The vCPU's, but for ASLEEP or LOOKS to RUNG */
+		u32 left;  /* not 0: something may be pending */
 	} __attribute__((aligned(64))) cpu[WAKE_CPUS];
 	struct wake_source source[WAKE_SOURCES];
 };
 
 /* False: write to the eventfd. */
 bool wake_ring(struct wake_page *w, u32 source);
+enum wake_how { WAKE_NOT /* write to the eventfd */, WAKE_DONE, WAKE_LEFT };
+enum wake_how wake_leave(struct wake_page *w, u32 source);
+bool wake_take_back(struct wake_page *w, u32 source); /* true: write to the eventfd */
 /* The VMM's, when the source is bound to a GSI or no longer (0). True: an interrupt was pending: write to the eventfd. */
 bool wake_bind(struct wake_page *w, u32 source, u32 gsi);
 

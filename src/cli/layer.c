@@ -114,7 +114,7 @@ static int open_unnamed(const char *dir)
 	return fd;
 }
 
-static u64 now_ns(void)
+static u64 realtime_ns(void)
 {
 	struct timespec ts;
 
@@ -127,7 +127,7 @@ int layer_temporary(struct layer *l, struct err *e)
 	char dir[PATH_MAX];
 	int ret = state_dir(dir, sizeof(dir), e);
 
-	*l = (struct layer){.fd = -1, .created_ns = now_ns(), .fresh = true};
+	*l = (struct layer){.fd = -1, .created_ns = realtime_ns(), .fresh = true};
 	if (ret)
 		return ret;
 	l->fd = open_unnamed(dir);
@@ -224,7 +224,7 @@ int layer_kept(struct layer *l, const char *name, bool make, struct err *e)
 			ret = err_set(e, ENOENT, "%s: no duplicate of that name is kept", name);
 	}
 	if (!ret && l->fresh) {
-		l->created_ns = now_ns();
+		l->created_ns = realtime_ns();
 		ret = format(l->fd, true, e);
 		if (!ret)
 			ret = write_json(l, e);

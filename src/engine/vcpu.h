@@ -10,6 +10,7 @@
 #define ENGINE_VCPU_H
 
 #include <linux/kvm.h>
+#include "base/patience.h"
 #include "base/types.h"
 #include "engine/layout.h"
 #include "engine/isa/insn.h"
@@ -171,6 +172,7 @@ struct vcpu {
 		u64 total, told;    /* stolen so far; what the guest's record says */
 		bool open;
 	} steal;
+	struct patience patience;   /* in HLT */
 	u32 pv_kicked;              /* KVM_HC_KICK_CPU came: any thread sets, atomic; HLT ends, or does not begin */
 
 	/* ---- events ---- */

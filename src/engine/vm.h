@@ -55,6 +55,7 @@ struct vm {
 	/* safe point machinery (engine/safepoint.c) */
 	u32 safe_lock, safe_wanted; /* futexes */
 	struct wake_page *wake;     /* NULL: interrupts come by irqfd only */
+	bool patient;               /* vCPUs that halt may look for a while before they sleep */
 	struct sampler *sampler;    /* NULL: nobody has asked yet */
 };
 

@@ -62,9 +62,18 @@ int direct_set(struct direct *d, struct vu_message *m)
 	return 0;
 }
 
-bool direct_ring(struct direct *d, unsigned queue)
+enum wake_how direct_call(struct direct *d, unsigned queue, bool may_leave)
 {
-	return d->wake && queue < VU_DIRECT_QUEUES && wake_ring(d->wake, d->source[queue]);
+	if (!d->wake || queue >= VU_DIRECT_QUEUES)
+		return WAKE_NOT;
+	if (may_leave)
+		return wake_leave(d->wake, d->source[queue]);
+	return wake_ring(d->wake, d->source[queue]) ? WAKE_DONE : WAKE_NOT;
+}
+
+bool direct_take_back(struct direct *d, unsigned queue)
+{
+	return wake_take_back(d->wake, d->source[queue]);
 }
 
 /* If the VMM is gone nobody runs that code, and this process ends soon too. */

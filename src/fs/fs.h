@@ -71,6 +71,7 @@ struct fs_handle {
 	u8 *buf;              /* FS_DIRBUF bytes of getdents64 */
 	u32 at, end;
 	u64 next; /* offset that a reader who goes on will ask for */
+	u64 ahead; /* buf was filled ahead, after this request; 0: because it was asked for */
 };
 
 struct fs_slot {
@@ -106,6 +107,7 @@ struct fs {
 	u32 n_fds, max_fds; /* descriptors of nodes */
 	u32 n_handles, max_handles;
 	struct fs_habit habit;
+	u64 requests; /* so far */
 };
 
 /* root_fd (O_PATH) is the fs's if it succeeds. The process' working directory must be /proc/self/fd, so that
@@ -120,6 +122,8 @@ struct fs_thread { /* a worker's scratch memory */
 	struct fs *fs;
 	struct fill_ram *ram; /* the memory that chains point to; NULL: other */
 	struct fill_pipe pipe;
+	struct fs_handle *ahead; /* a directory whose next entries will be asked for; a reference */
+	u64 ahead_of;		 /* the request that says so */
 	struct virtq_chain chain;
 	struct iovec iov[VIRTQ_SIZE_MAX];
 	u8 arg[FS_ARG_MAX];
@@ -127,5 +131,7 @@ struct fs_thread { /* a worker's scratch memory */
 };
 /* Serves one request; the number of bytes written to the chain. */
 u32 fs_handle(struct fs_thread *t, const struct virtq_chain *c);
+/* While nothing else is to be done. */
+void fs_work_ahead(struct fs_thread *t);
 
 #endif

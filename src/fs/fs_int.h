@@ -9,6 +9,7 @@ struct fs_request {
 	struct fs_thread *t;
 	const struct virtq_chain *c;
 	struct fuse_in_header h;
+	u64 number; /* of the share's requests, from 1 */
 	const u8 *arg; /* what follows the header: a copy */
 	u32 arg_len, arg_at;
 	struct fs_node *node;
@@ -56,6 +57,8 @@ int handle_new(struct fs *fs, struct fs_node *n, int fd, bool writable, u64 *id)
 struct fs_handle *handle_get(struct fs *fs, u64 id,
 			     const struct fs_node *n); /* of that node; NULL: no such */
 void handle_put(struct fs *fs, struct fs_handle *h);
+/* The thread's promise to read on in h before the next request, or none (NULL); takes the reference. */
+void handle_ahead(struct fs_thread *t, struct fs_handle *h, u64 request);
 void handle_close(struct fs *fs, u64 id, const struct fs_node *n);
 /* Answers an open request with a new handle of fd, which is the handle's or closed from here on. */
 int op_opened(struct fs_request *r, int fd, bool write, struct fuse_open_out *out);

@@ -59,6 +59,13 @@ void handle_put(struct fs *fs, struct fs_handle *h)
 	free(h);
 }
 
+void handle_ahead(struct fs_thread *t, struct fs_handle *h, u64 request)
+{
+	handle_put(t->fs, t->ahead);
+	t->ahead = h;
+	t->ahead_of = request;
+}
+
 void handle_close(struct fs *fs, u64 id, const struct fs_node *n)
 {
 	pthread_mutex_lock(&fs->lock);

@@ -31,7 +31,11 @@ int op_opendir(struct fs_request *r)
 		return fd;
 	if (statx(fd, "", AT_EMPTY_PATH, STATX_CTIME, &st) == 0)
 		out.open_flags = habit_opened_dir(r->fs, r->node, &st);
-	return op_opened(r, fd, false, &out);
+	int ret = op_opened(r, fd, false, &out);
+
+	if (!ret)
+		handle_ahead(r->t, handle_get(r->fs, out.fh, r->node), r->number);
+	return ret;
 }
 
 int op_releasedir(struct fs_request *r)
@@ -39,29 +43,58 @@ int op_releasedir(struct fs_request *r)
 	return op_release(r);
 }
 
-/* The next entry at h->at, read anew if none is left; 0 at the end, < 0 an error. h->lock held. */
-static int next_entry(struct fs_handle *h, struct linux_dirent64 **d)
-{
-	if (h->at >= h->end) {
-		long n = syscall(SYS_getdents64, h->fd, h->buf, FS_DIRBUF);
-
-		h->at = 0;
-		h->end = n > 0 ? (u32)n : 0;
-		if (n <= 0)
-			return n < 0 ? -errno : 0;
-	}
-	*d = (void *)(h->buf + h->at);
-	return 1;
-}
-
-/* Where the guest wants to read on; usually where it stopped. */
-static int seek_to(struct fs_handle *h, u64 offset)
+static bool has_buffer(struct fs_handle *h)
 {
 	if (!h->buf)
 		h->buf = malloc(FS_DIRBUF);
-	if (!h->buf)
+	return h->buf;
+}
+
+/* Whether there are entries now; 0: the end; or -errno. h->lock held. */
+static int read_entries(struct fs_handle *h)
+{
+	long n = syscall(SYS_getdents64, h->fd, h->buf, FS_DIRBUF);
+
+	h->at = 0;
+	h->end = n > 0 ? (u32)n : 0;
+	return n < 0 ? -errno : n > 0;
+}
+
+/* The next entry at h->at, read anew if none is left; 0 at the end, < 0 an error. h->lock held. */
+static int next_entry(struct fs_handle *h, struct linux_dirent64 **d)
+{
+	int got = h->at < h->end ? 1 : read_entries(h);
+
+	*d = (void *)(h->buf + h->at);
+	return got;
+}
+
+/*
+ * Reads the next entries while the guest looks at those before. They are given to the very next request only: one in between could
+ * change the directory, and whoever made it must see that if he then begins anew.
+ */
+void fs_work_ahead(struct fs_thread *t)
+{
+	struct fs_handle *h = t->ahead;
+
+	if (!h)
+		return;
+	pthread_mutex_lock(&h->lock);
+	if (!h->node->closed && h->at >= h->end && has_buffer(h) && read_entries(h) > 0)
+		h->ahead = t->ahead_of;
+	pthread_mutex_unlock(&h->lock);
+	handle_ahead(t, NULL, 0);
+}
+
+/* Where the guest wants to read on; usually where it stopped. */
+static int seek_to(struct fs_handle *h, u64 offset, u64 request)
+{
+	bool fresh = !h->ahead || h->ahead + 1 == request;
+
+	h->ahead = 0;
+	if (!has_buffer(h))
 		return -ENOMEM;
-	if (offset == h->next && h->end)
+	if (offset == h->next && h->end && fresh)
 		return 0;
 	h->at = h->end = 0;
 	if (lseek(h->fd, (off_t)offset, SEEK_SET) < 0)
@@ -112,7 +145,7 @@ static bool add_entry(struct listing *l, const struct linux_dirent64 *d)
 static int fill(struct listing *l, struct fs_handle *h, u64 offset)
 {
 	struct linux_dirent64 *d = NULL;
-	int ret = seek_to(h, offset);
+	int ret = seek_to(h, offset, l->r->number);
 
 	while (!ret) {
 		int got = next_entry(h, &d);
@@ -141,8 +174,12 @@ static int read_dir(struct fs_request *r, bool plus)
 	l.dir_fd = h->fd;
 	pthread_mutex_lock(&h->lock);
 	ret = r->node->closed ? 0 : fill(&l, h, in->offset);
+	bool used_up = !ret && l.at && h->at >= h->end;
 	pthread_mutex_unlock(&h->lock);
-	handle_put(r->fs, h);
+	if (used_up)
+		handle_ahead(r->t, h, r->number);
+	else
+		handle_put(r->fs, h);
 	return ret ? ret : req_reply(r, r->t->out, l.at);
 }
 

@@ -167,6 +167,7 @@ u32 fs_handle(struct fs_thread *t, const struct virtq_chain *c)
 
 	if (!chain_read(c, 0, &r.h, sizeof(r.h)))
 		return 0;
+	r.number = __atomic_add_fetch(&t->fs->requests, 1, __ATOMIC_RELAXED);
 	row = find_row(r.h.opcode);
 	if (row && (row->flags & NO_REPLY))
 		answered = false;

@@ -12,6 +12,7 @@
 #include <linux/virtio_ring.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,11 +20,15 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/patience.h"
 #include "base/vhost_user.h"
 #include "devices/guestmem.h"
 #include "fs/direct.h"
 
-enum { QUEUES = 9 /* one for what may not wait, up to eight for requests */ };
+enum {
+	QUEUES = 9, /* one for what may not wait, up to eight for requests */
+	LEFT_NS = 10000
+};
 
 #define FEATURES                                                                                             \
 	(BIT64(VIRTIO_F_VERSION_1) | BIT64(VIRTIO_RING_F_INDIRECT_DESC) | BIT64(VIRTIO_RING_F_EVENT_IDX) |   \
@@ -50,6 +55,10 @@ struct queue {
 	int kick, stop;
 	bool has_addr, enabled, running;
 	bool stopping; /* atomic: the thread takes no more */
+	struct patience patience;
+	u64 left_at;	/* when an interrupt was left for a vCPU to find; 0: none is */
+	u64 idle_since; /* the queue was empty then, */
+	bool looked;	/* and stayed so while the thread looked */
 	pthread_t thread;
 	struct fs_thread *scratch;
 	pthread_mutex_t call_lock;
@@ -65,8 +74,16 @@ struct vhost {
 	struct mapping map[VU_REGIONS_MAX];
 	unsigned n_maps;
 	u64 features;
+	bool patient; /* there is another core for who fills the rings */
 	struct queue queue[QUEUES];
 };
+
+static bool several_cpus(void)
+{
+	cpu_set_t set;
+
+	return sched_getaffinity(0, sizeof(set), &set) == 0 && CPU_COUNT(&set) > 1;
+}
 
 struct guestmem *machine_guestmem(struct machine *m)
 {
@@ -74,12 +91,20 @@ struct guestmem *machine_guestmem(struct machine *m)
 }
 
 /* ---- a queue's thread ---- */
-static void call(struct queue *q)
+static unsigned index_of(const struct queue *q)
+{
+	return (unsigned)(q - q->vh->queue);
+}
+
+static bool looks(const struct queue *q)
+{
+	return q->vh->patient && patience_looks(&q->patience);
+}
+
+static void write_call(struct queue *q)
 {
 	const u64 one = 1;
 
-	if (direct_ring(&q->vh->direct, (unsigned)(q - q->vh->queue)))
-		return;
 	pthread_mutex_lock(&q->call_lock);
 	if (q->call >= 0 && write(q->call, &one, sizeof(one)) != sizeof(one))
 		log_msg(LOG_DEBUG, "vhost-user: a call was lost"); /* the counter is full: the front-end has
@@ -87,11 +112,52 @@ static void call(struct queue *q)
 	pthread_mutex_unlock(&q->call_lock);
 }
 
+static void call(struct queue *q)
+{
+	enum wake_how how = direct_call(&q->vh->direct, index_of(q), looks(q));
+
+	if (how == WAKE_NOT)
+		write_call(q);
+	q->left_at = how == WAKE_LEFT ? now_ns() : 0;
+}
+
+/* A vCPU did not find in time what was left for it, or this thread is about to sleep. */
+static void call_left(struct queue *q, bool sleeps)
+{
+	if (!q->left_at || (!sleeps && now_ns() - q->left_at < LEFT_NS))
+		return;
+	if (direct_take_back(&q->vh->direct, index_of(q)))
+		write_call(q);
+	q->left_at = 0;
+}
+
+static bool more(const struct queue *q)
+{
+	return virtq_published(&q->ring) != q->ring.avail_next || __atomic_load_n(&q->stopping, __ATOMIC_RELAXED);
+}
+
+/* Until the next chain is there; false: none came soon. */
+static bool look(struct queue *q)
+{
+	u64 until = now_ns() + PATIENCE_LOOK_NS;
+
+	do {
+		for (int i = 0; i < 16; i++) {
+			if (more(q))
+				return true;
+			__builtin_ia32_pause();
+		}
+		call_left(q, false);
+	} while (now_ns() < until);
+	return false;
+}
+
 /* Everything that is there, unless we are to stop: the guest may go on for ever. False: the driver broke the
  * queue. */
 static bool drain(struct queue *q)
 {
 	struct virtq_chain *c = &q->scratch->chain;
+	bool found = false;
 	int got = 0;
 
 	do {
@@ -99,10 +165,17 @@ static bool drain(struct queue *q)
 		while (!__atomic_load_n(&q->stopping, __ATOMIC_RELAXED) &&
 		       (got = virtq_pop(&q->ring, c)) > 0) {
 			virtq_push(&q->ring, c, fs_handle(q->scratch, c));
+			call_left(q, false);
 			if (virtq_wants_interrupt(&q->ring))
 				call(q);
 		}
-	} while (!got && virtq_listen(&q->ring) && !__atomic_load_n(&q->stopping, __ATOMIC_RELAXED));
+		fs_work_ahead(q->scratch);
+		q->idle_since = now_ns();
+		q->looked = !got && looks(q);
+		found = q->looked && look(q);
+		if (found)
+			patience_learn(&q->patience, 0, true, true);
+	} while (!got && (found || virtq_listen(&q->ring)) && !__atomic_load_n(&q->stopping, __ATOMIC_RELAXED));
 	return got >= 0;
 }
 
@@ -119,8 +192,10 @@ static void *queue_thread(void *arg)
 			p[0].fd = -1;
 			direct_broken(&q->vh->direct);
 		}
+		call_left(q, true);
 		while (poll(p, 2, -1) < 0 && errno == EINTR)
 			;
+		patience_learn(&q->patience, now_ns() - q->idle_since, q->looked, false);
 		if (p[0].revents && read(q->kick, &count, sizeof(count)) < 0 && errno != EAGAIN &&
 		    errno != EINTR)
 			p[0].fd = -1;
@@ -466,8 +541,10 @@ static void vhost_free(struct vhost *vh)
 			close(q->call);
 		if (q->stop >= 0)
 			close(q->stop);
-		if (q->scratch)
+		if (q->scratch) {
 			fill_close_pipe(&q->scratch->pipe);
+			fs_work_ahead(q->scratch);
+		}
 		free(q->scratch);
 		pthread_mutex_destroy(&q->call_lock);
 	}
@@ -486,6 +563,7 @@ int vhost_serve(struct fs *fs, int sock, struct err *e)
 		return err_set(e, ENOMEM, "vhost-user: no memory");
 	vh->fs = fs;
 	vh->sock = sock;
+	vh->patient = several_cpus();
 	direct_init(&vh->direct);
 	vh->machine.ram.written = direct_written;
 	vh->machine.ram.arg = &vh->direct;
@@ -496,6 +574,7 @@ int vhost_serve(struct fs *fs, int sock, struct err *e)
 		q->ring = (struct virtq){
 		    .machine = &vh->machine, .size = VIRTQ_SIZE_MAX, .size_max = VIRTQ_SIZE_MAX};
 		pthread_mutex_init(&q->call_lock, NULL);
+		patience_init(&q->patience);
 		if (q->stop < 0)
 			ret = err_set(e, errno, "vhost-user: %s", strerror(errno));
 	}

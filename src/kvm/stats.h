@@ -35,6 +35,7 @@
 	X(tr_stale, "leaving it: the page does not hold that code any more")                                     \
 	X(tr_faults, "leaving it: host faults")                                                                  \
 	X(rung, "sleeps ended by a process that serves a device")                                                 \
+	X(spared, "halts that were over before the vCPU slept")                                                 \
 	X(safepoints, "stops for another thread")                                                                \
 	X(ioeventfds, "writes taken by an ioeventfd")                                                            \
 	X(open_ports, "port accesses that nobody decodes, answered by the engine")                               \

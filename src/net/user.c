@@ -46,12 +46,9 @@ struct user {
 };
 
 /* ---- what libslirp asks of us ---- */
-static s64 now_ns(void *arg)
+static s64 get_ns(void *arg)
 {
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (s64)t.tv_sec * 1000000000 + t.tv_nsec;
+	return (s64)now_ns();
 }
 
 static ssize_t send_packet(const void *frame, size_t len, void *arg)
@@ -97,7 +94,7 @@ static void notify(void *arg) {}
 
 static const SlirpCb callbacks = {.send_packet = send_packet,
 				  .guest_error = guest_error,
-				  .clock_get_ns = now_ns,
+				  .clock_get_ns = get_ns,
 				  .timer_new = timer_new,
 				  .timer_free = timer_free,
 				  .timer_mod = timer_mod,
@@ -147,7 +144,7 @@ static int get_events(int i, void *arg)
 /* How long to sleep: libslirp wants to be asked each second even without a reason; with no socket there is none. */
 static int wait_ms(const struct user *u, u32 slirp_ms)
 {
-	s64 ms = slirp_ms >= IDLE_MS && u->n_fds == 1 ? INT32_MAX : slirp_ms, now = now_ns(NULL) / 1000000;
+	s64 ms = slirp_ms >= IDLE_MS && u->n_fds == 1 ? INT32_MAX : slirp_ms, now = (s64)now_ms();
 
 	for (unsigned i = 0; i < TIMERS; i++)
 		if (u->timer[i].used && u->timer[i].expires >= 0)
@@ -157,7 +154,7 @@ static int wait_ms(const struct user *u, u32 slirp_ms)
 
 static void run_timers(struct user *u)
 {
-	s64 now = now_ns(NULL) / 1000000;
+	s64 now = (s64)now_ms();
 
 	for (unsigned i = 0; i < TIMERS; i++) {
 		struct timer *t = &u->timer[i];
@@ -178,7 +175,7 @@ static void take_frame(struct user *u, const struct virtio_net_hdr_v1 *h, u8 *fr
 	if (offload_finish(h, frame, len) || !filter_allows(frame, len))
 		return;
 	if (reassemble_needed(frame))
-		whole = reassemble(u->fragments, frame, (u64)now_ns(NULL) / 1000000, &len);
+		whole = reassemble(u->fragments, frame, now_ms(), &len);
 	if (!whole)
 		return;
 	closing_from_guest(u->closing, whole, len);

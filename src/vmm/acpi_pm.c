@@ -36,14 +36,6 @@ struct acpi_pm {
 	int timer_fd; /* fires when the timer's top bit changes, while that is enabled */
 };
 
-static u64 now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (u64)ts.tv_sec * NS_PER_S + (u64)ts.tv_nsec;
-}
-
 static u64 ticks(const struct acpi_pm *pm)
 {
 	return (u64)((unsigned __int128)(now_ns() - pm->start_ns) * PM_HZ / NS_PER_S);

@@ -27,14 +27,6 @@ struct profile {
 	u32 ntext, text_room;
 };
 
-static u64 now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (u64)ts.tv_sec * 1000000000ull + (u64)ts.tv_nsec;
-}
-
 /* ---- the table ---- */
 static u32 hash(const char *s)
 {

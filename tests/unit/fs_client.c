@@ -96,6 +96,7 @@ int client_send(struct fs_client *c)
 	chain->in_bytes = c->room;
 	memset(c->out, 0xaa, sizeof(c->out));
 	u32 n = fs_handle(c->t, chain);
+	fs_work_ahead(c->t);
 
 	c->reply_len = 0;
 	if (!n)

@@ -9,6 +9,7 @@
 #include <unistd.h>
 #include "base/base.h"
 #include "base/loop.h"
+#include "base/patience.h"
 
 static void sizes(void **state)
 {
@@ -133,9 +134,41 @@ static void loop_calls_from_threads(void **state)
 	loop_free(c.l);
 }
 
+/* ---- patience: who waits and what for, in turns of nanoseconds ---- */
+static bool wait_for(struct patience *p, u64 ns)
+{
+	bool looks = patience_looks(p), found = looks && ns < PATIENCE_LOOK_NS;
+
+	patience_learn(p, ns, looks, found);
+	return looks;
+}
+
+static unsigned looks_in(struct patience *p, unsigned turns, u64 ns, unsigned pause_every)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 1; i <= turns; i++)
+		n += wait_for(p, pause_every && i % pause_every == 0 ? 5000000 : ns);
+	return n;
+}
+
+static void who_waits_looks(void **state)
+{
+	struct patience p;
+
+	patience_init(&p);
+	assert_int_equal(looks_in(&p, 1000, 4000000, 0), 0);	       /* a timer's ticks */
+	assert_int_equal(looks_in(&p, 1000, 20000, 0), 1000 - PATIENCE_FIRST); /* answers */
+	assert_true(looks_in(&p, 1000, 20000, 46) > 900);	       /* with pauses between */
+	assert_true(looks_in(&p, 1000, 4000000, 0) <= 4);	       /* idle again */
+	assert_true(looks_in(&p, 10000, PATIENCE_SOON_NS - 1, 0) < 10000 / 30); /* never soon enough */
+	assert_true(looks_in(&p, 1000, 20000, 46) > 850);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(who_waits_looks),
 		cmocka_unit_test(sizes), cmocka_unit_test(ranges),	 cmocka_unit_test(errors),
 		cmocka_unit_test(files), cmocka_unit_test(loop_deletes), cmocka_unit_test(loop_calls_from_threads),
 	};

@@ -590,6 +590,27 @@ static void directories(void **state)
 	client_release(c, ROOT, fh);
 }
 
+/* What was read ahead is for the very next request; after any other one the directory is read anew. */
+static void reading_ahead(void **state)
+{
+	struct fs_client *c = *state;
+	bool seen[5][100] = {0};
+	u64 fh = 0, fh2 = 0, node = 0, other = 0;
+
+	assert_int_equal(client_openat(c, FUSE_OPENDIR, ROOT, O_RDONLY, &fh), 0);
+	assert_int_equal(mknod(client_path(c, "f1"), S_IFREG | 0600, 0), 0); /* behind the guest's back */
+	assert_true(list(c, FUSE_READDIR, ROOT, fh, 4096, seen[0]) >= 2);
+	assert_int_equal(client_openat(c, FUSE_OPENDIR, ROOT, O_RDONLY, &fh), 0);
+	assert_int_equal(client_create(c, ROOT, "f2", O_RDWR, 0600, &node, &other), 0);
+	assert_int_equal(list(c, FUSE_READDIR, ROOT, fh, 4096, seen[1]), 4);
+	assert_true(seen[1][1] && seen[1][2]);
+	assert_int_equal(list(c, FUSE_READDIR, ROOT, fh, 4096, seen[2]), 4); /* again, from the beginning */
+	assert_int_equal(client_openat(c, FUSE_OPENDIR, ROOT, O_RDONLY, &fh), 0);
+	assert_int_equal(client_openat(c, FUSE_OPENDIR, ROOT, O_RDONLY, &fh2), 0);
+	assert_int_equal(list(c, FUSE_READDIR, ROOT, fh, 4096, seen[3]), 4);
+	assert_int_equal(list(c, FUSE_READDIR, ROOT, fh2, 4096, seen[4]), 4);
+}
+
 static void xattrs(void **state)
 {
 	struct fs_client *c = *state;
@@ -876,6 +897,7 @@ int main(void)
 	    TEST(removed_but_used),
 	    TEST(tmpfile_and_links),
 	    TEST(directories),
+	    TEST(reading_ahead),
 	    TEST(xattrs),
 	    TEST(host_moves_a_directory),
 	    TEST(links_change_places),

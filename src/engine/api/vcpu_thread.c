@@ -138,6 +138,7 @@ int vcpu_create(struct vm *vm, u32 id, int *chan_fd)
 	cpu->chan = (struct vcpu_chan *)(base + ENG_VCPU_CHAN);
 	cpu->vm = vm;
 	cpu->id = id;
+	patience_init(&cpu->patience);
 	cpu->is_bsp = vm->nvcpus == 0;
 	mmu_reset(cpu);
 	fpu_reset(cpu, false);

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
+#include "base/patience.h"
 #include "base/wake.h"
 #include "engine/irqchip/irqchip_int.h"
 #include "kvm/chan.h"
@@ -58,22 +59,55 @@ static void raise_locked(struct irqchip *c, struct wake_source *s)
 	note_target_locked(c, s, gsi);
 }
 
+/* Until somebody wants something of the vCPU; false: nobody did so soon. */
+static bool look(const u32 *attention, u32 *state)
+{
+	u64 until = eng_rdtsc() + eng_tsc_khz() * PATIENCE_LOOK_NS / 1000000;
+	u32 looks = WAKE_LOOKS;
+
+	do {
+		if (__atomic_load_n(attention, __ATOMIC_SEQ_CST) || __atomic_load_n(state, __ATOMIC_SEQ_CST) != WAKE_LOOKS)
+			return true;
+		__builtin_ia32_pause();
+	} while (eng_rdtsc() < until);
+	return !__atomic_compare_exchange_n(state, &looks, WAKE_ASLEEP, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+}
+
+/* Until the attention word is not 0, the vCPU is rung, or something was left for it; or for no reason. */
+static void wait_for(struct vcpu *cpu, u32 *attention, struct wake_cpu *w)
+{
+	u32 *state = &w->state;
+	struct futex_waitv v[2] = {{.uaddr = (u64)attention, .flags = FUTEX_32}, {.val = WAKE_ASLEEP, .uaddr = (u64)state, .flags = FUTEX_32}};
+	struct patience *p = &cpu->patience;
+	bool looks = cpu->vm->patient && patience_looks(p), found = false;
+	u64 begin = eng_rdtsc();
+
+	__atomic_store_n(state, looks ? WAKE_LOOKS : WAKE_ASLEEP, __ATOMIC_SEQ_CST);
+	if (__atomic_load_n(&w->left, __ATOMIC_SEQ_CST))
+		return;
+	if (looks)
+		found = look(attention, state);
+	if (!found)
+		sys_call(SYS_futex_waitv, v, 2, 0, 0, 0);
+	patience_learn(p, (eng_rdtsc() - begin) * 1000 / (eng_tsc_khz() / 1000), looks, found);
+	cpu->stats.spared += found;
+}
+
 void wake_wait(struct vcpu *cpu)
 {
 	struct wake_page *w = __atomic_load_n(&cpu->vm->wake, __ATOMIC_ACQUIRE);
 	struct irqchip *c = cpu->vm->irqchip;
-	u32 *attention = &cpu->chan->attention, *state = NULL;
-	struct futex_waitv v[2] = {{.uaddr = (u64)attention, .flags = FUTEX_32}, {.val = WAKE_ASLEEP, .flags = FUTEX_32}};
+	u32 *attention = &cpu->chan->attention, state = WAKE_AWAKE;
+	struct wake_cpu *own = NULL;
 
 	if (!w) {
 		sys_call(SYS_futex, attention, FUTEX_WAIT, 0, 0);
 		return;
 	}
-	state = &w->cpu[cpu->id % WAKE_CPUS].state;
-	v[1].uaddr = (u64)state;
-	__atomic_store_n(state, WAKE_ASLEEP, __ATOMIC_SEQ_CST);
-	sys_call(SYS_futex_waitv, v, 2, 0, 0, 0);
-	if (__atomic_exchange_n(state, WAKE_AWAKE, __ATOMIC_SEQ_CST) == WAKE_ASLEEP)
+	own = &w->cpu[cpu->id % WAKE_CPUS];
+	wait_for(cpu, attention, own);
+	state = __atomic_exchange_n(&own->state, WAKE_AWAKE, __ATOMIC_SEQ_CST);
+	if (!__atomic_exchange_n(&own->left, 0, __ATOMIC_SEQ_CST) && state != WAKE_RUNG)
 		return;
 	cpu->stats.rung++;
 	eng_lock(&c->lock);
