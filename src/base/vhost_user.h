@@ -66,9 +66,11 @@ struct vu_config {
 	u8 data[VU_CONFIG_MAX];
 };
 
-/* Descriptors, in this order: the channel, the pages' attributes unless there are 0, the wake page if has_wake. */
+/* Descriptors, in this order: the channel, the pages' attributes unless there are 0, the window's socket unless it is of size 0 (base/window.h), the
+ * wake page if has_wake. */
 struct vu_direct {
-	u64 attr_pages;
+	u64 attr_pages, window;
+	u64 windows_gpa, windows_size; /* where any device has such (devices/guestmem.h) */
 	u32 attr_code; /* a page's byte has these bits: it holds code */
 	u32 has_wake;
 	u32 wake_source[VU_DIRECT_QUEUES], padding;

@@ -37,6 +37,7 @@ struct disk_open {
 	struct {
 		u64 gpa, size, offset;
 	} slot[GUESTMEM_SLOTS];
+	u64 windows_gpa, windows_size;
 	u32 nslots, queues;
 	struct page_attr attr; /* fd: >= 0 if there are any */
 	bool stop_on_enospc;

@@ -23,6 +23,13 @@ void *guest_ptr(struct machine *m, gpa_t a, u64 n)
 	return p && n <= avail ? p : NULL;
 }
 
+bool guest_is_window(struct machine *m, gpa_t a, u64 n)
+{
+	const struct guestmem *g = machine_guestmem(m);
+
+	return a >= g->windows.gpa && range_within(a - g->windows.gpa, n, g->windows.size);
+}
+
 bool guest_holds_code(const u8 *attr, u64 pages, u8 code, gpa_t a, u64 n)
 {
 	/* pairs with the engine: it sets the attribute, then reads the code; we write the data, then read the attribute */

@@ -15,6 +15,10 @@ struct guestmem {
 		int fd; /* the memory as a file, for other processes; and where in it */
 		u64 offset;
 	} slot[GUESTMEM_SLOTS];
+	struct {
+		gpa_t gpa;
+		u64 size;
+	} windows; /* where windows are (base/window.h): memory for the guest, but not for its devices; size 0: there are none */
 	/* told of every write by a device (translated code of those pages goes) */
 	void (*written)(void *arg, gpa_t a, u64 n);
 	void *arg;

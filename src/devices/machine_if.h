@@ -67,6 +67,13 @@ bool guest_write(struct machine *m, gpa_t a, const void *buf, u64 n); /* tells t
 /* Host pointer to [a, a+n) if it lies inside one RAM slot, else NULL. After writing call guest_written(). */
 void *guest_ptr(struct machine *m, gpa_t a, u64 n);
 void guest_written(struct machine *m, gpa_t a, u64 n);
+bool guest_is_window(struct machine *m, gpa_t a, u64 n); /* memory that devices do not reach */
+
+/* A window onto files (base/window.h), nowhere yet: its number, and in *sock the end for the process that fills it. -ENOTSUP: this KVM has none.
+ * Main thread, before the vCPUs run. */
+int machine_window_add(struct machine *m, u64 size, int *sock);
+#define MACHINE_NOWHERE (~0ull)
+int machine_window_place(struct machine *m, int window, gpa_t gpa); /* any thread; 0 or -errno */
 
 /* ---- the machine's fate ---- */
 enum machine_event { MACHINE_POWEROFF, MACHINE_RESET, MACHINE_PANIC, MACHINE_DEBUG_EXIT, MACHINE_STOP };

@@ -321,6 +321,11 @@ void vhost_user_attach(struct vhost_user *u, struct virtio *v)
 	v->remote = u->direct;
 }
 
+bool vhost_user_is_direct(const struct vhost_user *u)
+{
+	return u->direct;
+}
+
 void vhost_user_destroy(struct vhost_user *u)
 {
 	if (!u)

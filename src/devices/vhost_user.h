@@ -39,8 +39,16 @@ struct vhost_user_options {
 int vhost_user_create(struct machine *m, const struct vhost_user_options *o, struct vhost_user **out,
 		      struct err *e);
 void vhost_user_attach(struct vhost_user *u, struct virtio *v); /* after virtio_init */
-/* After virtio_pci_create, for may_direct: gives the server what it needs for that, if it can. attr: -1 if there are none. */
-int vhost_user_go_direct(struct vhost_user *u, struct virtio_pci *pci, int attr_fd, u64 attr_pages, u8 attr_code);
+/* After virtio_pci_create, for may_direct: gives the server what it needs for that, if it can. The descriptors stay the caller's. */
+struct vhost_user_direct {
+	int attr_fd; /* the guest's pages' attributes; -1: there are none */
+	u64 attr_pages;
+	u8 attr_code;
+	u64 window; /* bytes of a window that the server may fill (base/window.h), by this socket; 0: none */
+	int window_sock;
+};
+int vhost_user_go_direct(struct vhost_user *u, struct virtio_pci *pci, const struct vhost_user_direct *d);
+bool vhost_user_is_direct(const struct vhost_user *u);
 u64 vhost_user_features(const struct vhost_user *u);            /* what the server can do, device bits too */
 int vhost_user_get_config(struct vhost_user *u, void *buf, unsigned size); /* -ENOTSUP: it does not say */
 void vhost_user_destroy(struct vhost_user *u); /* before the transport goes; NULL is fine */

@@ -75,16 +75,22 @@ int direct_await(struct vhost_user *u, int timeout_ms)
 }
 
 /* ---- beginning ---- */
-static int send_direct(struct vhost_user *u, int channel, int attr_fd, u64 attr_pages, u8 attr_code)
+static int send_direct(struct vhost_user *u, int channel, const struct vhost_user_direct *d)
 {
 	struct vu_message m = {.h = {.request = VU_SET_DIRECT, .flags = VU_VERSION, .size = sizeof(m.direct)}};
 	int wake = -1;
 
 	m.fds[m.n_fds++] = channel;
-	if (attr_fd >= 0) {
-		m.direct.attr_pages = attr_pages;
-		m.direct.attr_code = attr_code;
-		m.fds[m.n_fds++] = attr_fd;
+	if (d->attr_fd >= 0) {
+		m.direct.attr_pages = d->attr_pages;
+		m.direct.attr_code = d->attr_code;
+		m.fds[m.n_fds++] = d->attr_fd;
+	}
+	m.direct.windows_gpa = machine_guestmem(u->machine)->windows.gpa;
+	m.direct.windows_size = machine_guestmem(u->machine)->windows.size;
+	if (d->window) {
+		m.direct.window = d->window;
+		m.fds[m.n_fds++] = d->window_sock;
 	}
 	for (unsigned i = 0; i < u->o.n_queues; i++) {
 		int kick = -1, call = -1;
@@ -102,7 +108,7 @@ static int send_direct(struct vhost_user *u, int channel, int attr_fd, u64 attr_
 	return vhost_user_tell(u, &m);
 }
 
-int vhost_user_go_direct(struct vhost_user *u, struct virtio_pci *pci, int attr_fd, u64 attr_pages, u8 attr_code)
+int vhost_user_go_direct(struct vhost_user *u, struct virtio_pci *pci, const struct vhost_user_direct *d)
 {
 	int pair[2], ret = 0;
 
@@ -114,7 +120,7 @@ int vhost_user_go_direct(struct vhost_user *u, struct virtio_pci *pci, int attr_
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
 		return -errno;
 	u->channel = pair[0];
-	ret = send_direct(u, pair[1], attr_fd, attr_pages, attr_code);
+	ret = send_direct(u, pair[1], d);
 	close(pair[1]);
 	if (!ret)
 		ret = loop_add(machine_loop(u->machine), u->channel, EPOLLIN | EPOLLRDHUP, on_channel, u);

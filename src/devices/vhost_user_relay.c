@@ -131,7 +131,7 @@ static int take_one(struct vhost_user *u, unsigned queue)
 
 	if (got <= 0)
 		return got;
-	if (u->dead) {
+	if (u->dead || c->unreachable) {
 		fail_chain(u, queue, c);
 		return 2;
 	}

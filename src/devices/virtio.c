@@ -19,9 +19,16 @@ void virtio_init(struct virtio *v, struct machine *m, const struct virtio_ops *o
 	v->device_features = features | BIT64(VIRTIO_F_VERSION_1) | BIT64(VIRTIO_RING_F_INDIRECT_DESC) |
 			     BIT64(VIRTIO_RING_F_EVENT_IDX);
 	v->n_queues = n_queues;
+	v->shm_gpa = MACHINE_NOWHERE;
 	for (unsigned i = 0; i < n_queues; i++)
 		v->queue[i] = (struct virtq){.machine = m, .size = queue_size, .size_max = queue_size};
 	pthread_mutex_init(&v->lock, NULL);
+}
+
+void virtio_tolerate(struct virtio *v)
+{
+	for (unsigned i = 0; i < v->n_queues; i++)
+		v->queue[i].tolerant = true;
 }
 
 void virtio_set_config(struct virtio *v, void *config, const u8 *writable, unsigned size)

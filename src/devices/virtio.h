@@ -50,6 +50,7 @@ struct virtq {
 	u16 size, size_max; /* size: what the driver chose, a power of two <= size_max */
 	bool enabled, broken;
 	bool event_idx;
+	bool tolerant; /* chains of unreachable memory are not a broken queue */
 	gpa_t desc, avail, used;
 	/* host addresses of the tables while enabled */
 	const void *desc_p;
@@ -65,6 +66,7 @@ struct virtq_chain {
 	u16 head;
 	unsigned n_out, n_in; /* iov[0..n_out) device reads, iov[n_out..n_out+n_in) device writes */
 	u64 out_bytes, in_bytes;
+	bool unreachable; /* for tolerant queues: some of it lies in a window (guest_is_window), has no address, and is neither read nor written */
 	struct iovec iov[VIRTQ_SIZE_MAX];
 	gpa_t gpa[VIRTQ_SIZE_MAX];
 };
@@ -112,6 +114,7 @@ struct virtio_ops {
 	void (*leave)(struct virtio *v);    /* a reset comes, the queues are still there; may be NULL */
 	bool (*reset)(struct virtio *v);    /* true: quiet now; may be NULL */
 	void (*config_written)(struct virtio *v, unsigned off, unsigned size); /* may be NULL */
+	void (*shm_moved)(struct virtio *v); /* look at v->shm_gpa; may be NULL without such a region */
 };
 struct virtio_transport_ops {
 	void (*signal_queue)(struct virtio *v, unsigned queue);
@@ -135,12 +138,15 @@ struct virtio {
 	u8 *config;                /* the device's configuration, little-endian; the device owns it */
 	const u8 *config_writable; /* mask; NULL: all read-only */
 	unsigned config_size;
+	u64 shm_size; /* shared memory region 0 (2.10), a power of two; 0: none. Set before virtio_pci_create */
+	gpa_t shm_gpa; /* where the guest has it now, or MACHINE_NOWHERE */
 	unsigned n_queues;
 	struct virtq queue[VIRTIO_QUEUES_MAX];
 };
 /* VERSION_1, INDIRECT_DESC and EVENT_IDX are offered for every device. */
 void virtio_init(struct virtio *v, struct machine *m, const struct virtio_ops *ops, u64 features,
 		 unsigned n_queues, u16 queue_size);
+void virtio_tolerate(struct virtio *v); /* all queues; the device answers chains of unreachable memory with an error */
 void virtio_set_config(struct virtio *v, void *config, const u8 *writable, unsigned size);
 void virtio_fini(struct virtio *v);
 

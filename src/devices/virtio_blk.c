@@ -257,7 +257,7 @@ static int prepare(struct virtio_blk *b, struct request *r)
 {
 	struct virtio_blk_outhdr h;
 	r->type = UINT32_MAX;
-	if (!chain_read(&r->chain, 0, &h, sizeof(h)) || h.sector > SECTOR_MAX)
+	if (r->chain.unreachable || !chain_read(&r->chain, 0, &h, sizeof(h)) || h.sector > SECTOR_MAX)
 		return VIRTIO_BLK_S_IOERR;
 	r->disk = (struct disk_req){.offset = h.sector * SECTOR, .done = disk_done};
 	r->type = h.type;
@@ -436,6 +436,7 @@ int virtio_blk_create(struct machine *m, const struct virtio_blk_options *o, str
 		memcpy(b->id, o->serial, strnlen(o->serial, ID_BYTES));
 	virtio_blk_shape(b, &shape);
 	virtio_init(&b->v, m, &blk_ops, blk_features(&shape, queues), queues, BLK_QUEUE_SIZE);
+	virtio_tolerate(&b->v);
 	*out = b;
 	return 0;
 }

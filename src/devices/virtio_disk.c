@@ -290,6 +290,8 @@ static int start_process(struct virtio_disk *d, const struct virtio_disk_options
 	m->open.queues = d->v.n_queues;
 	m->open.stop_on_enospc = o->stop_on_enospc;
 	m->open.attr = o->attr;
+	m->open.windows_gpa = g->windows.gpa;
+	m->open.windows_size = g->windows.size;
 	m->open.nslots = g->nslots;
 	fds[n++] = d->shared_fd;
 	for (u32 i = 0; i < g->nslots; i++) {

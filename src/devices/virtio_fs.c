@@ -22,6 +22,7 @@ struct virtio_fs {
 	struct virtio_pci *pci;
 	struct vhost_user *server;
 	struct virtio_fs_config space;
+	int window, window_sock; /* -1: none */
 	char name[64];
 };
 
@@ -67,14 +68,29 @@ static void fs_notify(struct virtio *v, unsigned queue)
 	vhost_user_notify(fs_of(v)->server, queue);
 }
 
+/* It is there while the driver uses the device, which moves it at other times only. */
+static void fs_place_window(struct virtio *v)
+{
+	struct virtio_fs *f = fs_of(v);
+	int ret = f->window < 0 ? 0 : machine_window_place(v->machine, f->window, virtio_live(v) ? v->shm_gpa : MACHINE_NOWHERE);
+
+	if (ret)
+		log_msg(LOG_WARN, "%s: its window cannot be at %#llx: %s", f->name, (unsigned long long)v->shm_gpa, strerror(-ret));
+}
+
 static void fs_activate(struct virtio *v)
 {
+	fs_place_window(v);
 	vhost_user_activate(fs_of(v)->server);
 }
 
 static bool fs_reset_queues(struct virtio *v)
 {
-	return vhost_user_reset(fs_of(v)->server);
+	bool quiet = vhost_user_reset(fs_of(v)->server);
+
+	if (fs_of(v)->window >= 0)
+		machine_window_place(v->machine, fs_of(v)->window, MACHINE_NOWHERE);
+	return quiet;
 }
 
 static const struct virtio_ops fs_ops = {.name = "virtio-fs",
@@ -82,7 +98,8 @@ static const struct virtio_ops fs_ops = {.name = "virtio-fs",
 					 .pci_class = CLASS_OTHER,
 					 .notify = fs_notify,
 					 .activate = fs_activate,
-					 .reset = fs_reset_queues};
+					 .reset = fs_reset_queues,
+					 .shm_moved = fs_place_window};
 
 /* ---- lifecycle ---- */
 static void fs_reset(struct device *d)
@@ -93,6 +110,8 @@ static void fs_reset(struct device *d)
 static void fs_free(struct virtio_fs *f)
 {
 	vhost_user_destroy(f->server);
+	if (f->window_sock >= 0)
+		close(f->window_sock);
 	virtio_fini(&f->v);
 	free(f);
 }
@@ -107,6 +126,28 @@ static void fs_destroy(struct device *d)
 
 static const struct device_class fs_class = {.name = "virtio-fs", .reset = fs_reset, .destroy = fs_destroy};
 
+/* Without one files are read through the queue. */
+static void make_window(struct virtio_fs *f, u64 size)
+{
+	if (!size || !vhost_user_is_direct(f->server))
+		return;
+	f->window = machine_window_add(f->v.machine, size, &f->window_sock);
+	if (f->window >= 0)
+		f->v.shm_size = size;
+}
+
+static int go_direct(struct virtio_fs *f, const struct page_attr *attr)
+{
+	const struct vhost_user_direct d = {.attr_fd = attr->fd, .attr_pages = attr->bytes, .attr_code = attr->code,
+					    .window = f->v.shm_size, .window_sock = f->window_sock};
+	int ret = vhost_user_go_direct(f->server, f->pci, &d);
+
+	if (f->window_sock >= 0)
+		close(f->window_sock);
+	f->window_sock = -1;
+	return ret;
+}
+
 int virtio_fs_create(struct machine *m, struct pci_host *h, const struct virtio_fs_options *o, struct err *e)
 {
 	struct virtio_fs *f = calloc(1, sizeof(*f));
@@ -119,15 +160,18 @@ int virtio_fs_create(struct machine *m, struct pci_host *h, const struct virtio_
 	}
 	snprintf(f->name, sizeof(f->name), "shared folder %s", o->tag);
 	vo.name = f->name;
+	f->window = f->window_sock = -1;
 	memcpy(f->space.tag, o->tag,
 	       strnlen(o->tag, sizeof(f->space.tag))); /* not terminated when it is full (5.11.4) */
 	f->space.num_request_queues = QUEUES - 1;
 	virtio_init(&f->v, m, &fs_ops, 0, QUEUES, QUEUE_SIZE);
+	virtio_tolerate(&f->v);
 	virtio_set_config(&f->v, &f->space, NULL, sizeof(f->space));
 	int ret = vhost_user_create(m, &vo, &f->server, e);
 
 	if (!ret) {
 		vhost_user_attach(f->server, &f->v);
+		make_window(f, o->window);
 		ret = virtio_pci_create(&f->v, h, -1, &fs_class, &f->pci);
 	}
 	if (ret) {
@@ -135,6 +179,6 @@ int virtio_fs_create(struct machine *m, struct pci_host *h, const struct virtio_
 		return err_set(e, -ret, "virtio-fs: %s", strerror(-ret));
 	}
 	/* the device is the machine's from here on */
-	ret = vhost_user_go_direct(f->server, f->pci, o->attr.fd, o->attr.bytes, o->attr.code);
+	ret = go_direct(f, &o->attr);
 	return ret ? err_set(e, -ret, "virtio-fs: %s", strerror(-ret)) : 0;
 }

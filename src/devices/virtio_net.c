@@ -161,6 +161,8 @@ int virtio_net_create(struct machine *m, struct pci_host *h, const struct virtio
 		.status = VIRTIO_NET_S_LINK_UP, .max_virtqueue_pairs = (u16)n->pairs, .mtu = o->net->mtu};
 	features |= (n->pairs > 1 ? BIT64(VIRTIO_NET_F_MQ) : 0) | (o->net->mtu ? BIT64(VIRTIO_NET_F_MTU) : 0);
 	virtio_init(&n->v, m, &vn_ops, features, 2 * n->pairs + 1, QUEUE_SIZE);
+	for (unsigned i = 0; i < n->pairs; i++)
+		n->v.queue[tx_queue(i)].tolerant = true;
 	virtio_net_filter_reset(n);
 	virtio_set_config(&n->v, &n->space, NULL, offsetof(struct virtio_net_config, speed));
 	ret = virtio_pci_create(&n->v, h, -1, &vn_class, &n->pci);

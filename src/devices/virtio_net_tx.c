@@ -31,7 +31,7 @@ static bool make_frame(const struct virtio_net *n, struct virtq_chain *c, struct
 {
 	unsigned skip = NET_HDR, i = 0;
 
-	if (c->out_bytes < NET_HDR + NET_FRAME_MIN || c->out_bytes > NET_HDR + NET_FRAME_MAX ||
+	if (c->unreachable || c->out_bytes < NET_HDR + NET_FRAME_MIN || c->out_bytes > NET_HDR + NET_FRAME_MAX ||
 	    !chain_read(c, 0, &f->hdr, NET_HDR))
 		return false;
 	f->len = (u32)c->out_bytes - NET_HDR;

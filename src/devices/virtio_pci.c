@@ -1,7 +1,8 @@
 /*
  * Virtio over PCI, modern only (Virtio 1.2, 4.1). BAR 0 holds the four structures, each in a page of its own:
  * common, ISR, device configuration, notifications (4 bytes apart per queue, so each queue has its own
- * address and eventfd). BAR 2 is MSI-X: vector per queue and one for configuration.
+ * address and eventfd). BAR 2 is MSI-X: vector per queue and one for configuration. BAR 4 is a shared memory region, if the device
+ * has one: memory of the KVM, so that accesses come here only while it has nothing there.
  *
  * A notification is an eventfd: written by the KVM when the guest writes the queue's address (no exit of the
  * vCPU), or by the MMIO handler when the KVM could not take the address. The main loop listens and calls the
@@ -19,7 +20,7 @@
 #include "devices/virtio.h"
 
 enum { VIRTIO_VENDOR = 0x1af4, VIRTIO_DEVICE_BASE = 0x1040, VIRTIO_REVISION = 1 };
-enum { BAR_VIRTIO = 0, BAR_MSIX = 2 };
+enum { BAR_VIRTIO = 0, BAR_MSIX = 2, BAR_SHM = 4 /* and 5 */ };
 enum { AREA = 0x1000, COMMON = 0x0000, ISR = 0x1000, DEVICE = 0x2000, NOTIFY = 0x3000, BAR_BYTES = 0x4000 };
 enum { NOTIFY_STRIDE = 4, NOTIFY_LEN = 2 };
 enum { ISR_QUEUE = 1, ISR_CONFIG = 2 };
@@ -173,9 +174,20 @@ static void arm_notifiers_locked(struct virtio_pci *vp)
 	}
 }
 
+static void shm_moved(struct virtio_pci *vp)
+{
+	const struct pci_bar *b = &vp->func.bar[BAR_SHM];
+	pthread_mutex_lock(&vp->v->lock);
+	vp->v->shm_gpa = b->mapped ? b->region.base : MACHINE_NOWHERE;
+	vp->v->ops->shm_moved(vp->v);
+	pthread_mutex_unlock(&vp->v->lock);
+}
+
 static void vp_bar_mapped(struct pci_func *f, unsigned bar)
 {
 	struct virtio_pci *vp = container_of(f, struct virtio_pci, func);
+	if (bar == BAR_SHM)
+		return shm_moved(vp);
 	if (bar != BAR_VIRTIO)
 		return;
 	pthread_mutex_lock(&vp->v->lock);
@@ -569,6 +581,36 @@ static void add_capabilities(struct virtio_pci *vp)
 	}
 }
 
+static u64 shm_read(void *dev, u64 off, unsigned size)
+{
+	return ~0ull;
+}
+
+static void shm_write(void *dev, u64 off, unsigned size, u64 x)
+{
+}
+
+static const struct region_ops shm_region_ops = {.read = shm_read, .write = shm_write};
+
+/* 4.1.4.7: 64-bit offset and length, and which region it is. */
+static void add_shm(struct virtio_pci *vp)
+{
+	enum { CAP64_LEN = 24, CAP_ID = 5 };
+	struct pci_func *f = &vp->func;
+	u64 size = vp->v->shm_size;
+	unsigned off = 0;
+	if (!size)
+		return;
+	pci_func_add_bar(f, BAR_SHM, PCI_BAR_MEM64, size, "virtio-shm", 1, 8, &shm_region_ops, vp);
+	off = pci_func_add_cap(f, PCI_CAP_ID_VNDR, CAP64_LEN);
+	f->cfg[off + 2] = CAP64_LEN;
+	f->cfg[off + 3] = VIRTIO_PCI_CAP_SHARED_MEMORY_CFG;
+	f->cfg[off + CAP_BAR] = BAR_SHM;
+	f->cfg[off + CAP_ID] = 0;
+	pci_put(f->cfg + off + CAP_LENGTH, 4, (u32)size);
+	pci_put(f->cfg + off + CAP_LENGTH + 8, 4, (u32)(size >> 32));
+}
+
 static int open_call(struct virtio_pci *vp, struct notifier *n)
 {
 	n->call = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
@@ -617,6 +659,7 @@ int virtio_pci_create(struct virtio *v, struct pci_host *h, int slot, const stru
 	pci_func_add_bar(&vp->func, BAR_VIRTIO, PCI_BAR_MEM32, BAR_BYTES, v->ops->name, 1, 4, &vp_region_ops,
 			 vp);
 	add_capabilities(vp);
+	add_shm(vp);
 	forget_driver_state(vp);
 	int r = pci_msix_init(&vp->func, v->n_queues + 1, BAR_MSIX);
 	if (!r)

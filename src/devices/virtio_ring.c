@@ -82,7 +82,7 @@ int virtq_enable(struct virtq *q, bool event_idx)
 
 void virtq_reset(struct virtq *q)
 {
-	*q = (struct virtq){.machine = q->machine, .size = q->size_max, .size_max = q->size_max};
+	*q = (struct virtq){.machine = q->machine, .size = q->size_max, .size_max = q->size_max, .tolerant = q->tolerant};
 }
 
 /* One descriptor table during a walk: the queue's own, or an indirect one. */
@@ -106,8 +106,9 @@ static int add_segment(struct virtq *q, struct virtq_chain *c, const struct vrin
 	if (n >= q->size || !d->len || (!in && c->n_in))
 		return -EIO;
 	void *p = guest_ptr(q->machine, d->addr, d->len);
-	if (!p)
+	if (!p && !(q->tolerant && guest_is_window(q->machine, d->addr, d->len)))
 		return -EIO;
+	c->unreachable |= !p;
 	c->iov[n] = (struct iovec){.iov_base = p, .iov_len = d->len};
 	c->gpa[n] = d->addr;
 	*(in ? &c->n_in : &c->n_out) += 1;
@@ -156,6 +157,7 @@ int virtq_walk_head(struct virtq *q, u16 head, struct virtq_chain *c)
 {
 	c->n_out = c->n_in = 0;
 	c->out_bytes = c->in_bytes = 0;
+	c->unreachable = false;
 	c->head = head;
 	return walk(q, c);
 }
@@ -274,7 +276,7 @@ bool virtq_listen(struct virtq *q)
 unsigned chain_slice(const struct virtq_chain *c, bool in, u64 off, u64 n, struct iovec *iov)
 {
 	unsigned first = in ? c->n_out : 0, end = first + (in ? c->n_in : c->n_out), out = 0;
-	if (!range_within(off, n, in ? c->in_bytes : c->out_bytes))
+	if (c->unreachable || !range_within(off, n, in ? c->in_bytes : c->out_bytes))
 		return 0;
 	for (unsigned i = first; n && i < end; i++) {
 		u64 len = c->iov[i].iov_len;
@@ -302,6 +304,8 @@ static bool chain_copy(const struct virtq_chain *c, bool in, u64 off, void *buf,
 			off -= len;
 			continue;
 		}
+		if (!c->iov[i].iov_base)
+			return false;
 		u64 now = MIN(n, len - off);
 		u8 *g = (u8 *)c->iov[i].iov_base + off;
 		memcpy(in ? g : b, in ? b : g, now);

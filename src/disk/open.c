@@ -52,6 +52,8 @@ static int map_memory(struct machine *m, const struct disk_open *o, struct fds *
 	m->shared = map(take(f), sizeof(*m->shared), 0, PROT_READ | PROT_WRITE);
 	if (!m->shared || o->nslots > GUESTMEM_SLOTS)
 		return -EPROTO;
+	m->ram.windows.gpa = o->windows_gpa;
+	m->ram.windows.size = o->windows_size;
 	for (u32 i = 0; i < o->nslots; i++) {
 		m->ram.slot[i].gpa = o->slot[i].gpa;
 		m->ram.slot[i].size = o->slot[i].size;

@@ -6,7 +6,9 @@
 #include <linux/futex.h>
 #include <sys/syscall.h>
 
+#include "engine/interp/interp.h"
 #include "engine/lib/lib.h"
+#include "engine/mmu/mmu.h"
 #include "engine/safepoint.h"
 #include "kvm/chan.h"
 
@@ -20,6 +22,14 @@ static void futex_wake_all(u32 *word)
 	sys_call(SYS_futex, word, FUTEX_WAKE, 0x7fffffff);
 }
 
+/* Each for itself: what FS points to goes with the TLB (translate/jcache.c). */
+static void forget_memory(struct vcpu *cpu)
+{
+	cpu->memory_seen = cpu->vm->memory_changes;
+	mmu_flush_all(cpu);
+	interp_forget_lookups(cpu);
+}
+
 void vcpu_enter_guest(struct vcpu *cpu)
 {
 	struct vm *vm = cpu->vm;
@@ -27,10 +37,12 @@ void vcpu_enter_guest(struct vcpu *cpu)
 	for (;;) {
 		__atomic_store_n(&cpu->in_guest, 1, __ATOMIC_SEQ_CST);
 		if (likely(!__atomic_load_n(&vm->safe_wanted, __ATOMIC_SEQ_CST)))
-			return;
+			break;
 		vcpu_leave_guest(cpu);
 		futex_wait(&vm->safe_wanted, 1);
 	}
+	if (unlikely(cpu->memory_seen != vm->memory_changes))
+		forget_memory(cpu);
 }
 
 void vcpu_leave_guest(struct vcpu *cpu)

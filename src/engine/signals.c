@@ -50,6 +50,8 @@ static void on_fault(int sig, siginfo_t *si, void *ctx)
 
 	if (sig == SIGFPE && cpu && vec_handle_sigfpe(cpu, ctx))
 		return;
+	if (sig == SIGBUS && window_fault(the_vm(), (u64)si->si_addr))
+		return;
 	if ((sig == SIGFPE || sig == SIGSEGV || sig == SIGBUS) && tr_handle_fault(cpu, ctx))
 		return;
 	die(sig == SIGSEGV ? "SIGSEGV" : sig == SIGBUS ? "SIGBUS" : sig == SIGILL ? "SIGILL" : "SIGFPE", si, ctx);

@@ -172,6 +172,7 @@ struct vcpu {
 		u64 total, told;    /* stolen so far; what the guest's record says */
 		bool open;
 	} steal;
+	u64 memory_seen;            /* of vm->memory_changes */
 	struct patience patience;   /* in HLT */
 	u32 pv_kicked;              /* KVM_HC_KICK_CPU came: any thread sets, atomic; HLT ends, or does not begin */
 

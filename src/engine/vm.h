@@ -10,6 +10,7 @@
 #include <linux/kvm.h>
 #include "base/types.h"
 #include "engine/layout.h"
+#include "engine/mmu/window.h"
 #include "engine/vcpu.h"
 
 #define VM_MAX_SLOTS 64
@@ -54,7 +55,10 @@ struct vm {
 	u32 tss_addr, identity_map_addr;
 	/* safe point machinery (engine/safepoint.c) */
 	u32 safe_lock, safe_wanted; /* futexes */
+	u64 memory_changes;         /* made at safe points: vCPUs forget translations before they go on */
 	struct wake_page *wake;     /* NULL: interrupts come by irqfd only */
+	struct mmu_window window[MMU_WINDOWS];
+	u32 nwindows;
 	bool patient;               /* vCPUs that halt may look for a while before they sleep */
 	struct sampler *sampler;    /* NULL: nobody has asked yet */
 };

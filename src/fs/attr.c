@@ -87,6 +87,7 @@ static int reply_attr(struct fs_request *r, const struct statx *st)
 
 	attr_timeout(r->fs, &out.attr_valid, &out.attr_valid_nsec);
 	attr_fill(r->fs, st, &out.attr);
+	out.attr.flags = dax_attr(r->fs, r->node, st);
 	return req_reply(r, &out, sizeof(out));
 }
 
@@ -247,6 +248,8 @@ int entry_fill(struct fs_request *r, struct fs_node *dir, int dir_fd, const char
 	attr_timeout(r->fs, &out->entry_valid, &out->entry_valid_nsec);
 	attr_timeout(r->fs, &out->attr_valid, &out->attr_valid_nsec);
 	attr_fill(r->fs, &st, &out->attr);
+	out->attr.flags = dax_attr(r->fs, n, &st);
+	node_put(r->fs, n);
 	return 0;
 }
 

@@ -9,7 +9,7 @@
 
 void direct_init(struct direct *d)
 {
-	*d = (struct direct){.channel = -1};
+	*d = (struct direct){.channel = -1, .window_sock = -1};
 	pthread_mutex_init(&d->lock, NULL);
 }
 
@@ -17,11 +17,14 @@ static void forget(struct direct *d)
 {
 	if (d->channel >= 0)
 		close(d->channel);
+	if (d->window_sock >= 0)
+		close(d->window_sock);
 	if (d->attr)
 		munmap((void *)d->attr, d->attr_pages);
 	if (d->wake)
 		munmap(d->wake, sizeof(*d->wake));
-	d->channel = -1;
+	d->channel = d->window_sock = -1;
+	d->window = 0;
 	d->attr = NULL;
 	d->wake = NULL;
 }
@@ -42,7 +45,7 @@ static void *map(int fd, u64 size, int prot)
 int direct_set(struct direct *d, struct vu_message *m)
 {
 	const struct vu_direct *x = &m->direct;
-	unsigned n = 1u + (x->attr_pages != 0) + (x->has_wake != 0), i = 1;
+	unsigned n = 1u + (x->attr_pages != 0) + (x->window != 0) + (x->has_wake != 0), i = 1;
 
 	if (m->n_fds != n || x->attr_pages > 1ull << 40)
 		return -EINVAL;
@@ -54,6 +57,11 @@ int direct_set(struct direct *d, struct vu_message *m)
 	d->attr_code = (u8)x->attr_code;
 	if (x->attr_pages && !(d->attr = map(m->fds[i++], x->attr_pages, PROT_READ)))
 		return -ENOMEM;
+	if (x->window) {
+		d->window = x->window;
+		d->window_sock = m->fds[i];
+		m->fds[i++] = -1;
+	}
 	if (x->has_wake && !(d->wake = map(m->fds[i], sizeof(*d->wake), PROT_READ | PROT_WRITE)))
 		return -ENOMEM;
 	memcpy(d->source, x->wake_source, sizeof(d->source));

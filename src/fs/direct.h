@@ -13,6 +13,8 @@ struct direct {
 	const u8 *attr;
 	u64 attr_pages;
 	u8 attr_code;
+	int window_sock; /* -1: no window */
+	u64 window;
 	struct wake_page *wake;
 	u32 source[VU_DIRECT_QUEUES];
 };

@@ -31,6 +31,8 @@
 
 enum fs_cache { FS_CACHE_AUTO, FS_CACHE_ALWAYS, FS_CACHE_NEVER };
 enum { FS_ARG_MAX = 128 << 10, FS_OUT_MAX = 128 << 10, FS_NAME_MAX = 255, FS_DIRBUF = 8192 };
+/* The guest maps files in pieces of this size; of so many we remember something. */
+enum { FS_GRANULE = 2 << 20, FS_GRANULES = 1024 };
 
 struct fs_options {
 	bool readonly, locks, xattr;
@@ -55,6 +57,7 @@ struct fs_node {
 	char *name;
 	struct fs_node *hash_next;
 	u32 bare;       /* a directory: entries that the guest has seen without attributes, and not asked for */
+	u8 dax;         /* enum dax; atomic */
 	bool bare_list; /* the list that it may have kept is one of names only */
 	s64 listed;     /* and is that of this ctime; 0: it keeps none */
 	struct fs_node *older, *newer; /* among those with an fd that can be opened again */
@@ -108,6 +111,11 @@ struct fs {
 	u32 n_handles, max_handles;
 	struct fs_habit habit;
 	u64 requests; /* so far */
+
+	u64 window; /* bytes of the device's, 0: none; and whom to ask for what is there */
+	int window_sock;
+	pthread_mutex_t window_lock; /* a question and its answer; and: */
+	u64 window_stale[FS_GRANULES / 64]; /* pieces that the guest has given back, and that are not yet emptied */
 };
 
 /* root_fd (O_PATH) is the fs's if it succeeds. The process' working directory must be /proc/self/fd, so that
@@ -133,5 +141,8 @@ struct fs_thread { /* a worker's scratch memory */
 u32 fs_handle(struct fs_thread *t, const struct virtq_chain *c);
 /* While nothing else is to be done. */
 void fs_work_ahead(struct fs_thread *t);
+/* After a while without requests: whether there is something to do then; and doing it. */
+bool fs_untidy(struct fs *fs);
+void fs_tidy(struct fs *fs);
 
 #endif

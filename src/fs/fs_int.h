@@ -32,11 +32,11 @@ void node_put(struct fs *fs, struct fs_node *n);
 int node_pin(struct fs *fs, struct fs_node *n); /* the descriptor, or -errno; -EACCES: closed to the guest */
 int node_pin_closed(struct fs *fs, struct fs_node *n); /* only to look at it from outside */
 void node_unpin(struct fs *fs, struct fs_node *n);
-/* The file that st describes, seen as name in dir (open as dir_fd): counted as looked up by the guest; NULL:
- * no memory */
+/* The file that st describes, seen as name in dir (open as dir_fd): counted as looked up by the guest, which may forget it before it is told
+ * of it: it guesses the number. So a reference, to be put back; NULL: no memory. */
 struct fs_node *node_seen(struct fs *fs, struct fs_node *dir, int dir_fd, const char *name,
 			  const struct statx *st);
-/* A file that has no name yet; owns fd if it succeeds. */
+/* A file that has no name yet; owns fd if it succeeds. Looked up, and a reference, likewise. */
 struct fs_node *node_adopt(struct fs *fs, int fd, const struct statx *st);
 void node_forget(struct fs *fs, u64 id, u64 lookups);
 /* A reference to the node for name in dir, if the guest knows it. */
@@ -96,11 +96,16 @@ void cred_leave(struct fs_cred *c);
 void cred_drop_fsetid(const struct fs *fs);
 void cred_raise_fsetid(const struct fs *fs);
 
+/* ---- dax.c ---- */
+enum dax { DAX_UNKNOWN, DAX_NO, DAX_YES };
+bool dax_offered(const struct fs *fs);
+u32 dax_attr(struct fs *fs, struct fs_node *n, const struct statx *st); /* FUSE_ATTR_DAX or 0 */
+
 typedef int fs_op(struct fs_request *r);
 fs_op op_lookup, op_getattr, op_setattr, op_readlink, op_symlink, op_mknod, op_mkdir, op_unlink, op_rmdir,
     op_rename, op_rename2, op_link, op_open, op_read, op_write, op_statfs, op_release, op_fsync, op_setxattr,
     op_getxattr, op_listxattr, op_removexattr, op_flush, op_init, op_opendir, op_readdir, op_readdirplus,
     op_releasedir, op_fsyncdir, op_getlk, op_setlk, op_setlkw, op_access, op_create, op_destroy, op_fallocate,
-    op_lseek, op_copy_file_range, op_syncfs, op_tmpfile, op_forget, op_batch_forget, op_ioctl, op_statx;
+    op_lseek, op_copy_file_range, op_syncfs, op_tmpfile, op_setupmapping, op_removemapping, op_forget, op_batch_forget, op_ioctl, op_statx;
 
 #endif

@@ -340,6 +340,8 @@ struct fs_node *node_seen(struct fs *fs, struct fs_node *dir, int dir_fd, const 
 			n = NULL;
 		}
 	}
+	if (n)
+		n->refs++;
 	pthread_mutex_unlock(&fs->lock);
 	return n;
 }
@@ -352,7 +354,7 @@ struct fs_node *node_adopt(struct fs *fs, int fd, const struct statx *st)
 	struct fs_node *n = node_new_locked(fs, &key);
 
 	if (n) {
-		n->lookups = 1;
+		n->lookups = n->refs = 1;
 		n->fd = fd;
 		fs->n_fds++;
 	}
@@ -427,6 +429,7 @@ int fs_open(struct fs *fs, const struct fs_options *o, int root_fd, struct err *
 	if (statx(root_fd, "", AT_EMPTY_PATH, FS_STATX_MASK, &st) < 0)
 		return err_set(e, errno, "shared folder: %s", strerror(errno));
 	pthread_mutex_init(&fs->lock, NULL);
+	pthread_mutex_init(&fs->window_lock, NULL);
 	set_limits(fs);
 	fs->births = fstatfs(root_fd, &sf) < 0 || sf.f_type != OVERLAYFS_SUPER_MAGIC;
 	hash_resize_locked(fs, HASH_FIRST);
@@ -472,4 +475,5 @@ void fs_close(struct fs *fs)
 	table_free(&fs->nodes);
 	table_free(&fs->handles);
 	pthread_mutex_destroy(&fs->lock);
+	pthread_mutex_destroy(&fs->window_lock);
 }

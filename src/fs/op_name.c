@@ -167,6 +167,7 @@ static int finish_create(struct fs_request *r, int dir_fd, const char *name, int
 	}
 	if (ret && n)
 		node_forget(r->fs, n->id, 1);
+	node_put(r->fs, n);
 	return ret;
 }
 

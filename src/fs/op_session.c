@@ -24,6 +24,18 @@ static u32 wanted_flags(const struct fs *fs)
 	return flags;
 }
 
+/* Per file: FUSE_ATTR_DAX. */
+static void offer_dax(const struct fs *fs, const struct fuse_init_in *in, struct fuse_init_out *out)
+{
+	const u32 need = FUSE_MAP_ALIGNMENT | FUSE_INIT_EXT, dax = (u32)(FUSE_HAS_INODE_DAX >> 32);
+
+	if (!dax_offered(fs) || (in->flags & need) != need || !(in->flags2 & dax))
+		return;
+	out->flags |= need;
+	out->flags2 |= dax;
+	out->map_alignment = PAGE_SHIFT;
+}
+
 int op_init(struct fs_request *r)
 {
 	struct fuse_init_in in = {0};
@@ -42,6 +54,7 @@ int op_init(struct fs_request *r)
 	out.max_write = MAX_WRITE;
 	out.max_pages = MAX_PAGES;
 	out.time_gran = 1;
+	offer_dax(r->fs, &in, &out);
 	int ret = req_reply(r, &out, sizeof(out));
 
 	if (!ret)

@@ -64,6 +64,8 @@ static const struct row {
     [FUSE_RENAME2] = {op_rename2, sizeof(struct fuse_rename2_in), WRITES},
     [FUSE_LSEEK] = {op_lseek, sizeof(struct fuse_lseek_in), 0},
     [FUSE_COPY_FILE_RANGE] = {op_copy_file_range, sizeof(struct fuse_copy_file_range_in), WRITES},
+    [FUSE_SETUPMAPPING] = {op_setupmapping, sizeof(struct fuse_setupmapping_in), 0},
+    [FUSE_REMOVEMAPPING] = {op_removemapping, sizeof(struct fuse_removemapping_in), NO_NODE},
     [FUSE_SYNCFS] = {op_syncfs, sizeof(struct fuse_syncfs_in), 0},
     [FUSE_TMPFILE] = {op_tmpfile, sizeof(struct fuse_create_in), WRITES},
     [FUSE_STATX] = {op_statx, 40, 0},
@@ -174,7 +176,7 @@ u32 fs_handle(struct fs_thread *t, const struct virtq_chain *c)
 	if (r.h.opcode == FUSE_INTERRUPT || (!answered && row && !(row->flags & NO_REPLY)))
 		return 0; /* no room for an answer: nothing is done */
 	r.room = answered ? (u32)MIN(c->in_bytes - sizeof(out), UINT32_MAX) : 0;
-	int ret = row ? serve(&r, row) : -ENOSYS;
+	int ret = c->unreachable ? -EFAULT : row ? serve(&r, row) : -ENOSYS;
 
 	if (!answered)
 		return 0;

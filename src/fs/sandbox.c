@@ -216,6 +216,8 @@ static int drop_capabilities(void)
 }
 
 /* ---- system calls ---- */
+enum { CACHESTAT = 451 }; /* Linux 6.5, unknown to older libraries */
+
 static const int allowed[] = {
     /* the session: messages, eventfds, threads, memory */
     SCMP_SYS(read),
@@ -273,6 +275,8 @@ static const int allowed[] = {
     SCMP_SYS(fsync),
     SCMP_SYS(fdatasync),
     SCMP_SYS(syncfs),
+    CACHESTAT,
+    SCMP_SYS(fadvise64),
     SCMP_SYS(fallocate),
     SCMP_SYS(copy_file_range),
     SCMP_SYS(ftruncate),

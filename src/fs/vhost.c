@@ -27,7 +27,8 @@
 
 enum {
 	QUEUES = 9, /* one for what may not wait, up to eight for requests */
-	LEFT_NS = 10000
+	LEFT_NS = 10000,
+	TIDY_MS = 50
 };
 
 #define FEATURES                                                                                             \
@@ -179,6 +180,20 @@ static bool drain(struct queue *q)
 	return got >= 0;
 }
 
+static void sleep_for_work(struct queue *q, struct pollfd p[2])
+{
+	int n = 0;
+
+	do
+		n = poll(p, 2, fs_untidy(q->vh->fs) ? TIDY_MS : -1);
+	while (n < 0 && errno == EINTR);
+	if (n)
+		return;
+	fs_tidy(q->vh->fs);
+	while (poll(p, 2, -1) < 0 && errno == EINTR)
+		;
+}
+
 static void *queue_thread(void *arg)
 {
 	struct queue *q = arg;
@@ -193,8 +208,7 @@ static void *queue_thread(void *arg)
 			direct_broken(&q->vh->direct);
 		}
 		call_left(q, true);
-		while (poll(p, 2, -1) < 0 && errno == EINTR)
-			;
+		sleep_for_work(q, p);
 		patience_learn(&q->patience, now_ns() - q->idle_since, q->looked, false);
 		if (p[0].revents && read(q->kick, &count, sizeof(count)) < 0 && errno != EAGAIN &&
 		    errno != EINTR)
@@ -467,6 +481,10 @@ static int set_direct(struct vhost *vh, struct vu_message *m)
 
 	stop_all(vh);
 	ret = direct_set(&vh->direct, m);
+	vh->machine.ram.windows.gpa = m->direct.windows_gpa;
+	vh->machine.ram.windows.size = m->direct.windows_size;
+	vh->fs->window = vh->direct.window;
+	vh->fs->window_sock = vh->direct.window_sock;
 	return ret ? ret : start_all(vh);
 }
 
@@ -572,7 +590,7 @@ int vhost_serve(struct fs *fs, int sock, struct err *e)
 
 		*q = (struct queue){.vh = vh, .kick = -1, .call = -1, .stop = eventfd(0, EFD_CLOEXEC)};
 		q->ring = (struct virtq){
-		    .machine = &vh->machine, .size = VIRTQ_SIZE_MAX, .size_max = VIRTQ_SIZE_MAX};
+		    .machine = &vh->machine, .size = VIRTQ_SIZE_MAX, .size_max = VIRTQ_SIZE_MAX, .tolerant = true};
 		pthread_mutex_init(&q->call_lock, NULL);
 		patience_init(&q->patience);
 		if (q->stop < 0)

@@ -100,18 +100,20 @@ static bool mount_root(const struct config *c)
 {
 	const char *root = value(c, "root"), *layer = value(c, "layer"), *modules = value(c, "modules");
 	bool extra = false;
-	int e = -EINVAL;
+	int e = 0;
 
+	/* its inode tables are zero as they are: a new file of the host */
+	e = layer ? mount_at(layer, LAYER, "ext4", MS_NOATIME, "noinit_itable") : mount_at("layer", LAYER, "tmpfs", 0, NULL);
+	if (e)
+		give_up("layer %s: %s", layer ? layer : "in memory", strerror(-e));
+	modules_wait();
+	e = -EINVAL;
 	if (root && !strncmp(root, "virtiofs:", 9))
 		e = mount_at(root + 9, LOWER, "virtiofs", MS_RDONLY, NULL);
 	else if (root && !strncmp(root, "disk:", 5))
 		e = mount_at(root + 5, LOWER, "ext4", MS_RDONLY, NULL);
 	if (e)
 		give_up("root %s: %s", root ? root : "", strerror(-e));
-	/* its inode tables are zero as they are: a new file of the host */
-	e = layer ? mount_at(layer, LAYER, "ext4", MS_NOATIME, "noinit_itable") : mount_at("layer", LAYER, "tmpfs", 0, NULL);
-	if (e)
-		give_up("layer %s: %s", layer ? layer : "in memory", strerror(-e));
 	if ((mkdir(LAYER "/upper", 0755) < 0 || mkdir(LAYER "/work", 0755) < 0) && errno != EEXIST)
 		give_up("layer: %s", strerror(errno));
 	extra = modules && kmod_prepare(LOWER, modules, EXTRA);

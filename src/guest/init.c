@@ -222,6 +222,7 @@ int main(int argc, char **argv)
 		duplicate();
 	prepare();
 	load_modules(MODULES, NULL);
+	modules_wait();
 	if (!console)
 		open_console();
 	bare();

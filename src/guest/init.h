@@ -13,8 +13,9 @@ void __attribute__((noreturn)) duplicate(void);
 #define MODULES      "/lib/modules" /* drivers in the initramfs; they are loaded in the order of their names */
 #define LATE_MODULES "/lib/late"    /* nobody waits for these */
 
-/* All of a directory but those whose name has that part (NULL: all). */
+/* All of a directory but those whose name has that part (NULL: all). That of shared folders may not be ready until modules_wait(). */
 void load_modules(const char *dir, const char *except);
+void modules_wait(void);
 int open_module(const char *dir, const char *part); /* by a part of its name; -1: none */
 int load_module(int fd);           /* 0 (also when it is there already) or -errno */
 

@@ -36,6 +36,19 @@
  * programs do to memory, but for devices that such a program has reached by I/O itself. So they need no atomic operations. */
 #define DOPPEL_ONE_CPU       _IO(DOPPELIO, 8)
 
+/* Windows onto files (base/window.h), on the VM: their number is the answer; and where they are, ~0: nowhere. */
+struct doppel_window {
+	u64 size;
+	s32 fd; /* the engine's end */
+	u32 padding;
+};
+struct doppel_place {
+	u64 gpa;
+	u32 window, padding;
+};
+#define DOPPEL_ADD_WINDOW    _IOW(DOPPELIO, 9, struct doppel_window)
+#define DOPPEL_PLACE_WINDOW  _IOW(DOPPELIO, 10, struct doppel_place)
+
 #define DOPPEL_TRACE_START   _IOW(DOPPELIO, 24, struct doppel_trace) /* on the VM, with the memfd of kvm/trace.h */
 #define DOPPEL_TRACE_STOP    _IO(DOPPELIO, 25)
 #define DOPPEL_GET_SAMPLES   _IOR(DOPPELIO, 26, struct doppel_samples) /* on the VM; starts sampling, which ends by itself */

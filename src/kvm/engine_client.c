@@ -443,6 +443,8 @@ static long vm_request(struct kvm_obj *o, unsigned long request, void *arg)
 		fds[q.nfds++] = ((struct kvm_ioeventfd *)arg)->fd;
 	} else if (request == DOPPEL_SET_WAKE_PAGE) {
 		fds[q.nfds++] = (int)(long)arg;
+	} else if (request == DOPPEL_ADD_WINDOW) {
+		fds[q.nfds++] = ((struct doppel_window *)arg)->fd;
 	} else if (request == DOPPEL_TRACE_START) {
 		fds[q.nfds++] = ((struct doppel_trace *)arg)->fd;
 	}

@@ -207,12 +207,24 @@ static int add_disks(struct machine *m, struct pci_host *pci, struct err *e)
 	return ret;
 }
 
+static u64 window_size(const struct machine *m)
+{
+	u64 size = SHARE_WINDOW, n = 0;
+
+	for (u32 i = 0; i < m->cfg.nshares; i++)
+		n += !m->cfg.share[i].writable;
+	while (size * n > m->cfg.memory)
+		size /= 2;
+	return size;
+}
+
 static int add_shares(struct machine *m, struct pci_host *pci, struct err *e)
 {
 	int ret = 0;
 
 	for (u32 i = 0; i < m->cfg.nshares && !ret; i++) {
-		struct virtio_fs_options o = {.tag = m->cfg.share[i].tag, .untrusted = share_is_untrusted(&m->cfg.share[i])};
+		const struct machine_share *s = &m->cfg.share[i];
+		struct virtio_fs_options o = {.tag = s->tag, .untrusted = share_is_untrusted(s), .window = s->writable ? 0 : window_size(m)};
 
 		ret = share_start(&m->cfg.share[i], &o.sock, &m->share_pid[i], e);
 		if (ret)
@@ -260,6 +272,10 @@ static int assemble(struct machine *m, struct err *e)
 	if (ret)
 		return err_set(e, -ret, "machine: cannot create a device: %s%s", strerror(-ret),
 			       ret == -EBUSY ? " (--debug-exit port taken by another device?)" : "");
+	if (m->cfg.nshares) { /* theirs will lie there; other devices are to know that */
+		m->ram.windows.gpa = m->map.pci64_base;
+		m->ram.windows.size = MEM_PCI64_SIZE;
+	}
 	ret = add_disks(m, pci, e);
 	if (!ret)
 		ret = machine_add_nets(m, pci, e);

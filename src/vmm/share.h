@@ -11,6 +11,9 @@
  * duplicate of this machine's root file system.
  */
 enum { SHARES_MAX = 16, SHARE_TAG_MAX = 36 };
+/* The most that a share that is only read has of it: large files are read there without a copy of their own. Linux takes 1/64 of it for struct page,
+ * so that all of them together are not larger than the memory. */
+enum { SHARE_WINDOW = 1 << 30 };
 struct machine_share {
 	const char *path;
 	char tag[SHARE_TAG_MAX];

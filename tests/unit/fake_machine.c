@@ -184,6 +184,16 @@ bool machine_msi_route_fire(struct machine *m, const struct msi_route *r)
 	return write(r->eventfd, &one, sizeof(one)) == sizeof(one);
 }
 
+int machine_window_add(struct machine *m, u64 size, int *sock)
+{
+	return -ENOTSUP;
+}
+
+int machine_window_place(struct machine *m, int window, gpa_t gpa)
+{
+	return -ENOTSUP;
+}
+
 int machine_wake_page(struct machine *m, int eventfd, u32 *source)
 {
 	return -1;

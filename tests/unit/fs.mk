@@ -1,6 +1,6 @@
 # The server of shared folders.
 FS_LIB := $(filter-out $(B)/$(FS_MAIN:.c=.o),$(FS_OBJ))
-FS_TESTS := $(patsubst %,$(B)/tests/unit/test_fs_%,requests fill habit vhost sandbox)
+FS_TESTS := $(patsubst %,$(B)/tests/unit/test_fs_%,requests fill habit dax vhost sandbox)
 TESTS += $(FS_TESTS)
 $(FS_TESTS): $(B)/%: %.c tests/unit/fs_client.c tests/unit/fs_client.h $(FS_LIB)
 	@mkdir -p $(@D)

@@ -69,6 +69,17 @@ void interp_forget_lookups(struct vcpu *cpu) { fake.nforget++; }
 void interp_forget_page(struct vcpu *cpu, gva_t a) { fake.nforget++; }
 void vcpu_kick(struct vcpu *cpu, unsigned attention) { fake.nkick++; }
 
+__attribute__((weak)) int loop_add(int fd, void (*fn)(void *arg), void *arg) { return 0; }
+__attribute__((weak)) void loop_del(int fd) {}
+
+void fake_go_on(void)
+{
+	if (fake.cpu->memory_seen == fake.vm.memory_changes)
+		return;
+	fake.cpu->memory_seen = fake.vm.memory_changes;
+	mmu_flush_all(fake.cpu);
+}
+
 void vm_safepoint(struct vm *vm, struct vcpu *cpu, void (*fn)(struct vm *vm, void *arg), void *arg)
 {
 	fake.nsafe++;

@@ -44,6 +44,7 @@ struct fake {
 extern struct fake fake;
 
 struct vcpu *fake_start(void); /* fresh vCPU, RAM zeroed, paging off */
+void fake_go_on(void);         /* as vcpu_enter_guest() does */
 int fake_fd(u64 size);         /* memfd */
 u64 fake_rnd(u64 n);           /* 0..n-1, reproducible */
 

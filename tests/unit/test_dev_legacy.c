@@ -238,7 +238,7 @@ static void keyboard_controller(void **state)
 
 /* ---- CMOS ---- */
 static u64 test_now;
-static u64 now_ns(void *arg)
+static u64 fake_now_ns(void *arg)
 {
 	return test_now;
 }
@@ -259,7 +259,7 @@ static void make_cmos(struct machine *m)
 {
 	struct cmos *c;
 	const struct cmos_config cfg = {
-	    .ram_below_4g = 0xc0000000, .ram_above_4g = 0x40000000, .gsi = 8, .now_ns = now_ns};
+	    .ram_below_4g = 0xc0000000, .ram_above_4g = 0x40000000, .gsi = 8, .now_ns = fake_now_ns};
 	test_now = 1709210096ull * 1000000000; /* 2024-02-29 12:34:56 UTC, a Thursday */
 	assert_int_equal(cmos_create(m, &cfg, &c), 0);
 }

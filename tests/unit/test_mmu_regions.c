@@ -16,6 +16,8 @@ static int set(struct kvm_userspace_memory_region r, int fd, u64 offset)
 {
 	int ret = mmu_set_region(&fake.vm, &r, fd, offset);
 
+	fake_go_on();
+
 	if (ret < 0 && fd >= 0)
 		close(fd);
 	return ret;

@@ -278,6 +278,55 @@ static void hostile_drivers(void **state)
 	}
 }
 
+/* Memory that the guest has and devices do not: the chain fails, if the device knows what to do with it, and not the queue. */
+static void windows(void **state)
+{
+	struct ring *r = *state;
+	const gpa_t window = 1ull << 40;
+	u8 b[16] = {1};
+	struct iovec iov[4];
+
+	r->m->mem.windows.gpa = window;
+	r->m->mem.windows.size = 0x10000;
+	for (unsigned i = 0; i < 4; i++) {
+		const gpa_t at[] = {window + 0x100, window + 0xfff8, window - 8, ~0ull - 8};
+
+		start(r, false);
+		r->q.tolerant = true;
+		*desc(r, 0) = (struct vring_desc){BUF, 16, VRING_DESC_F_NEXT, 1};
+		*desc(r, 1) = (struct vring_desc){at[i], 16, VRING_DESC_F_NEXT | VRING_DESC_F_WRITE, 2};
+		*desc(r, 2) = (struct vring_desc){BUF + 64, 16, VRING_DESC_F_WRITE, 0};
+		offer(r, 0);
+		assert_int_equal(virtq_pop(&r->q, &r->c), i ? -EIO : 1); /* only if all of a descriptor lies there */
+	}
+	start(r, false);
+	*desc(r, 0) = (struct vring_desc){BUF, 16, VRING_DESC_F_NEXT, 1};
+	*desc(r, 1) = (struct vring_desc){window, 16, VRING_DESC_F_NEXT | VRING_DESC_F_WRITE, 2};
+	*desc(r, 2) = (struct vring_desc){BUF + 64, 16, VRING_DESC_F_WRITE, 0};
+	offer(r, 0);
+	r->q.tolerant = false;
+	assert_int_equal(virtq_pop(&r->q, &r->c), -EIO);
+	r->q.tolerant = true;
+	start(r, false);
+	assert_true(r->q.tolerant); /* a reset changes nothing of that */
+	*desc(r, 0) = (struct vring_desc){BUF, 16, VRING_DESC_F_NEXT, 1};
+	*desc(r, 1) = (struct vring_desc){window, 16, VRING_DESC_F_NEXT | VRING_DESC_F_WRITE, 2};
+	*desc(r, 2) = (struct vring_desc){BUF + 64, 16, VRING_DESC_F_WRITE, 0};
+	offer(r, 0);
+	assert_int_equal(virtq_pop(&r->q, &r->c), 1);
+	assert_true(r->c.unreachable && r->c.in_bytes == 32 && r->c.out_bytes == 16);
+	assert_true(chain_read(&r->c, 0, b, 16));
+	assert_false(chain_write(&r->c, 0, b, 1));
+	assert_false(chain_write(&r->c, 15, b, 2));
+	assert_true(chain_write(&r->c, 31, b, 1)); /* a status behind it */
+	assert_int_equal(chain_slice(&r->c, true, 0, 32, iov), 0);
+	virtq_push(&r->q, &r->c, 1);
+	*desc(r, 1) = (struct vring_desc){BUF + 32, 16, VRING_DESC_F_NEXT | VRING_DESC_F_WRITE, 2};
+	offer(r, 0);
+	assert_int_equal(virtq_pop(&r->q, &r->c), 1);
+	assert_false(r->c.unreachable);
+}
+
 static void total_bytes(void **state)
 {
 	struct ring *r = *state;
@@ -300,6 +349,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(event_index, setup, teardown),
 	    cmocka_unit_test_setup_teardown(bad_tables, setup, teardown),
 	    cmocka_unit_test_setup_teardown(hostile_drivers, setup, teardown),
+	    cmocka_unit_test_setup_teardown(windows, setup, teardown),
 	    cmocka_unit_test_setup_teardown(total_bytes, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -300,6 +300,23 @@ static s64 vm_set_wake_page(struct api_call *c)
 	return c->nfds == 1 ? wake_set_page(c->vm, c->fds[0]) : -EINVAL;
 }
 
+static s64 vm_add_window(struct api_call *c)
+{
+	const struct doppel_window *w = (void *)c->buf;
+	int fd = take_fd(c, 0), ret = fd >= 0 ? window_add(c->vm, w->size, fd) : -EINVAL;
+
+	if (ret < 0 && fd >= 0)
+		close(fd);
+	return ret;
+}
+
+static s64 vm_place_window(struct api_call *c)
+{
+	const struct doppel_place *p = (void *)c->buf;
+
+	return window_place(c->vm, p->window, p->gpa);
+}
+
 static s64 vm_trace_stop(struct api_call *c)
 {
 	return trace_stop(c->vm);
@@ -363,6 +380,8 @@ const struct api_row api_vm_rows[] = {
 	API_ROW(DOPPEL_INVALIDATE, vm_invalidate),
 	API_ROW(DOPPEL_SET_BELL, vm_set_bell),
 	API_ROW(DOPPEL_SET_WAKE_PAGE, vm_set_wake_page),
+	API_ROW(DOPPEL_ADD_WINDOW, vm_add_window),
+	API_ROW(DOPPEL_PLACE_WINDOW, vm_place_window),
 	API_ROW(DOPPEL_TRACE_START, vm_trace_start),
 	API_ROW(DOPPEL_TRACE_STOP, vm_trace_stop),
 	API_ROW(DOPPEL_GET_SAMPLES, vm_get_samples),

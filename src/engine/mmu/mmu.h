@@ -156,7 +156,7 @@ void mmu_update_paging(struct vcpu *cpu, u64 old_cr0, u64 old_cr4, u64 old_efer)
 
 /* ---- physical memory, any thread ---- */
 bool phys_read(gpa_t a, void *buf, u64 n);        /* false: some of it is not RAM (nothing copied) */
-bool phys_write(gpa_t a, const void *buf, u64 n); /* also dirty log and code invalidation */
+bool phys_write(gpa_t a, const void *buf, u64 n); /* also dirty log and code invalidation; false also where it is read-only */
 bool phys_exchange8(gpa_t a, u8 value, u8 *old);  /* atomically */
 static inline bool phys_is_ram(gpa_t a)
 {

@@ -40,6 +40,9 @@ void mmu_note_write(struct vcpu *cpu, gpa_t a, unsigned size);
 /* Installs what the walk allows (tlb.c). */
 void tlb_install(struct vcpu *cpu, gva_t a, const struct walk *w, enum access_type t, enum mmu_idx idx);
 void tlb_drop_writes(struct vcpu *cpu, gpa_t gpa); /* ~0: all pages */
+void mmu_set_attrs(gpa_t gpa, u64 size, u8 set, u8 clear);
+/* Whether a slot but that one has memory in [gpa, gpa + size). */
+bool mmu_slot_overlaps(const struct vm *vm, gpa_t gpa, u64 size, u32 but);
 /* A data breakpoint lies on the page: it gets no tags, so that every access is looked at. */
 bool mmu_watched_page(const struct vcpu *cpu, gva_t page);
 

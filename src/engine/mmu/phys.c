@@ -2,19 +2,20 @@
 #include "engine/interp/interp.h"
 #include "engine/mmu/mmu_int.h"
 
-static bool all_ram(gpa_t a, u64 n)
+/* All of it has this of PA_RAM and PA_RO. */
+static bool all_are(gpa_t a, u64 n, u8 mask)
 {
 	if (!n || a >= ENG_GPA_LIMIT || n > ENG_GPA_LIMIT - a)
 		return false;
 	for (gpa_t p = a & PAGE_MASK; p < a + n; p += PAGE_SIZE)
-		if (!phys_is_ram(p))
+		if ((__atomic_load_n(page_attr(p), __ATOMIC_RELAXED) & mask) != PA_RAM)
 			return false;
 	return true;
 }
 
 bool phys_read(gpa_t a, void *buf, u64 n)
 {
-	if (!all_ram(a, n))
+	if (!all_are(a, n, PA_RAM))
 		return false;
 	memcpy(buf, gpa_to_hva(a), n);
 	return true;
@@ -22,7 +23,7 @@ bool phys_read(gpa_t a, void *buf, u64 n)
 
 bool phys_write(gpa_t a, const void *buf, u64 n)
 {
-	if (!all_ram(a, n))
+	if (!all_are(a, n, PA_RAM | PA_RO))
 		return false;
 	memcpy(gpa_to_hva(a), buf, n);
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
@@ -33,7 +34,7 @@ bool phys_write(gpa_t a, const void *buf, u64 n)
 
 bool phys_exchange8(gpa_t a, u8 value, u8 *old)
 {
-	if (!phys_is_ram(a))
+	if (!all_are(a, 1, PA_RAM | PA_RO))
 		return false;
 	*old = __atomic_exchange_n((u8 *)gpa_to_hva(a), value, __ATOMIC_SEQ_CST);
 	mmu_note_write(NULL, a, 1);

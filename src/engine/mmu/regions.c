@@ -6,8 +6,9 @@
 
 #include "engine/interp/interp.h"
 #include "engine/mmu/mmu_int.h"
+#include "engine/mmu/window.h"
 
-static void set_attrs(gpa_t gpa, u64 size, u8 set, u8 clear)
+void mmu_set_attrs(gpa_t gpa, u64 size, u8 set, u8 clear)
 {
 	for (gpa_t p = gpa; p < gpa + size; p += PAGE_SIZE) {
 		u8 *a = page_attr(p);
@@ -19,16 +20,13 @@ static void set_attrs(gpa_t gpa, u64 size, u8 set, u8 clear)
 
 static void flush_all(struct vm *vm)
 {
-	for (u32 i = 0; i < vm->nvcpus; i++) {
-		mmu_flush_all(vm->vcpus[i]);
-		interp_forget_lookups(vm->vcpus[i]);
-	}
+	vm->memory_changes++;
 	code_flush_all();
 }
 
 static void unmap_slot(struct vm_slot *s)
 {
-	set_attrs(s->gpa, s->size, 0, 0xff);
+	mmu_set_attrs(s->gpa, s->size, 0, 0xff);
 	if (mmap(gpa_to_hva(s->gpa), s->size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) ==
 	    MAP_FAILED)
 		eng_panic("doppel-engine: cannot unmap guest memory at %lx", s->gpa);
@@ -41,19 +39,18 @@ static int map_slot(const struct vm_slot *s)
 
 	if (p == MAP_FAILED)
 		return -errno;
-	set_attrs(s->gpa, s->size,
+	mmu_set_attrs(s->gpa, s->size,
 		  PA_RAM | (s->flags & KVM_MEM_READONLY ? PA_RO : 0) | (s->flags & KVM_MEM_LOG_DIRTY_PAGES ? PA_LOG : 0),
 		  PA_RO | PA_LOG | PA_DIRTY);
 	return 0;
 }
 
-static bool overlaps(const struct vm *vm, const struct kvm_userspace_memory_region *r)
+bool mmu_slot_overlaps(const struct vm *vm, gpa_t gpa, u64 size, u32 but)
 {
 	for (u32 i = 0; i < VM_MAX_SLOTS; i++) {
 		const struct vm_slot *s = &vm->slots[i];
 
-		if (s->used && i != r->slot && r->guest_phys_addr < s->gpa + s->size &&
-		    s->gpa < r->guest_phys_addr + r->memory_size)
+		if (s->used && i != but && gpa < s->gpa + s->size && s->gpa < gpa + size)
 			return true;
 	}
 	return false;
@@ -74,7 +71,9 @@ static int check(const struct vm *vm, const struct kvm_userspace_memory_region *
 	if (fd < 0 || offset & ~PAGE_MASK || fstat(fd, &st) < 0 || st.st_size < 0 ||
 	    offset > (u64)st.st_size || r->memory_size > (u64)st.st_size - offset)
 		return -EINVAL; /* a file shorter than the slot would be a fault waiting to happen */
-	return overlaps(vm, r) ? -EEXIST : 0;
+	if (mmu_slot_overlaps(vm, r->guest_phys_addr, r->memory_size, r->slot) || window_overlaps(vm, r->guest_phys_addr, r->memory_size))
+		return -EEXIST;
+	return 0;
 }
 
 int mmu_set_region(struct vm *vm, const struct kvm_userspace_memory_region *r, int fd, u64 fd_offset)
