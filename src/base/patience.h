@@ -8,6 +8,8 @@
 #ifndef BASE_PATIENCE_H
 #define BASE_PATIENCE_H
 
+#include <sched.h>
+
 #include "base/types.h"
 
 enum {
@@ -25,6 +27,14 @@ struct patience {
 static inline void patience_init(struct patience *p)
 {
 	*p = (struct patience){.needed = PATIENCE_FIRST};
+}
+
+/* Whether there is another core for who is waited for. Before a sandbox forbids to ask. */
+static inline bool patience_pays(void)
+{
+	cpu_set_t set;
+
+	return sched_getaffinity(0, sizeof(set), &set) == 0 && CPU_COUNT(&set) > 1;
 }
 
 static inline bool patience_looks(const struct patience *p)

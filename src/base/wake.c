@@ -10,9 +10,13 @@
  */
 #include "base/wake.h"
 
+#include "base/base.h"
+
 #include <linux/futex.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+enum { LEFT_NS = 10000 };
 
 static bool take(struct wake_source *s)
 {
@@ -75,8 +79,11 @@ enum wake_how wake_leave(struct wake_page *w, u32 source)
 	return ring(s, word);
 }
 
-bool wake_take_back(struct wake_page *w, u32 source)
+bool wake_overdue(struct wake_page *w, u32 source, u64 *left_at, bool sleeps)
 {
+	if (!*left_at || (!sleeps && now_ns() - *left_at < LEFT_NS))
+		return false;
+	*left_at = 0;
 	return take(&w->source[source]);
 }
 

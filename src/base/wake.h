@@ -9,7 +9,7 @@
  * What a hostile process can do here is to wake vCPUs for nothing and to raise interrupts of the guest, whose memory it has anyway.
  *
  * A process that is about to look for its next request anyway may leave an interrupt for a vCPU that is awake (wake_leave): a vCPU finds it
- * before it falls asleep. If it does not do so soon, the process takes it back (wake_take_back) and writes to the eventfd.
+ * before it falls asleep. If it does not do so soon, the process takes it back (wake_overdue) and writes to the eventfd.
  */
 #ifndef BASE_WAKE_H
 #define BASE_WAKE_H
@@ -38,7 +38,8 @@ struct wake_page {
 bool wake_ring(struct wake_page *w, u32 source);
 enum wake_how { WAKE_NOT /* write to the eventfd */, WAKE_DONE, WAKE_LEFT };
 enum wake_how wake_leave(struct wake_page *w, u32 source);
-bool wake_take_back(struct wake_page *w, u32 source); /* true: write to the eventfd */
+/* What was left at that time (nanoseconds; 0: nothing) is taken back if nobody has found it soon, or its process sleeps: true: write to the eventfd. */
+bool wake_overdue(struct wake_page *w, u32 source, u64 *left_at, bool sleeps);
 /* The VMM's, when the source is bound to a GSI or no longer (0). True: an interrupt was pending: write to the eventfd. */
 bool wake_bind(struct wake_page *w, u32 source, u32 gsi);
 

@@ -311,6 +311,11 @@ static int take_one(struct virtio_blk *b, unsigned queue)
 	return got ? -1 : 0;
 }
 
+bool virtio_blk_idle(const struct virtio_blk *b)
+{
+	return !b->in_flight;
+}
+
 static void blk_notify(struct virtio *v, unsigned queue)
 {
 	struct virtio_blk *b = blk_of(v);

@@ -61,6 +61,7 @@ struct virtio_blk_options {
 int virtio_blk_create(struct machine *m, const struct virtio_blk_options *o, struct virtio_blk **out);
 struct virtio *virtio_blk_virtio(struct virtio_blk *b);
 void virtio_blk_shape(const struct virtio_blk *b, struct blk_shape *s);
+bool virtio_blk_idle(const struct virtio_blk *b); /* no request is taken and not answered */
 void virtio_blk_drain(struct virtio_blk *b);  /* answers all but what is held, and forgets that */
 void virtio_blk_resume(struct virtio_blk *b); /* tries again what was held for want of room */
 /* The end, in two steps: the last answers may still need the transport. */

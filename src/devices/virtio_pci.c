@@ -174,26 +174,19 @@ static void arm_notifiers_locked(struct virtio_pci *vp)
 	}
 }
 
-static void shm_moved(struct virtio_pci *vp)
-{
-	const struct pci_bar *b = &vp->func.bar[BAR_SHM];
-	pthread_mutex_lock(&vp->v->lock);
-	vp->v->shm_gpa = b->mapped ? b->region.base : MACHINE_NOWHERE;
-	vp->v->ops->shm_moved(vp->v);
-	pthread_mutex_unlock(&vp->v->lock);
-}
-
 static void vp_bar_mapped(struct pci_func *f, unsigned bar)
 {
 	struct virtio_pci *vp = container_of(f, struct virtio_pci, func);
-	if (bar == BAR_SHM)
-		return shm_moved(vp);
-	if (bar != BAR_VIRTIO)
-		return;
+	const struct pci_bar *b = &f->bar[bar];
 	pthread_mutex_lock(&vp->v->lock);
-	vp->bar_mapped = f->bar[bar].mapped;
-	vp->bar_base = f->bar[bar].region.base;
-	arm_notifiers_locked(vp);
+	if (bar == BAR_VIRTIO) {
+		vp->bar_mapped = b->mapped;
+		vp->bar_base = b->region.base;
+		arm_notifiers_locked(vp);
+	} else if (bar == BAR_SHM) {
+		vp->v->shm_gpa = b->mapped ? b->region.base : MACHINE_NOWHERE;
+		vp->v->ops->shm_moved(vp->v);
+	}
 	pthread_mutex_unlock(&vp->v->lock);
 }
 

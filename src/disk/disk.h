@@ -2,6 +2,7 @@
 #ifndef DISK_DISK_H
 #define DISK_DISK_H
 
+#include "base/patience.h"
 #include "base/wake.h"
 #include "devices/disk_proto.h"
 
@@ -18,12 +19,17 @@ struct machine {
 	struct wake_page *wake; /* NULL: calls go by eventfd only */
 	struct virtio_blk *blk;
 	struct virtio *v;
+	bool patient; /* there is another core for the guest */
+	bool looked;
+	struct patience patience;
+	u64 idle_since; /* nanoseconds */
 	unsigned queues;
 	struct queue {
 		struct machine *m;
 		unsigned index;
 		int kick, call;
 		u32 wake_source;
+		u64 left_at; /* when an interrupt was left for a vCPU to find (base/wake.h); 0: none is. v->lock */
 	} queue[BLK_QUEUES_MAX];
 	/* messages that came while an answer was waited for */
 	struct disk_msg later[8];

@@ -114,6 +114,8 @@ int machine_open(struct machine *m, struct err *e)
 	if (!ret && !m->loop)
 		ret = -ENOMEM;
 	m->file = msg.open.has_file ? take(&f) : -1;
+	m->patient = patience_pays();
+	patience_init(&m->patience);
 	m->queues = MIN(msg.open.queues, (u32)BLK_QUEUES_MAX);
 	for (unsigned i = 0; i < m->queues && !ret; i++) {
 		m->queue[i] = (struct queue){.m = m, .index = i, .kick = take(&f),

@@ -72,15 +72,43 @@ static void on_written(void *arg, gpa_t gpa, u64 n)
 }
 
 /* ---- the transport ---- */
+static void write_call(struct queue *q)
+{
+	const u64 one = 1;
+
+	if (write(q->call, &one, sizeof(one)) != sizeof(one))
+		return; /* full: nobody has looked yet */
+}
+
+/* What is in flight is answered from the loop, which sleeps. */
+static bool looks(const struct machine *m)
+{
+	return m->patient && patience_looks(&m->patience) && virtio_blk_idle(m->blk);
+}
+
 static void signal_queue(struct virtio *v, unsigned queue)
 {
 	struct machine *m = v->machine;
-	const u64 one = 1;
+	struct queue *q = &m->queue[queue];
+	enum wake_how how = WAKE_NOT;
 
-	if (m->wake && wake_ring(m->wake, m->queue[queue].wake_source))
-		return;
-	if (write(m->queue[queue].call, &one, sizeof(one)) != sizeof(one))
-		return; /* full: nobody has looked yet */
+	if (m->wake && looks(m))
+		how = wake_leave(m->wake, q->wake_source);
+	else if (m->wake && wake_ring(m->wake, q->wake_source))
+		how = WAKE_DONE;
+	if (how == WAKE_NOT)
+		write_call(q);
+	q->left_at = how == WAKE_LEFT ? now_ns() : 0;
+}
+
+/* The interrupts that a vCPU did not find in time; all, if the process is about to sleep. */
+static void call_left(struct machine *m, bool sleeps)
+{
+	pthread_mutex_lock(&m->v->lock);
+	for (unsigned i = 0; m->wake && i < m->queues; i++)
+		if (wake_overdue(m->wake, m->queue[i].wake_source, &m->queue[i].left_at, sleeps))
+			write_call(&m->queue[i]);
+	pthread_mutex_unlock(&m->v->lock);
 }
 
 static void signal_config(struct virtio *v)
@@ -116,12 +144,50 @@ static void look_at(struct machine *m, unsigned queue)
 	pthread_mutex_unlock(&v->lock);
 }
 
+static struct queue *with_chains(struct machine *m)
+{
+	for (unsigned i = 0; i < m->queues; i++)
+		if (virtq_published(&m->v->queue[i]) != m->v->queue[i].avail_next)
+			return &m->queue[i];
+	return NULL;
+}
+
+/* The queue that the next chain is in; NULL: none came soon. */
+static struct queue *look(struct machine *m)
+{
+	u64 until = 0;
+	struct queue *q = NULL;
+
+	m->idle_since = now_ns();
+	m->looked = looks(m);
+	for (until = m->idle_since + PATIENCE_LOOK_NS; m->looked && !q && now_ns() < until; call_left(m, false))
+		for (int i = 0; i < 16 && !(q = with_chains(m)); i++)
+			__builtin_ia32_pause();
+	if (q)
+		patience_learn(&m->patience, 0, true, true);
+	return q;
+}
+
+enum { TURNS = 256 }; /* then the VM is listened to */
+
 /* Edge-triggered: each kick is an edge, and the count in the eventfd is nobody's. */
 static void on_kick(void *arg, u32 events)
 {
 	struct queue *q = arg;
+	struct machine *m = q->m;
 
-	look_at(q->m, q->index);
+	if (m->idle_since)
+		patience_learn(&m->patience, now_ns() - m->idle_since, m->looked, false);
+	for (int turns = 0; q && turns < TURNS; turns++, q = look(m)) {
+		u16 before = m->v->queue[q->index].avail_next;
+
+		look_at(m, q->index);
+		if (turns && m->v->queue[q->index].avail_next == before)
+			break; /* no memory: what is in flight brings us back */
+		if (turns == TURNS - 1)
+			kick(m->v, q->index);
+	}
+	call_left(m, true);
 }
 
 /* ---- from the VM ---- */

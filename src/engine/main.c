@@ -6,7 +6,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <malloc.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -38,14 +37,6 @@ static void arena(u64 base, u64 size)
 		eng_panic("engine: cannot map %lx bytes at %lx: %d (is the address space limited?)", size, base, errno);
 }
 
-/* With one core, who looks before he sleeps keeps the other from what he waits for. */
-static bool several_cpus(void)
-{
-	cpu_set_t set;
-
-	return sched_getaffinity(0, sizeof(set), &set) == 0 && CPU_COUNT(&set) > 1;
-}
-
 static void acquire(void)
 {
 	struct rlimit none = {0, 0};
@@ -62,7 +53,7 @@ static void acquire(void)
 		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0) != (void *)ENG_RAM_BASE)
 		eng_panic("engine: cannot reserve the guest's address space");
 	eng_time_init();
-	the_vm()->patient = several_cpus();
+	the_vm()->patient = patience_pays();
 	if (stub_init() < 0)
 		eng_panic("engine: cannot map the code cache");
 	options.translate = options.translate && tr_init();

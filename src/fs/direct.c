@@ -79,11 +79,6 @@ enum wake_how direct_call(struct direct *d, unsigned queue, bool may_leave)
 	return wake_ring(d->wake, d->source[queue]) ? WAKE_DONE : WAKE_NOT;
 }
 
-bool direct_take_back(struct direct *d, unsigned queue)
-{
-	return wake_take_back(d->wake, d->source[queue]);
-}
-
 /* If the VMM is gone nobody runs that code, and this process ends soon too. */
 static void tell(struct direct *d, gpa_t gpa, u64 size)
 {

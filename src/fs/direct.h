@@ -25,7 +25,6 @@ void direct_close(struct direct *d);
 int direct_set(struct direct *d, struct vu_message *m);
 /* Wakes the vCPU that the queue's interrupt is for; may_leave: else leaves it for one that is awake (base/wake.h). */
 enum wake_how direct_call(struct direct *d, unsigned queue, bool may_leave);
-bool direct_take_back(struct direct *d, unsigned queue); /* what was left; true: write to the call eventfd */
 /* guestmem.written: returns when no vCPU runs code any more that was decoded from what was there before. */
 void direct_written(void *direct, gpa_t gpa, u64 n);
 /* The driver broke a ring: the device needs a reset. */

@@ -12,7 +12,6 @@
 #include <linux/virtio_ring.h>
 #include <poll.h>
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,7 +26,6 @@
 
 enum {
 	QUEUES = 9, /* one for what may not wait, up to eight for requests */
-	LEFT_NS = 10000,
 	TIDY_MS = 50
 };
 
@@ -79,13 +77,6 @@ struct vhost {
 	struct queue queue[QUEUES];
 };
 
-static bool several_cpus(void)
-{
-	cpu_set_t set;
-
-	return sched_getaffinity(0, sizeof(set), &set) == 0 && CPU_COUNT(&set) > 1;
-}
-
 struct guestmem *machine_guestmem(struct machine *m)
 {
 	return &m->ram;
@@ -125,11 +116,8 @@ static void call(struct queue *q)
 /* A vCPU did not find in time what was left for it, or this thread is about to sleep. */
 static void call_left(struct queue *q, bool sleeps)
 {
-	if (!q->left_at || (!sleeps && now_ns() - q->left_at < LEFT_NS))
-		return;
-	if (direct_take_back(&q->vh->direct, index_of(q)))
+	if (q->left_at && wake_overdue(q->vh->direct.wake, q->vh->direct.source[index_of(q)], &q->left_at, sleeps))
 		write_call(q);
-	q->left_at = 0;
 }
 
 static bool more(const struct queue *q)
@@ -581,7 +569,7 @@ int vhost_serve(struct fs *fs, int sock, struct err *e)
 		return err_set(e, ENOMEM, "vhost-user: no memory");
 	vh->fs = fs;
 	vh->sock = sock;
-	vh->patient = several_cpus();
+	vh->patient = patience_pays();
 	direct_init(&vh->direct);
 	vh->machine.ram.written = direct_written;
 	vh->machine.ram.arg = &vh->direct;

@@ -172,13 +172,14 @@ static void none_is_lost(void **state)
 	for (u32 i = 0; i < ROUNDS; i++) {
 		enum wake_how how = i % 2 ? wake_leave(page, 0) : wake_ring(page, 0) ? WAKE_DONE : WAKE_NOT;
 		u32 turns = 0;
+		u64 left_at = 1;
 
 		left += how == WAKE_LEFT;
 		if (how == WAKE_NOT)
 			eventfd_written();
 		while (__atomic_load_n(&taken, __ATOMIC_ACQUIRE) <= i) {
 			sched_yield();
-			if (how == WAKE_LEFT && ++turns == i % 512 && wake_take_back(page, 0))
+			if (how == WAKE_LEFT && ++turns == i % 512 && wake_overdue(page, 0, &left_at, true))
 				eventfd_written();
 		}
 	}
