@@ -50,6 +50,7 @@ struct virtq {
 	u16 size, size_max; /* size: what the driver chose, a power of two <= size_max */
 	bool enabled, broken;
 	bool event_idx;
+	bool watched;  /* somebody looks at the ring: virtq_listen() asks for no notifications */
 	bool tolerant; /* chains of unreachable memory are not a broken queue */
 	gpa_t desc, avail, used;
 	/* host addresses of the tables while enabled */

@@ -264,6 +264,8 @@ bool virtq_listen(struct virtq *q)
 {
 	if (!q->enabled || q->broken)
 		return false;
+	if (q->watched)
+		return avail_idx(q) != q->avail_next;
 	if (q->event_idx)
 		store_used_u16(q, 4 + 8 * (u64)q->size, q->avail_next, __ATOMIC_RELAXED);
 	else

@@ -168,7 +168,49 @@ static struct queue *look(struct machine *m)
 	return q;
 }
 
+static void watch(struct machine *m)
+{
+	bool on = looks(m);
+
+	pthread_mutex_lock(&m->v->lock);
+	for (unsigned i = 0; i < m->queues; i++)
+		m->v->queue[i].watched = on;
+	pthread_mutex_unlock(&m->v->lock);
+}
+
+/* Notifications are wanted again. The queue of a chain that has come meanwhile. */
+static struct queue *unwatch(struct machine *m)
+{
+	struct queue *more = NULL;
+
+	pthread_mutex_lock(&m->v->lock);
+	for (unsigned i = 0; i < m->queues; i++) {
+		struct virtq *q = &m->v->queue[i];
+
+		if (q->watched) {
+			q->watched = false;
+			more = virtq_listen(q) ? &m->queue[i] : more;
+		}
+	}
+	pthread_mutex_unlock(&m->v->lock);
+	return more;
+}
+
 enum { TURNS = 256 }; /* then the VM is listened to */
+
+/* Serves, and looks for more. False: enough for now. */
+static bool serve(struct machine *m, struct queue *q)
+{
+	for (int turns = 0; q && turns < TURNS; turns++, q = look(m)) {
+		u16 before = m->v->queue[q->index].avail_next;
+
+		watch(m);
+		look_at(m, q->index);
+		if (turns && m->v->queue[q->index].avail_next == before)
+			return true; /* no memory: what is in flight brings us back */
+	}
+	return !q;
+}
 
 /* Edge-triggered: each kick is an edge, and the count in the eventfd is nobody's. */
 static void on_kick(void *arg, u32 events)
@@ -178,15 +220,11 @@ static void on_kick(void *arg, u32 events)
 
 	if (m->idle_since)
 		patience_learn(&m->patience, now_ns() - m->idle_since, m->looked, false);
-	for (int turns = 0; q && turns < TURNS; turns++, q = look(m)) {
-		u16 before = m->v->queue[q->index].avail_next;
-
-		look_at(m, q->index);
-		if (turns && m->v->queue[q->index].avail_next == before)
-			break; /* no memory: what is in flight brings us back */
-		if (turns == TURNS - 1)
-			kick(m->v, q->index);
-	}
+	if (!serve(m, q))
+		kick(m->v, q->index);
+	q = unwatch(m);
+	if (q)
+		kick(m->v, q->index);
 	call_left(m, true);
 }
 
