@@ -1,10 +1,9 @@
 /*
  * The process' and the VMM's side of wake.h; the engine's is engine/irqchip/wake.c. Each step is "store mine, then look at yours":
  *
- *   ring:  pending = 1, then state ASLEEP or LOOKS -> RUNG      vCPU: state -> AWAKE, then looks at pending
- *   ring:  pending = 1, then looks at gsi              bind: gsi = 0, then takes pending
- *
- *   leave: pending = left = 1, then looks at state         vCPU: state -> ASLEEP or LOOKS, then looks at left
+ *   ring:  pending = 1, then state ASLEEP or LOOKS -> RUNG vCPU: state -> AWAKE, then looks at pending
+ *   ring:  pending = 1, then looks at gsi                  bind: gsi = 0, then takes pending
+ *   leave: pending = left = 1, then looks at state     vCPU: state -> ASLEEP or LOOKS, then looks at left
  *
  * so one of the two always sees the other's; who exchanges pending for 0 has the interrupt to deliver.
  */
@@ -79,9 +78,9 @@ enum wake_how wake_leave(struct wake_page *w, u32 source)
 	return ring(s, word);
 }
 
-bool wake_overdue(struct wake_page *w, u32 source, u64 *left_at, bool sleeps)
+bool wake_overdue(struct wake_page *w, u32 source, u64 *left_at, bool now)
 {
-	if (!*left_at || (!sleeps && now_ns() - *left_at < LEFT_NS))
+	if (!*left_at || (!now && now_ns() - *left_at < LEFT_NS))
 		return false;
 	*left_at = 0;
 	return take(&w->source[source]);

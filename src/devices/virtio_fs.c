@@ -72,10 +72,11 @@ static void fs_notify(struct virtio *v, unsigned queue)
 static void fs_place_window(struct virtio *v)
 {
 	struct virtio_fs *f = fs_of(v);
-	int ret = f->window < 0 ? 0 : machine_window_place(v->machine, f->window, virtio_live(v) ? v->shm_gpa : MACHINE_NOWHERE);
+	gpa_t gpa = virtio_live(v) ? v->shm_gpa : MACHINE_NOWHERE;
+	int ret = f->window < 0 ? 0 : machine_window_place(v->machine, f->window, gpa);
 
-	if (ret)
-		log_msg(LOG_WARN, "%s: its window cannot be at %#llx: %s", f->name, (unsigned long long)v->shm_gpa, strerror(-ret));
+	if (ret && gpa != MACHINE_NOWHERE)
+		log_msg(LOG_WARN, "%s: its window cannot be at %#llx: %s", f->name, (unsigned long long)gpa, strerror(-ret));
 }
 
 static void fs_activate(struct virtio *v)

@@ -101,12 +101,12 @@ static void signal_queue(struct virtio *v, unsigned queue)
 	q->left_at = how == WAKE_LEFT ? now_ns() : 0;
 }
 
-/* The interrupts that a vCPU did not find in time; all, if the process is about to sleep. */
-static void call_left(struct machine *m, bool sleeps)
+/* The interrupts that a vCPU did not find in time; all, if the process is about to look no more. */
+static void call_left(struct machine *m, bool now)
 {
 	pthread_mutex_lock(&m->v->lock);
 	for (unsigned i = 0; m->wake && i < m->queues; i++)
-		if (wake_overdue(m->wake, m->queue[i].wake_source, &m->queue[i].left_at, sleeps))
+		if (wake_overdue(m->wake, m->queue[i].wake_source, &m->queue[i].left_at, now))
 			write_call(&m->queue[i]);
 	pthread_mutex_unlock(&m->v->lock);
 }
@@ -205,6 +205,7 @@ static bool serve(struct machine *m, struct queue *q)
 		u16 before = m->v->queue[q->index].avail_next;
 
 		watch(m);
+		call_left(m, false);
 		look_at(m, q->index);
 		if (turns && m->v->queue[q->index].avail_next == before)
 			return true; /* no memory: what is in flight brings us back */

@@ -113,10 +113,10 @@ static void call(struct queue *q)
 	q->left_at = how == WAKE_LEFT ? now_ns() : 0;
 }
 
-/* A vCPU did not find in time what was left for it, or this thread is about to sleep. */
-static void call_left(struct queue *q, bool sleeps)
+/* A vCPU did not find in time what was left for it, or this thread is about to look no more. */
+static void call_left(struct queue *q, bool now)
 {
-	if (q->left_at && wake_overdue(q->vh->direct.wake, q->vh->direct.source[index_of(q)], &q->left_at, sleeps))
+	if (q->left_at && wake_overdue(q->vh->direct.wake, q->vh->direct.source[index_of(q)], &q->left_at, now))
 		write_call(q);
 }
 
@@ -153,8 +153,8 @@ static bool drain(struct queue *q)
 		virtq_quiet(&q->ring);
 		while (!__atomic_load_n(&q->stopping, __ATOMIC_RELAXED) &&
 		       (got = virtq_pop(&q->ring, c)) > 0) {
+			call_left(q, true); /* this may take long */
 			virtq_push(&q->ring, c, fs_handle(q->scratch, c));
-			call_left(q, false);
 			if (virtq_wants_interrupt(&q->ring))
 				call(q);
 		}
