@@ -81,9 +81,16 @@ static bool is_piece(u64 offset, u64 size)
 	return size == FS_GRANULE && !(offset % FS_GRANULE) && offset / FS_GRANULE < FS_GRANULES;
 }
 
-static bool stale_locked(const struct fs *fs, u64 n)
+static bool bit(const u64 *map, u64 offset)
 {
-	return fs->window_stale[n / 64] >> n % 64 & 1;
+	return map[offset / FS_GRANULE / 64] >> offset / FS_GRANULE % 64 & 1;
+}
+
+static void set_bit(u64 *map, u64 offset, bool on)
+{
+	u64 *word = &map[offset / FS_GRANULE / 64], mask = BIT64(offset / FS_GRANULE % 64);
+
+	*word = on ? *word | mask : *word & ~mask;
 }
 
 /* Neighbours go together. */
@@ -92,12 +99,23 @@ static void empty_locked(struct fs *fs)
 	for (u64 first = 0, n = 0; first < FS_GRANULES; first = MAX(n, first + 1)) {
 		struct window_request w = {.offset = first * FS_GRANULE};
 
-		for (n = first; n < FS_GRANULES && stale_locked(fs, n); n++)
+		for (n = first; n < FS_GRANULES && bit(fs->window_stale, n * FS_GRANULE); n++)
 			w.size += FS_GRANULE;
 		if (w.size)
 			ask_engine_locked(fs, &w, -1);
 	}
 	memset(fs->window_stale, 0, sizeof(fs->window_stale));
+	fs->mapped_ahead.node = 0;
+}
+
+/* The guest begins anew: its device has been reset, and the window with it. */
+void dax_forget(struct fs *fs)
+{
+	pthread_mutex_lock(&fs->window_lock);
+	memset(fs->window_used, 0, sizeof(fs->window_used));
+	memset(fs->window_stale, 0, sizeof(fs->window_stale));
+	fs->mapped_ahead.node = 0;
+	pthread_mutex_unlock(&fs->window_lock);
 }
 
 bool fs_untidy(struct fs *fs)
@@ -123,10 +141,12 @@ static int give_back(struct fs *fs, u64 offset, u64 size)
 	int ret = 0;
 
 	pthread_mutex_lock(&fs->window_lock);
-	if (is_piece(offset, size))
-		fs->window_stale[offset / FS_GRANULE / 64] |= BIT64(offset / FS_GRANULE % 64);
-	else
+	if (is_piece(offset, size)) {
+		set_bit(fs->window_used, offset, false);
+		set_bit(fs->window_stale, offset, true);
+	} else {
 		ret = ask_engine_locked(fs, &w, -1);
+	}
 	pthread_mutex_unlock(&fs->window_lock);
 	return ret;
 }
@@ -136,13 +156,33 @@ static int take(struct fs *fs, const struct window_request *w, int fd)
 	int ret = 0;
 
 	pthread_mutex_lock(&fs->window_lock);
-	if (is_piece(w->offset, w->size))
-		fs->window_stale[w->offset / FS_GRANULE / 64] &= ~BIT64(w->offset / FS_GRANULE % 64);
-	else
+	if (!is_piece(w->offset, w->size))
 		empty_locked(fs);
 	ret = ask_engine_locked(fs, w, fd);
+	if (fs->mapped_ahead.offset == w->offset)
+		fs->mapped_ahead.node = 0;
+	if (is_piece(w->offset, w->size)) {
+		set_bit(fs->window_stale, w->offset, ret != 0);
+		set_bit(fs->window_used, w->offset, !ret);
+	}
 	pthread_mutex_unlock(&fs->window_lock);
 	return ret;
+}
+
+/* ---- mapping ahead, while the guest reads what it has asked for ---- */
+static bool take_ahead(struct fs *fs, const struct fs_mapping *m)
+{
+	bool is = false;
+
+	pthread_mutex_lock(&fs->window_lock);
+	is = m->node && fs->mapped_ahead.node == m->node && fs->mapped_ahead.file_offset == m->file_offset && fs->mapped_ahead.offset == m->offset;
+	if (is) {
+		fs->mapped_ahead.node = 0;
+		set_bit(fs->window_stale, m->offset, false);
+		set_bit(fs->window_used, m->offset, true);
+	}
+	pthread_mutex_unlock(&fs->window_lock);
+	return is;
 }
 
 /* ---- requests ---- */
@@ -165,6 +205,35 @@ static bool is_cached(int fd, u64 offset, u64 size)
 	return false;
 }
 
+/* Only into a piece that the guest has not, and what the host need not read first. */
+static void map_ahead(struct fs *fs, const struct fs_mapping *m)
+{
+	const struct window_request w = {.offset = m->offset, .size = FS_GRANULE, .file_offset = m->file_offset, .cached = 1};
+	struct fs_node *n = node_get(fs, m->node);
+	int fd = n && range_within(w.offset, w.size, fs->window) && is_piece(w.offset, w.size) ? node_reopen(fs, n, O_RDONLY) : -1;
+
+	if (fd >= 0 && is_cached(fd, w.file_offset, w.size)) {
+		pthread_mutex_lock(&fs->window_lock);
+		if (!bit(fs->window_used, w.offset) && !ask_engine_locked(fs, &w, fd)) {
+			set_bit(fs->window_stale, w.offset, true);
+			fs->mapped_ahead = *m;
+		}
+		pthread_mutex_unlock(&fs->window_lock);
+	}
+	if (fd >= 0)
+		close(fd);
+	node_put(fs, n);
+}
+
+void dax_work_ahead(struct fs_thread *t)
+{
+	struct fs_mapping m = t->to_map;
+
+	t->to_map.node = 0;
+	if (m.node)
+		map_ahead(t->fs, &m);
+}
+
 static bool in_window(const struct fs *fs, u64 offset, u64 size)
 {
 	return size && !((offset | size) & ~PAGE_MASK) && range_within(offset, size, fs->window);
@@ -183,6 +252,11 @@ int op_setupmapping(struct fs_request *r)
 		return -EOPNOTSUPP;
 	if (!in_window(r->fs, w.offset, w.size) || w.file_offset & ~PAGE_MASK || w.file_offset > INT64_MAX - w.size)
 		return -EINVAL;
+	const struct fs_mapping m = {.node = r->node->id, .file_offset = w.file_offset, .offset = w.offset};
+
+	r->t->to_map = (struct fs_mapping){.node = m.node, .file_offset = m.file_offset + w.size, .offset = m.offset + w.size};
+	if (is_piece(w.offset, w.size) && take_ahead(r->fs, &m))
+		return 0;
 	int fd = node_reopen(r->fs, r->node, O_RDONLY);
 
 	if (fd < 0)

@@ -115,7 +115,11 @@ struct fs {
 	u64 window; /* bytes of the device's, 0: none; and whom to ask for what is there */
 	int window_sock;
 	pthread_mutex_t window_lock; /* a question and its answer; and: */
-	u64 window_stale[FS_GRANULES / 64]; /* pieces that the guest has given back, and that are not yet emptied */
+	u64 window_used[FS_GRANULES / 64];  /* pieces that the guest has */
+	u64 window_stale[FS_GRANULES / 64]; /* those that it has given back, or not yet asked for, and that show a file */
+	struct fs_mapping {
+		u64 node, file_offset, offset; /* in the window */
+	} mapped_ahead;			       /* node 0: nothing is */
 };
 
 /* root_fd (O_PATH) is the fs's if it succeeds. The process' working directory must be /proc/self/fd, so that
@@ -132,6 +136,7 @@ struct fs_thread { /* a worker's scratch memory */
 	struct fill_pipe pipe;
 	struct fs_handle *ahead; /* a directory whose next entries will be asked for; a reference */
 	u64 ahead_of;		 /* the request that says so */
+	struct fs_mapping to_map; /* what will be asked for, if the file is read in order; node 0: nothing */
 	struct virtq_chain chain;
 	struct iovec iov[VIRTQ_SIZE_MAX];
 	u8 arg[FS_ARG_MAX];

@@ -99,6 +99,8 @@ void cred_raise_fsetid(const struct fs *fs);
 /* ---- dax.c ---- */
 enum dax { DAX_UNKNOWN, DAX_NO, DAX_YES };
 bool dax_offered(const struct fs *fs);
+void dax_forget(struct fs *fs);
+void dax_work_ahead(struct fs_thread *t);
 u32 dax_attr(struct fs *fs, struct fs_node *n, const struct statx *st); /* FUSE_ATTR_DAX or 0 */
 
 typedef int fs_op(struct fs_request *r);

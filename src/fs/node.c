@@ -445,6 +445,7 @@ int fs_open(struct fs *fs, const struct fs_options *o, int root_fd, struct err *
 
 void fs_forget_all(struct fs *fs)
 {
+	dax_forget(fs);
 	for (u32 i = 0; i < fs->handles.n; i++) {
 		struct fs_handle *h = fs->handles.slot[i].p;
 

@@ -77,6 +77,7 @@ void fs_work_ahead(struct fs_thread *t)
 {
 	struct fs_handle *h = t->ahead;
 
+	dax_work_ahead(t);
 	if (!h)
 		return;
 	pthread_mutex_lock(&h->lock);

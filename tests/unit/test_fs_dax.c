@@ -268,6 +268,48 @@ static void giving_back(void **state)
 	assert_false(fs_untidy(&c->fs));
 }
 
+/* A file that is read in order and that the host has in memory: the next piece is there when it is asked for, if its place is free. */
+static void mapping_ahead(void **state)
+{
+	enum { READ = FUSE_SETUPMAPPING_FLAG_READ };
+	static u8 data[BIG];
+	struct fs_client *c = *state;
+	struct fuse_removemapping_one one = {.moffset = 3 * FS_GRANULE, .len = FS_GRANULE};
+	bool dax = false;
+	u64 node;
+	int fd = open(client_path(c, "big"), O_WRONLY);
+
+	memset(data, 1, sizeof(data));
+	assert_int_equal(pwrite(fd, data, sizeof(data), 0), sizeof(data));
+	close(fd);
+	init_offers(c, UINT32_MAX, UINT32_MAX);
+	node = look(c, "big", &dax);
+	assert_int_equal(map(c, node, 0, FS_GRANULE, READ, 0), 0);
+	if (engine.n == 1)
+		skip(); /* this kernel has no cachestat() */
+	assert_int_equal(engine.n, 2);
+	assert_true(engine.seen[1].offset == FS_GRANULE && engine.seen[1].file_offset == FS_GRANULE && engine.seen[1].cached);
+	assert_true(fs_untidy(&c->fs));
+	assert_int_equal(map(c, node, FS_GRANULE, FS_GRANULE, READ, FS_GRANULE), 0);
+	assert_int_equal(engine.n, 3); /* that of the piece behind it */
+	assert_true(engine.seen[2].offset == 2 * FS_GRANULE);
+	assert_int_equal(map(c, node, 0, FS_GRANULE, READ, 2 * FS_GRANULE), 0); /* something else is wanted there; and ahead of that: */
+	assert_int_equal(engine.n, 5);
+	assert_true(engine.seen[3].file_offset == 0 && engine.seen[4].offset == 3 * FS_GRANULE && engine.seen[4].file_offset == FS_GRANULE);
+	assert_int_equal(map(c, node, 4 << 20, FS_GRANULE, READ, FS_GRANULE), 0); /* the place behind it is taken */
+	assert_int_equal(engine.n, 6);
+	assert_int_equal(map(c, node, 6 << 20, FS_GRANULE, READ, 5 * FS_GRANULE), 0); /* the file ends there */
+	assert_int_equal(engine.n, 7);
+	fs_tidy(&c->fs); /* what was mapped in vain goes, what the guest has stays */
+	assert_int_equal(engine.n, 8);
+	assert_true(!engine.ino[7] && engine.seen[7].offset == 3 * FS_GRANULE && engine.seen[7].size == FS_GRANULE);
+	assert_int_equal(map(c, node, FS_GRANULE, FS_GRANULE, READ, 3 * FS_GRANULE), 0); /* it is gone: mapped anew */
+	assert_true(engine.n >= 9 && engine.seen[8].offset == 3 * FS_GRANULE && engine.ino[8]);
+	assert_int_equal(unmap(c, node, &one, 1), 0);
+	init_offers(c, UINT32_MAX, UINT32_MAX); /* the guest begins anew */
+	assert_false(fs_untidy(&c->fs));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -276,6 +318,7 @@ int main(void)
 	    cmocka_unit_test_setup_teardown(not_here, setup_uncached, teardown),
 	    cmocka_unit_test_setup_teardown(mapping, setup, teardown),
 	    cmocka_unit_test_setup_teardown(giving_back, setup, teardown),
+	    cmocka_unit_test_setup_teardown(mapping_ahead, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
