@@ -271,11 +271,14 @@ int op_setupmapping(struct fs_request *r)
 int op_removemapping(struct fs_request *r)
 {
 	const struct fuse_removemapping_in *in = req_take(r, sizeof(*in));
-	const struct fuse_removemapping_one *one = NULL;
+	struct fuse_removemapping_one one;
+	const void *p = NULL;
 	u32 count = in->count;
 	int ret = dax_offered(r->fs) ? 0 : -ENOSYS;
 
-	while (!ret && count-- && (one = req_take(r, sizeof(*one))))
-		ret = in_window(r->fs, one->moffset, one->len) ? give_back(r->fs, one->moffset, one->len) : -EINVAL;
+	while (!ret && count-- && (p = req_take(r, sizeof(one)))) {
+		memcpy(&one, p, sizeof(one)); /* not aligned */
+		ret = in_window(r->fs, one.moffset, one.len) ? give_back(r->fs, one.moffset, one.len) : -EINVAL;
+	}
 	return ret;
 }
