@@ -32,15 +32,20 @@ bool guest_is_window(struct machine *m, gpa_t a, u64 n)
 
 bool guest_holds_code(const u8 *attr, u64 pages, u8 code, gpa_t a, u64 n)
 {
-	/* pairs with the engine: it sets the attribute, then reads the code; we write the data, then read the attribute */
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	for (u64 p = a >> PAGE_SHIFT; n && p <= (a + n - 1) >> PAGE_SHIFT && p < pages; p++)
 		if (__atomic_load_n(&attr[p], __ATOMIC_RELAXED) & code)
 			return true;
 	return false;
 }
 
+/* The fence pairs with the engine: it sets the attribute, then reads the code; we write the data, then read the attribute. */
 void guest_written(struct machine *m, gpa_t a, u64 n)
+{
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	guest_written_too(m, a, n);
+}
+
+void guest_written_too(struct machine *m, gpa_t a, u64 n)
 {
 	struct guestmem *g = machine_guestmem(m);
 

@@ -23,7 +23,7 @@ struct guestmem {
 	void (*written)(void *arg, gpa_t a, u64 n);
 	void *arg;
 };
-/* For a process that writes guest memory, before it says so: whether [a, a+n) has a page of which the engine has decoded code. attr: bytes of
+/* For a process that writes guest memory, in guestmem.written: whether [a, a+n) has a page of which the engine has decoded code. attr: bytes of
  * attributes, one for each of the pages; those beyond have none. */
 bool guest_holds_code(const u8 *attr, u64 pages, u8 code, gpa_t a, u64 n);
 struct guestmem *machine_guestmem(struct machine *m); /* vmm/machine.c */

@@ -67,6 +67,7 @@ bool guest_write(struct machine *m, gpa_t a, const void *buf, u64 n); /* tells t
 /* Host pointer to [a, a+n) if it lies inside one RAM slot, else NULL. After writing call guest_written(). */
 void *guest_ptr(struct machine *m, gpa_t a, u64 n);
 void guest_written(struct machine *m, gpa_t a, u64 n);
+void guest_written_too(struct machine *m, gpa_t a, u64 n); /* before the last guest_written() of this thread; cheaper */
 bool guest_is_window(struct machine *m, gpa_t a, u64 n); /* memory that devices do not reach */
 
 /* A window onto files (base/window.h), nowhere yet: its number, and in *sock the end for the process that fills it. -ENOTSUP: this KVM has none.

@@ -205,7 +205,7 @@ static void report_written(struct virtq *q, const struct virtq_chain *c, u64 n)
 {
 	for (unsigned i = c->n_out; n && i < c->n_out + c->n_in; i++) {
 		u64 now = MIN(n, c->iov[i].iov_len);
-		guest_written(q->machine, c->gpa[i], now);
+		(i == c->n_out ? guest_written : guest_written_too)(q->machine, c->gpa[i], now); /* all of it was written before */
 		n -= now;
 	}
 }

@@ -108,10 +108,14 @@ static void empty_locked(struct fs *fs)
 	fs->mapped_ahead.node = 0;
 }
 
-/* The guest begins anew: its device has been reset, and the window with it. */
+/* The guest begins anew. Its device may have been reset, and the window have no place now: that is as good. */
 void dax_forget(struct fs *fs)
 {
+	const struct window_request all = {.size = fs->window};
+
 	pthread_mutex_lock(&fs->window_lock);
+	if (all.size)
+		ask_engine_locked(fs, &all, -1);
 	memset(fs->window_used, 0, sizeof(fs->window_used));
 	memset(fs->window_stale, 0, sizeof(fs->window_stale));
 	fs->mapped_ahead.node = 0;
@@ -164,6 +168,9 @@ static int take(struct fs *fs, const struct window_request *w, int fd)
 	if (is_piece(w->offset, w->size)) {
 		set_bit(fs->window_stale, w->offset, ret != 0);
 		set_bit(fs->window_used, w->offset, !ret);
+	} else { /* Linux does not do that; where it was is not known to be free again */
+		for (u64 at = w->offset & -(u64)FS_GRANULE; at < MIN(w->offset + w->size, (u64)FS_GRANULE * FS_GRANULES); at += FS_GRANULE)
+			set_bit(fs->window_used, at, true);
 	}
 	pthread_mutex_unlock(&fs->window_lock);
 	return ret;

@@ -538,6 +538,7 @@ static int serve_message(struct vhost *vh, struct vu_message *m, struct err *e)
 static void vhost_free(struct vhost *vh)
 {
 	stop_all(vh);
+	vh->fs->window = 0;
 	for (unsigned i = 0; i < QUEUES; i++) {
 		struct queue *q = &vh->queue[i];
 
