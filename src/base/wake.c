@@ -78,6 +78,18 @@ enum wake_how wake_leave(struct wake_page *w, u32 source)
 	return ring(s, word);
 }
 
+bool wake_call(struct wake_page *w, u32 source, bool may_leave, u64 *left_at)
+{
+	enum wake_how how = WAKE_NOT;
+
+	if (w && may_leave)
+		how = wake_leave(w, source);
+	else if (w && wake_ring(w, source))
+		how = WAKE_DONE;
+	*left_at = how == WAKE_LEFT ? now_ns() : 0;
+	return how == WAKE_NOT;
+}
+
 bool wake_overdue(struct wake_page *w, u32 source, u64 *left_at, bool now)
 {
 	if (!*left_at || (!now && now_ns() - *left_at < LEFT_NS))

@@ -38,6 +38,8 @@ struct wake_page {
 bool wake_ring(struct wake_page *w, u32 source);
 enum wake_how { WAKE_NOT /* write to the eventfd */, WAKE_DONE, WAKE_LEFT };
 enum wake_how wake_leave(struct wake_page *w, u32 source);
+/* For the process: rings, or if it may, leaves; NULL: there is no page. True: write to the eventfd. *left_at: for wake_overdue(). */
+bool wake_call(struct wake_page *w, u32 source, bool may_leave, u64 *left_at);
 /* What was left at that time (nanoseconds; 0: nothing) is taken back if nobody has found it soon, or at once if its process has other things to do. True: write to the eventfd. */
 bool wake_overdue(struct wake_page *w, u32 source, u64 *left_at, bool now);
 /* The VMM's, when the source is bound to a GSI or no longer (0). True: an interrupt was pending: write to the eventfd. */

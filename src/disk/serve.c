@@ -90,15 +90,9 @@ static void signal_queue(struct virtio *v, unsigned queue)
 {
 	struct machine *m = v->machine;
 	struct queue *q = &m->queue[queue];
-	enum wake_how how = WAKE_NOT;
 
-	if (m->wake && looks(m))
-		how = wake_leave(m->wake, q->wake_source);
-	else if (m->wake && wake_ring(m->wake, q->wake_source))
-		how = WAKE_DONE;
-	if (how == WAKE_NOT)
+	if (wake_call(m->wake, q->wake_source, looks(m), &q->left_at))
 		write_call(q);
-	q->left_at = how == WAKE_LEFT ? now_ns() : 0;
 }
 
 /* The interrupts that a vCPU did not find in time; all, if the process is about to look no more. */
@@ -168,16 +162,6 @@ static struct queue *look(struct machine *m)
 	return q;
 }
 
-static void watch(struct machine *m)
-{
-	bool on = looks(m);
-
-	pthread_mutex_lock(&m->v->lock);
-	for (unsigned i = 0; i < m->queues; i++)
-		m->v->queue[i].watched = on;
-	pthread_mutex_unlock(&m->v->lock);
-}
-
 /* Notifications are wanted again. The queue of a chain that has come meanwhile. */
 static struct queue *unwatch(struct machine *m)
 {
@@ -202,12 +186,12 @@ enum { TURNS = 256 }; /* then the VM is listened to */
 static bool serve(struct machine *m, struct queue *q)
 {
 	for (int turns = 0; q && turns < TURNS; turns++, q = look(m)) {
-		u16 before = m->v->queue[q->index].avail_next;
+		struct virtq *vq = &m->v->queue[q->index];
+		u16 before = vq->avail_next;
 
-		watch(m);
-		call_left(m, false);
+		vq->watched = looks(m);
 		look_at(m, q->index);
-		if (turns && m->v->queue[q->index].avail_next == before)
+		if (turns && vq->avail_next == before)
 			return true; /* no memory: what is in flight brings us back */
 	}
 	return !q;

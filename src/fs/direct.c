@@ -70,15 +70,6 @@ int direct_set(struct direct *d, struct vu_message *m)
 	return 0;
 }
 
-enum wake_how direct_call(struct direct *d, unsigned queue, bool may_leave)
-{
-	if (!d->wake || queue >= VU_DIRECT_QUEUES)
-		return WAKE_NOT;
-	if (may_leave)
-		return wake_leave(d->wake, d->source[queue]);
-	return wake_ring(d->wake, d->source[queue]) ? WAKE_DONE : WAKE_NOT;
-}
-
 /* If the VMM is gone nobody runs that code, and this process ends soon too. */
 static void tell(struct direct *d, gpa_t gpa, u64 size)
 {

@@ -23,8 +23,6 @@ void direct_init(struct direct *d);
 void direct_close(struct direct *d);
 /* As VU_SET_DIRECT says; takes what it needs of the message's descriptors. While no queue runs. 0 or -errno. */
 int direct_set(struct direct *d, struct vu_message *m);
-/* Wakes the vCPU that the queue's interrupt is for; may_leave: else leaves it for one that is awake (base/wake.h). */
-enum wake_how direct_call(struct direct *d, unsigned queue, bool may_leave);
 /* guestmem.written: returns when no vCPU runs code any more that was decoded from what was there before. */
 void direct_written(void *direct, gpa_t gpa, u64 n);
 /* The driver broke a ring: the device needs a reset. */

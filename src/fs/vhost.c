@@ -106,11 +106,8 @@ static void write_call(struct queue *q)
 
 static void call(struct queue *q)
 {
-	enum wake_how how = direct_call(&q->vh->direct, index_of(q), looks(q));
-
-	if (how == WAKE_NOT)
+	if (wake_call(q->vh->direct.wake, q->vh->direct.source[index_of(q)], looks(q), &q->left_at))
 		write_call(q);
-	q->left_at = how == WAKE_LEFT ? now_ns() : 0;
 }
 
 /* A vCPU did not find in time what was left for it, or this thread is about to look no more. */
