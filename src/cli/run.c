@@ -82,7 +82,7 @@ static int parse_engine(void *target, const char *value, struct err *e)
 		const char *name;
 		enum kvm_choice choice;
 	} engines[] = {{"auto", KVM_CHOICE_AUTO}, {"kvm", KVM_CHOICE_KVM}, {"interp", KVM_CHOICE_INTERP},
-		       {"translate", KVM_CHOICE_TRANSLATE}, {"check", KVM_CHOICE_CHECK}};
+		       {"translate", KVM_CHOICE_TRANSLATE}, {"direct", KVM_CHOICE_DIRECT}, {"check", KVM_CHOICE_CHECK}};
 	struct run_options *o = target;
 
 	for (u32 i = 0; i < ARRAY_SIZE(engines); i++) {
@@ -91,7 +91,7 @@ static int parse_engine(void *target, const char *value, struct err *e)
 			return 0;
 		}
 	}
-	return err_set(e, EINVAL, "%s: not an engine (auto, kvm, translate, interp, check)", value);
+	return err_set(e, EINVAL, "%s: not an engine (auto, kvm, direct, translate, interp, check)", value);
 }
 
 static int parse_dump(void *target, const char *value, struct err *e)
@@ -540,7 +540,7 @@ static int vm_process(struct run *r)
 		ret = r->dup ? 0 : attach_stdio(r, &e);
 	}
 	if (!ret)
-		ret = sandbox_enter(kvm_kind(r->machine->sys) == KVM_KIND_DEVICE, &e);
+		ret = sandbox_enter(kvm_kind(r->machine->sys) == KVM_KIND_DEVICE, kvm_engine_pid(r->machine->sys), &e);
 	if (!ret) {
 		if (r->o.detach) {
 			tell_parent(r, "+");

@@ -68,6 +68,10 @@
 /* The page by which processes wake vCPUs (base/wake.h). */
 #define ENG_WAKE_BASE 0x2e00000000ull
 
+/* What cells are made from (cell/process.c); they see it at 112 TiB, which is outside of what the translator's address tables can reach. */
+#define ENG_CELL_BASE 0x2f00000000ull
+#define ENG_CELL_STUB 0x6ffff0000000ull
+
 /* One byte of attributes per guest page frame (enum page_attr); shared with the VMM. NORESERVE. */
 #define ENG_ATTR_BASE 0x3000000000ull
 

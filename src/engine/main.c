@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "engine/api/api.h"
+#include "engine/cell/cell.h"
 #include "engine/lib/lib.h"
 #include "engine/lib/loop.h"
 #include "engine/main.h"
@@ -57,6 +58,7 @@ static void acquire(void)
 	if (stub_init() < 0)
 		eng_panic("engine: cannot map the code cache");
 	options.translate = options.translate && tr_init();
+	options.direct = options.direct && options.translate && cell_init();
 	if (api_init(3) < 0 || loop_init() < 0)
 		eng_panic("engine: cannot set up the event loop");
 	signals_init();
@@ -77,6 +79,7 @@ int main(int argc, char **argv)
 {
 	if (argc > 1 && strcmp(argv[1], "check") == 0)
 		tr_check_start();
+	options.direct = argc > 1 && strcmp(argv[1], "direct") == 0;
 	options.translate = argc < 2 || strcmp(argv[1], "interp") != 0;
 	if (!tr_stress_parse(getenv("DOPPEL_TR_STRESS")))
 		eng_panic("doppel-engine: DOPPEL_TR_STRESS: not a list of hot, one, tiny, miss, flush, check");

@@ -13,6 +13,7 @@ int loop_run(void);
 /* What the client asked for on the command line: written once at start. */
 struct engine_options {
 	bool translate;
+	bool direct; /* user code may run in cells */
 };
 const struct engine_options *engine_options(void);
 

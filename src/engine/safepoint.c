@@ -6,6 +6,7 @@
 #include <linux/futex.h>
 #include <sys/syscall.h>
 
+#include "engine/cell/cell.h"
 #include "engine/interp/interp.h"
 #include "engine/lib/lib.h"
 #include "engine/mmu/mmu.h"
@@ -26,6 +27,8 @@ static void futex_wake_all(u32 *word)
 static void forget_memory(struct vcpu *cpu)
 {
 	cpu->memory_seen = cpu->vm->memory_changes;
+	if (cpu->cells)
+		cell_end_all(cpu);
 	mmu_flush_all(cpu);
 	interp_forget_lookups(cpu);
 }
@@ -84,6 +87,7 @@ void vcpu_kick(struct vcpu *cpu, unsigned attention)
 	__atomic_store_n(&cpu->chan->calm, 0, __ATOMIC_SEQ_CST);
 	if (__atomic_load_n(&cpu->chan->sleeping, __ATOMIC_SEQ_CST))
 		futex_wake_all(&cpu->chan->attention);
+	cell_kick(cpu);
 }
 
 void vm_split_lock(struct vm *vm)

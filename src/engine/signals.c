@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <ucontext.h>
 
+#include "engine/cell/cell.h"
 #include "engine/cpu/fpu.h"
 #include "engine/irqchip/timer.h"
 #include "engine/lib/lib.h"
@@ -26,8 +27,8 @@ static void on_timer(int sig, siginfo_t *si, void *ctx)
 	struct vcpu *cpu = this_vcpu();
 
 	(void)sig;
-	(void)si;
-	if (!cpu)
+	cell_signal((u64 *)&((ucontext_t *)ctx)->uc_mcontext.gregs[REG_RIP]);
+	if (!cpu || si->si_code != SI_TIMER)
 		return;
 	__atomic_fetch_or(&cpu->chan->attention, ATT_TIMER, __ATOMIC_SEQ_CST);
 	__atomic_store_n(&cpu->chan->calm, 0, __ATOMIC_SEQ_CST);

@@ -201,6 +201,9 @@ struct vcpu {
 	} pio;
 	bool met_device;            /* a program in user mode has used a device by itself */
 	bool exit_pending;          /* kvm_run is filled: leave KVM_RUN at the next chance */
+	struct cells *cells;        /* cell/; NULL: none */
+	bool cell_now;              /* the current address space is to run in one */
+	bool cell_stop;             /* user mode was entered: translated code ends for it */
 	bool irq_window;            /* an interrupt waits for IF (or the shadow) to allow it: block ends look */
 	u32 pauses;                 /* PAUSE instructions: see interp/int_flags.c */
 	bool halted_by_hlt;         /* cpu_hlt ran */

@@ -156,6 +156,8 @@ struct vcpu_chan {
 	u32 client_waits, engine_waits;             /* somebody sleeps on turn */
 	u32 attention __attribute__((aligned(64))); /* enum attention of engine/vcpu.h; futex of a halted vCPU */
 	u32 sleeping;                               /* the vCPU sleeps on attention */
+	s32 tid;                                    /* the vCPU's thread */
+	u32 in_cell;                                /* the vCPU waits for user code that runs directly */
 	u32 calm;                                   /* CHAN_CALM; 0 after attention was set: what translated code looks at */
 	u32 ioctl __attribute__((aligned(64)));
 	u32 size;                                   /* payload bytes, both ways */
@@ -164,6 +166,7 @@ struct vcpu_chan {
 	u8 payload[KVMW_PAYLOAD] __attribute__((aligned(64)));
 };
 #define CHAN_CALM   0x7fff8u /* the mask that makes an index of a jump's target: engine/translate/state.h */
+#define CHAN_KICK_SIGNAL 34 /* to tid, after attention was set: ends the wait of a vCPU that is in_cell */
 #define CHAN_CANCEL 0x01u /* attention bit a client may set: stop KVM_RUN (= ATT_CANCEL) */
 
 _Static_assert(sizeof(struct vcpu_chan) <= KVMW_CHAN_SIZE, "channel fits");

@@ -19,12 +19,16 @@ static long futex(u32 *word, int op, u32 value, const struct timespec *ts)
 	return syscall(SYS_futex, word, op, value, ts, NULL, 0);
 }
 
-void channel_cancel(struct vcpu_chan *c)
+void channel_cancel(struct kvm_obj *vcpu)
 {
+	struct vcpu_chan *c = vcpu->chan;
+
 	__atomic_fetch_or(&c->attention, CHAN_CANCEL, __ATOMIC_SEQ_CST);
 	__atomic_store_n(&c->calm, 0, __ATOMIC_SEQ_CST);
 	if (__atomic_load_n(&c->sleeping, __ATOMIC_SEQ_CST))
 		futex(&c->attention, FUTEX_WAKE, 1, NULL);
+	if (__atomic_load_n(&c->in_cell, __ATOMIC_SEQ_CST))
+		syscall(SYS_tgkill, engine_pid(vcpu->engine), c->tid, CHAN_KICK_SIGNAL);
 }
 
 /*
@@ -52,7 +56,7 @@ static void wait_turn(struct kvm_obj *o, bool masked)
 		sigmask_wait(o);
 	while (__atomic_load_n(&c->turn, __ATOMIC_SEQ_CST) == TURN_ENGINE) {
 		if (futex(&c->turn, FUTEX_WAIT, TURN_ENGINE, &hour) < 0 && errno == EINTR)
-			channel_cancel(c);
+			channel_cancel(o);
 	}
 	__atomic_store_n(&c->client_waits, 0, __ATOMIC_RELAXED);
 }

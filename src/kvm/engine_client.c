@@ -35,6 +35,7 @@ struct engine {
 	int refs;
 	bool dead, has_vm, vm_used;
 	bool translate; /* else it interprets */
+	bool direct; /* user code may run as it is, too */
 	bool check; /* the translator in lock-step with the interpreter */
 	u64 code_cache; /* bytes; 0: default */
 	int status; /* of waitpid */
@@ -121,7 +122,7 @@ static bool can_translate(void)
 
 static const char *tier_name(const struct engine *e)
 {
-	return e->check ? "check" : e->translate ? "translate" : "interp";
+	return e->check ? "check" : e->direct ? "direct" : e->translate ? "translate" : "interp";
 }
 
 const char *engine_tier(const struct kvm_obj *o)
@@ -252,7 +253,8 @@ int engine_open(enum kvm_choice choice, u64 code_cache, struct kvm_obj **sys, st
 	e->translate = choice != KVM_CHOICE_INTERP && can_translate();
 	e->code_cache = code_cache;
 	e->check = choice == KVM_CHOICE_CHECK;
-	if ((choice == KVM_CHOICE_TRANSLATE || e->check) && !e->translate) {
+	e->direct = e->translate && (choice == KVM_CHOICE_AUTO || choice == KVM_CHOICE_DIRECT);
+	if ((choice == KVM_CHOICE_TRANSLATE || choice == KVM_CHOICE_DIRECT || e->check) && !e->translate) {
 		snprintf(res->why, sizeof(res->why), "this CPU cannot run translated code: it lacks BMI2 (use --engine interp)");
 		free(e);
 		return -ENOTSUP;

@@ -153,7 +153,7 @@ int kvm_page_attr(const struct kvm_obj *vm, u64 *bytes, u8 *code)
 void kvm_vcpu_kick(struct kvm_obj *vcpu)
 {
 	if (vcpu->kind == KVM_KIND_ENGINE) {
-		channel_cancel(vcpu->chan);
+		channel_cancel(vcpu);
 		return;
 	}
 	/* immediate_exit covers a KVM_RUN not yet in the kernel, the signal one that is there */

@@ -13,7 +13,7 @@ enum kvm_kind { KVM_KIND_DEVICE, KVM_KIND_ENGINE };
 struct kvm_obj;
 
 /* What `--engine` may say. */
-enum kvm_choice { KVM_CHOICE_AUTO, KVM_CHOICE_KVM, KVM_CHOICE_INTERP, KVM_CHOICE_TRANSLATE, KVM_CHOICE_CHECK };
+enum kvm_choice { KVM_CHOICE_AUTO, KVM_CHOICE_KVM, KVM_CHOICE_INTERP, KVM_CHOICE_TRANSLATE, KVM_CHOICE_DIRECT, KVM_CHOICE_CHECK };
 
 struct kvm_open_result {
 	enum kvm_kind kind;
@@ -52,7 +52,7 @@ int kvm_page_attr(const struct kvm_obj *vm, u64 *bytes, u8 *code);
 void kvm_vcpu_kick(struct kvm_obj *vcpu);
 
 enum kvm_kind kvm_kind(const struct kvm_obj *o);
-/* What executes the guest: "kvm", "translate" or "interp". */
+/* What executes the guest: "kvm", "direct" (which translates too), "translate" or "interp". */
 const char *kvm_engine_name(const struct kvm_obj *o);
 /* True once the engine process has died; then every request answers -EIO. exit_text describes how. */
 bool kvm_engine_dead(struct kvm_obj *o, char *text, size_t size);

@@ -51,7 +51,7 @@ int engine_set_bell(struct kvm_obj *vcpu, int fd); /* eventfd to ring beside the
 
 /* channel.c */
 long channel_request(struct kvm_obj *vcpu, unsigned long request, void *arg);
-void channel_cancel(struct vcpu_chan *c);
+void channel_cancel(struct kvm_obj *vcpu);
 
 /* sigmask.c: around the wait of a KVM_RUN, if sig.on */
 int sigmask_set(struct kvm_obj *vcpu, const struct kvm_signal_mask *m);

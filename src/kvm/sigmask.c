@@ -82,7 +82,7 @@ int sigmask_enter(struct kvm_obj *o)
 	o->sig.fd = fd;
 	/* pending already: the engine completes what was answered, and comes back at once */
 	if (readable(fd))
-		channel_cancel(o->chan);
+		channel_cancel(o);
 	return 0;
 }
 
@@ -104,11 +104,11 @@ void sigmask_wait(struct kvm_obj *o)
 		eventfd_t n;
 
 		if (poll(p, ARRAY_SIZE(p), -1) < 0) {
-			channel_cancel(c); /* a signal that is blocked in neither mask: its handler has run */
+			channel_cancel(o); /* a signal that is blocked in neither mask: its handler has run */
 			continue;
 		}
 		if (p[2].revents) {
-			channel_cancel(c);
+			channel_cancel(o);
 			p[2].fd = -1; /* it stays readable */
 		}
 		if (p[1].revents) /* dead; the watcher is about to answer in its name */

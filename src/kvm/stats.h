@@ -15,6 +15,7 @@
 	X(halts, "HLT waits inside the engine")                                                                  \
 	X(exceptions, "exceptions delivered")                                                                    \
 	X(page_faults, "of these page faults")                                                                   \
+	X(syscalls, "SYSCALL instructions")                                                                      \
 	X(interrupts, "external interrupts delivered")                                                           \
 	X(nmis, "NMIs delivered")                                                                                \
 	X(tlb_misses, "TLB slow paths")                                                                          \
@@ -34,6 +35,11 @@
 	X(tr_checked, "turns compared with the interpreter (--engine check)")                                    \
 	X(tr_stale, "leaving it: the page does not hold that code any more")                                     \
 	X(tr_faults, "leaving it: host faults")                                                                  \
+	X(cell_spaces, "times an address space was moved to a cell (direct execution)")                         \
+	X(cell_stops, "stops of user code in cells")                                                            \
+	X(cell_faults, "of these for pages to be mapped there")                                                 \
+	X(cell_unfit, "of these at code that is to be translated")                                              \
+	X(cell_us, "microseconds of user code in cells")                                                        \
 	X(rung, "sleeps ended by a process that serves a device")                                                 \
 	X(spared, "halts that were over before the vCPU slept")                                                 \
 	X(safepoints, "stops for another thread")                                                                \

@@ -17,6 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 #include "base/term.h"
+#include "kvm/chan.h"
 #include "vmm/sandbox.h"
 
 static const int allowed[] = {
@@ -83,7 +84,7 @@ static void on_sigsys(int sig, siginfo_t *si, void *context)
 	raise(SIGSYS);
 }
 
-static int fill(scmp_filter_ctx f, bool kvm_device)
+static int fill(scmp_filter_ctx f, bool kvm_device, int engine_pid)
 {
 	int ret = 0;
 
@@ -94,13 +95,16 @@ static int fill(scmp_filter_ctx f, bool kvm_device)
 			ret = seccomp_rule_add(f, SCMP_ACT_ALLOW, conditional[i].nr, 1,
 					       SCMP_CMP(conditional[i].arg, SCMP_CMP_MASKED_EQ, conditional[i].mask,
 							conditional[i].value));
-	/* a thread's signals go to threads of this process only */
+	/* signals go to threads of this process, and to vCPUs that wait for user code (kvm/channel.c) */
+	if (!ret && engine_pid > 0)
+		ret = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 2, SCMP_A0(SCMP_CMP_EQ, (u64)engine_pid, 0),
+				       SCMP_A2(SCMP_CMP_EQ, (u64)CHAN_KICK_SIGNAL, 0));
 	if (!ret)
 		ret = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1, SCMP_A0(SCMP_CMP_EQ, (u64)getpid(), 0));
 	return ret;
 }
 
-int sandbox_enter(bool kvm_device, struct err *e)
+int sandbox_enter(bool kvm_device, int engine_pid, struct err *e)
 {
 	struct sigaction sa = {.sa_sigaction = on_sigsys, .sa_flags = SA_SIGINFO};
 	scmp_filter_ctx f = NULL;
@@ -120,7 +124,7 @@ int sandbox_enter(bool kvm_device, struct err *e)
 	if (!ret)
 		ret = seccomp_attr_set(f, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS);
 	if (!ret)
-		ret = fill(f, kvm_device);
+		ret = fill(f, kvm_device, engine_pid);
 	if (!ret && sigaction(SIGSYS, &sa, NULL) < 0)
 		ret = -errno;
 	if (!ret)

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "engine/api/api.h"
+#include "engine/cell/cell.h"
 #include "engine/cpu/cpu.h"
 #include "engine/cpu/fpu.h"
 #include "engine/cpu/run.h"
@@ -65,9 +66,11 @@ static void *vcpu_thread(void *arg)
 	struct vcpu *cpu = arg;
 	struct vcpu_chan *c = cpu->chan;
 
-	cpu->tid = (int)sys_call(SYS_gettid);
+	cpu->tid = c->tid = (int)sys_call(SYS_gettid);
 	if (vtimer_init(cpu) < 0)
 		eng_panic("doppel-engine: cannot make a timer for vCPU %u", cpu->id);
+	if (engine_options()->direct)
+		cell_start(cpu);
 	if (engine_options()->translate)
 		tr_vcpu_start(cpu);
 	for (;;) {

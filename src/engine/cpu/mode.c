@@ -61,6 +61,7 @@ void cpu_update_mode(struct vcpu *cpu)
 	m->key |= (cpu->cr4 & CR4_SMAP ? MODE_KEY_SMAP : 0) | (cpu->cr4 & CR4_FSGSBASE ? MODE_KEY_FSGSBASE : 0) |
 		  (cpu->cr4 & CR4_TSD ? MODE_KEY_TSD : 0);
 	m->key |= cpu->vm->one_cpu && !cpu->met_device ? MODE_KEY_ONE_CPU : 0;
+	cpu->cell_stop = cpu->cell_now && m->cpl == 3;
 	m->key |= cpu->record.key | cpu->trace.key | cpu->trace.counting;
 	if ((old ^ m->key) & ~MODE_KEY_CLASS)
 		tr_forget_targets(cpu);
@@ -72,5 +73,6 @@ void mode_stay_long(struct vcpu *cpu, unsigned cpl)
 
 	m->cpl = (u8)cpl;
 	m->mmu_idx = data_mmu_idx(cpu, cpl);
+	cpu->cell_stop = cpu->cell_now && cpl == 3;
 	m->key = (m->key & ~(3u << 5)) | cpl << 5;
 }

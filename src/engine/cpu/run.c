@@ -11,6 +11,7 @@
 #include "engine/cpu/fpu.h"
 #include "engine/cpu/pvsched.h"
 #include "engine/cpu/run.h"
+#include "engine/cell/cell.h"
 #include "engine/interp/interp.h"
 #include "engine/irqchip/irqchip.h"
 #include "engine/lib/lib.h"
@@ -43,6 +44,8 @@ static void sleep_on_attention(struct vcpu *cpu)
 	u64 begin = TRACING(cpu, HALT) ? eng_rdtsc() : 0;
 
 	steal_end(cpu);
+	if (cpu->cells)
+		cell_release(cpu);
 	vcpu_leave_guest(cpu);
 	__atomic_store_n(&c->sleeping, 1, __ATOMIC_SEQ_CST);
 	wake_wait(cpu);
@@ -118,6 +121,8 @@ static enum next deliver_interrupts(struct vcpu *cpu)
 			cpu->irq_window = true;
 			return GO_ON;
 		}
+		if (cpu->cells && cpu->mode.cpl == 3)
+			cell_judge(cpu);
 		vector = irq_acknowledge(cpu);
 		if (vector >= 0) {
 			vcpu_kick(cpu, ATT_IRQ); /* there may be more */
@@ -325,6 +330,8 @@ static enum next once(struct vcpu *cpu)
 		return GO_ON;
 	if (careful(cpu))
 		return step(cpu);
+	if (cpu->cell_now && cpu->mode.cpl == 3 && cell_run(cpu))
+		return GO_ON;
 	cpu->restartable = true;
 	if (cpu->tr.on)
 		tr_run(cpu);

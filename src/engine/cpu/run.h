@@ -15,6 +15,8 @@ int vcpu_run(struct vcpu *cpu);
 void interp_run(struct vcpu *cpu);
 /* Executes exactly one instruction (single step, MMIO replay, interrupt shadow, block-less modes). */
 void interp_step(struct vcpu *cpu);
+/* The same until RIP leaves its page; 1000 at most. */
+void interp_page(struct vcpu *cpu);
 
 /* Vector state <-> host registers (engine/cpu/fpu.c). */
 void vcpu_fpu_load(struct vcpu *cpu);

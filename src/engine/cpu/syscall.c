@@ -30,6 +30,7 @@ void cpu_syscall(struct vcpu *cpu, u64 next)
 	bool stays_long = cpu->mode.long64;
 
 	check_sce(cpu);
+	cpu->stats.syscalls++;
 	if (cpu->mode.lma) {
 		cpu->gpr[R_CX] = next;
 		cpu->gpr[R_11] = cpu->rflags & ~(u64)FL_RF;

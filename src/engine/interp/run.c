@@ -12,6 +12,7 @@
 #include "engine/interp/interp_int.h"
 #include "engine/translate/tr.h"
 
+#define PAGE_INSNS 1000 /* that interp_page() runs */
 #define EPOCH_ONE  0x1000ull
 #define EPOCH_END  0x100000000ull
 
@@ -179,7 +180,7 @@ static struct iblock *find_next(struct vcpu *cpu, struct icache_vcpu *ic)
 
 static bool must_stop(const struct vcpu *cpu, const struct icache_vcpu *ic)
 {
-	return attention(cpu) || ic->stop || cpu->shadow || (cpu->rflags & FL_TF) || cpu->halted_by_hlt ||
+	return attention(cpu) || ic->stop || cpu->shadow || cpu->cell_stop || (cpu->rflags & FL_TF) || cpu->halted_by_hlt ||
 	       (cpu->irq_window && cpu->rflags & FL_IF) || (unlikely(dbg_armed(cpu)) && dbg_page_armed(cpu, code_linear(cpu)));
 }
 
@@ -371,6 +372,22 @@ __attribute__((noinline)) void interp_guarded(struct vcpu *cpu, loop_of_run *fn)
 	settle_unwound(cpu);
 	leave(cpu, ic);
 	unwind_further(cpu);
+}
+
+static void run_page(struct vcpu *cpu, struct icache_vcpu *ic)
+{
+	gva_t page = cpu->rip & PAGE_MASK;
+
+	cpu->icache = ic + 1; /* finds no further block */
+	ic[1].stepping = ic[1].stop = false;
+	ic[1].cur = NULL;
+	for (unsigned n = 0; n < PAGE_INSNS && (cpu->rip & PAGE_MASK) == page && !must_stop(cpu, ic + 1); n++)
+		interp_alone(cpu);
+}
+
+void interp_page(struct vcpu *cpu)
+{
+	interp_guarded(cpu, run_page);
 }
 
 void interp_run(struct vcpu *cpu)

@@ -6,9 +6,9 @@
 #define ENGINE_IRQCHIP_TIMER_H
 
 #include "engine/vcpu.h"
+#include "kvm/chan.h"
 
-#define ENG_SIG_TIMER                                                                                        \
-	34 /* first real-time signal of the kernel's numbering that glibc's threads leave alone */
+#define ENG_SIG_TIMER CHAN_KICK_SIGNAL /* first real-time signal of the kernel's numbering that glibc's threads leave alone */
 
 int vtimer_init(struct vcpu *cpu);                  /* on the vCPU's thread, once; 0 or -errno */
 void vtimer_arm(struct vcpu *cpu, u64 deadline_ns); /* absolute; 0 disarms */

@@ -6,7 +6,7 @@
 #include "engine/layout.h"
 
 #define ARENA_HEAP (ENG_VM_BASE + 0x100000ull)
-#define ARENA_SIZE 0x10000000ull /* 256 MiB of address space, backed as it is touched */
+#define ARENA_SIZE 0x80000000ull /* 2 GiB of address space, backed as it is touched */
 
 struct main_loop;
 

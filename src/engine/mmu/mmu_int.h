@@ -26,7 +26,18 @@ struct walk {
 	u8 shift;     /* of the mapping: 12, 21, 22, 30 */
 	u8 tables;    /* looked into, whether or not that found anything */
 	bool writable, user, nx, global, dirty;
+	bool accessed; /* of mmu_span_page() only */
 };
+
+/* The 512 pages of 4 KiB around an address, as the tables have them, without changing anything; 4-level paging only. */
+struct mmu_span {
+	gpa_t table;  /* of their entries; unused if large */
+	u64 large;    /* the entry that maps them all and more; 0: none */
+	gpa_t first;  /* large: of the first page */
+	bool writable, user, nx, accessed; /* by the tables above */
+};
+bool mmu_span_find(const struct vcpu *cpu, gva_t a, struct mmu_span *s);
+bool mmu_span_page(const struct vcpu *cpu, const struct mmu_span *s, unsigned i, struct walk *w);
 
 #define PF_FAULT 0x80000000u /* set in mmu_walk's result besides the error code */
 
@@ -39,6 +50,7 @@ void mmu_note_write(struct vcpu *cpu, gpa_t a, unsigned size);
 
 /* Installs what the walk allows (tlb.c). */
 void tlb_install(struct vcpu *cpu, gva_t a, const struct walk *w, enum access_type t, enum mmu_idx idx);
+void tlb_note_writable(struct vcpu *cpu, gpa_t gpa); /* somebody may write there without a look into the TLB: a cell */
 void tlb_drop_writes(struct vcpu *cpu, gpa_t gpa); /* ~0: all pages */
 void mmu_set_attrs(gpa_t gpa, u64 size, u8 set, u8 clear);
 /* Whether a slot but that one has memory in [gpa, gpa + size). */

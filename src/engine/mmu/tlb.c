@@ -1,4 +1,5 @@
 /* The software TLB: contexts, installing, dropping. See tlb.h for the scheme. */
+#include "engine/cell/cell.h"
 #include "engine/interp/interp.h"
 #include "engine/mmu/mmu_int.h"
 #include "engine/translate/tr.h"
@@ -20,6 +21,8 @@ static void drop_everything(struct vcpu *cpu)
 	t->as.nhigh_nonglobal = 0;
 	t->as.next = 1;
 	tr_tlb_reset(cpu);
+	if (cpu->cells)
+		cell_contexts_reset(cpu);
 	interp_forget_lookups(cpu); /* their tags hold context numbers, which are now used anew */
 }
 
@@ -71,6 +74,8 @@ static void contexts_changed(struct vcpu *cpu)
 		seen[0] = ctx[0];
 		tr_tlb_low_changed(cpu);
 	}
+	if (cpu->cells)
+		cell_space_changed(cpu);
 }
 
 void mmu_reset(struct vcpu *cpu)
@@ -96,6 +101,8 @@ void mmu_flush_all(struct vcpu *cpu)
 static void drop_page(struct vcpu *cpu, gva_t a)
 {
 	tr_tlb_drop_page(cpu, a);
+	if (cpu->cells)
+		cell_drop_page(cpu, a);
 	for (unsigned i = 0; i < MMU_IDX_COUNT; i++) {
 		struct tlb_entry *e = &cpu->tlb.e[i][tlb_index(a)];
 
@@ -148,6 +155,8 @@ void mmu_set_cr3(struct vcpu *cpu, u64 cr3, bool noflush)
 static void drop_range(struct vcpu *cpu, gva_t base, u64 size)
 {
 	tr_tlb_drop_range(cpu);
+	if (cpu->cells)
+		cell_drop_range(cpu);
 	for (unsigned i = 0; i < MMU_IDX_COUNT; i++) {
 		for (unsigned j = 0; j < TLB_SIZE; j++) {
 			struct tlb_entry *e = &cpu->tlb.e[i][j];
@@ -277,12 +286,19 @@ static bool forget_writable(struct tlb *t, gpa_t gpa)
 	return was;
 }
 
+void tlb_note_writable(struct vcpu *cpu, gpa_t gpa)
+{
+	note_writable(&cpu->tlb, gpa);
+}
+
 /* The page has code now, or its log was read: nobody may write it without the slow path. gpa ~0: any page. */
 void tlb_drop_writes(struct vcpu *cpu, gpa_t gpa)
 {
 	if (gpa != ~0ull && !forget_writable(&cpu->tlb, gpa))
 		return;
 	tr_tlb_drop_writes(cpu, gpa);
+	if (cpu->cells)
+		cell_drop_writes(cpu, gpa);
 	for (unsigned i = 0; i < MMU_IDX_COUNT; i++) {
 		for (unsigned j = 0; j < TLB_SIZE; j++) {
 			struct tlb_entry *e = &cpu->tlb.e[i][j];

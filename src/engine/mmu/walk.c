@@ -234,6 +234,51 @@ bool mmu_translate_debug(struct vcpu *cpu, gva_t a, gpa_t *gpa, bool *writable, 
 	return true;
 }
 
+static void combine(const struct vcpu *cpu, struct mmu_span *s, u64 e)
+{
+	s->writable &= !!(e & PTE_W);
+	s->user &= !!(e & PTE_U);
+	s->nx |= e & PTE_NX && cpu->efer & EFER_NXE;
+	s->accessed &= !!(e & PTE_A);
+}
+
+bool mmu_span_find(const struct vcpu *cpu, gva_t a, struct mmu_span *s)
+{
+	const struct paging_format *f = &formats[PAGING_4];
+	gpa_t table = cpu->cr3 & ADDR_MASK;
+
+	*s = (struct mmu_span){.writable = true, .user = true, .accessed = true};
+	for (unsigned level = 0; level < 3; level++) {
+		unsigned shift = f->shift[level];
+		u64 e = read_entry(table + ((a >> shift) & f->index_mask) * 8, 8);
+
+		if (!(e & PTE_P) || e & reserved_bits(cpu, PAGING_4, level, e))
+			return false;
+		if (e & PTE_PS && f->large[level]) {
+			s->large = e;
+			s->first = (e & ADDR_MASK & ~(BIT64(shift) - 1)) | (a & (BIT64(shift) - 1) & ~(BIT64(21) - 1));
+			return true;
+		}
+		combine(cpu, s, e);
+		table = e & ADDR_MASK;
+	}
+	s->table = table;
+	return true;
+}
+
+bool mmu_span_page(const struct vcpu *cpu, const struct mmu_span *s, unsigned i, struct walk *w)
+{
+	u64 e = s->large ? s->large : read_entry(s->table + i * 8, 8);
+	struct mmu_span all = *s;
+
+	if (!(e & PTE_P) || (!s->large && e & reserved_bits(cpu, PAGING_4, 3, e)))
+		return false;
+	combine(cpu, &all, e);
+	*w = (struct walk){.gpa = s->large ? s->first + ((u64)i << PAGE_SHIFT) : e & ADDR_MASK, .shift = 12, .writable = all.writable,
+			   .user = all.user, .nx = all.nx, .dirty = e & PTE_D, .accessed = all.accessed};
+	return true;
+}
+
 bool mmu_load_pdptes(struct vcpu *cpu, u64 cr3)
 {
 	gpa_t at = cr3 & 0xffffffe0;

@@ -15,7 +15,7 @@ const struct tr_stress *tr_stress(void)
 
 static bool take_word(const char *w, unsigned n)
 {
-	static const char *const words[] = {"hot", "one", "tiny", "miss", "flush", "check", "arrivals", "coverage", "nopext"};
+	static const char *const words[] = {"hot", "one", "tiny", "miss", "flush", "check", "arrivals", "coverage", "nopext", "cell"};
 	unsigned i = 0;
 
 	while (i < ARRAY_SIZE(words) && (strlen(words[i]) != n || memcmp(words[i], w, n) != 0))
@@ -30,6 +30,7 @@ static bool take_word(const char *w, unsigned n)
 	case 6: stress.record |= MODE_KEY_ARRIVALS; return true;
 	case 7: stress.record |= MODE_KEY_COVERAGE; return true;
 	case 8: stress.nopext = true; return true;
+	case 9: stress.cell = true; return true;
 	default: return false;
 	}
 }

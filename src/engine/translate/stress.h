@@ -14,6 +14,7 @@ struct tr_stress {
 	bool check;    /* all pages are PAGE_CHECKED: interp_int.h */
 	u32 record;    /* bits of mode.key: MODE_KEY_ARRIVALS, MODE_KEY_COVERAGE */
 	bool nopext;   /* as on a host whose PEXT is slow */
+	bool cell;     /* user code runs in cells whenever it can */
 	bool flush;    /* jump caches, tables, blocks and the whole cache go at random */
 };
 const struct tr_stress *tr_stress(void);
@@ -21,7 +22,7 @@ const struct tr_stress *tr_stress(void);
 /* So many bytes of code are kept; before tr_init(), after tr_stress_parse(). */
 void tr_code_size(u64 size);
 
-/* Words hot, one, tiny, miss, flush, check, arrivals, coverage, nopext, separated by commas; before tr_init(). False: another word. */
+/* Words hot, one, tiny, miss, flush, check, arrivals, coverage, nopext, cell, separated by commas; before tr_init(). False: another word. */
 bool tr_stress_parse(const char *words);
 
 /* Called before translated code is entered; between says that no place in it is being held on to. */
