@@ -145,6 +145,7 @@ bool scan_fit(const u8 *page, const u8 *before, const u8 *after);
 enum cell_stop { STOP_KERNEL, STOP_MAP }; /* the guest's kernel is to run; a page was mapped */
 void policy_note(struct vcpu *cpu, struct cell *c, u64 ticks, enum cell_stop why);
 void policy_warm(struct vcpu *cpu); /* the current address space gets a cell, if it can */
+void policy_end(struct vcpu *cpu, struct cell *c);  /* its process is of no use any more */
 void policy_cold(struct vcpu *cpu, struct cell *c);
 
 static inline u64 cell_key(const struct vcpu *cpu)

@@ -16,6 +16,7 @@
 
 /* Flags that user code changes, and those that the host's ptrace() cannot set or that would mean something else there. */
 #define FL_USER (FL_ARITH | FL_TF | FL_DF | FL_NT | FL_AC | FL_ID)
+#define FL_NEVER (FL_NT | FL_ID) /* of these, what user code has set there by POPF: nothing clears it again */
 #define FL_NOT  (FL_TF | FL_IOPL | FL_NT | FL_VM | FL_VIF | FL_VIP | FL_ID)
 
 /* Whether user code would see there what it sees here: selectors as the host has them, the same registers enabled, nobody looking. */
@@ -159,12 +160,19 @@ static void take_back(struct vcpu *cpu, struct cell *c, int signal)
 		take_back_vsyscall(cpu, process_syscall_number(c));
 	} else if (process_fault_address(c, &code), code == TRAP_TRACE) { /* POPF has set TF, and one instruction was executed since */
 		cpu_raise_db(cpu, BIT(14));
+	} else if (code == TRAP_BRKPT && last != 0xf1) {
+		/* INT1 under a hypervisor that lets it trap too early: RIP is there still */
 	} else {
 		cpu->rip -= last == 3 ? 2 : 1; /* INT 3 in two bytes; INT3, INT1 */
 	}
 }
 
 enum found { FOUND_MAPPED, FOUND_UNFIT, FOUND_OTHER };
+
+static bool same_page(gva_t a, gva_t b)
+{
+	return !((a ^ b) & PAGE_MASK);
+}
 
 static enum found look_at_fault(struct vcpu *cpu, struct cell *c, const struct host_regs *r)
 {
@@ -178,6 +186,8 @@ static enum found look_at_fault(struct vcpu *cpu, struct cell *c, const struct h
 	e = space_find(c, a, false);
 	if (e && *e & M_R && fetch && *e & M_UNFIT)
 		return FOUND_UNFIT;
+	if (e && *e & M_X && !fetch && (same_page(a, r->rip) || same_page(a, r->rip + INSN_MAX_LEN - 1)))
+		return FOUND_UNFIT; /* it writes to its own page, which is never both writable and executable */
 	if (!space_fault(cpu, c, a, fetch)) {
 		c->wanted = a;
 		c->wanted_fetch = fetch;
@@ -255,6 +265,8 @@ bool cell_run(struct vcpu *cpu)
 	take(cpu, &r);
 	if (signal == SIGTRAP || signal == SIGSYS)
 		take_back(cpu, c, signal);
+	if (r.eflags & FL_NEVER)
+		policy_end(cpu, c);
 	cpu->cell_stop = false;
 	if (unfit) {
 		gva_t page = cpu->rip & PAGE_MASK;
