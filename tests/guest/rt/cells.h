@@ -15,7 +15,7 @@
 #define FRAME(n) (PAGE_OF_TESTS + (n) * 0x1000ul)
 #define DATA_FRAME FRAME(16)      /* of DATA */
 #define SYSCALL 0xfe              /* its vector, for handlers */
-#define DONE    0x80              /* U() ends with it */
+#define DONE    3                 /* U() ends with it, in one byte */
 #define UCS 0x33
 #define USS 0x2b
 #define RF 0x10000ul
@@ -24,7 +24,7 @@
 /* U(name, asm): user code on pages that have nothing special. V: on pages with instructions that must not run as they are. */
 #define U_IN(section, name, code)                                                                                \
 	extern u8 name[];                                                                                        \
-	__asm__(".pushsection " section ", \"ax\"\n.balign 16\n" #name ":\n" code "\nint $0x80\n.popsection\n")
+	__asm__(".pushsection " section ", \"ax\"\n.balign 16\n" #name ":\n" code "\nint3\n.popsection\n")
 #define U(name, code) U_IN(".text.user", name, code)
 #define V(name, code) U_IN(".text.userv", name, code)
 __asm__(".pushsection .text.user, \"ax\"\n.balign 4096\nuser_text:\n.popsection\n"
