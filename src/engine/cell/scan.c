@@ -78,31 +78,36 @@ static bool has(u64 v, u8 n)
 	return (v - 0x0101010101010101ull) & ~v & 0x8080808080808080ull;
 }
 
-/* Around the end of a page. Without a page behind it an instruction may still end there. */
-static bool border_fit(const u8 *one, const u8 *two)
-{
-	u8 b[128] = {0};
+#define EDGE 64 /* more than BACK and an instruction */
 
-	memcpy(b, one + PAGE_SIZE - 64, 64);
+#define LAST 16 /* where an instruction at a page's end may begin */
+
+/* Around the end of a page, from and to counted from there. Without a second page an instruction may still end there. */
+static bool border_fit(const u8 *one, const u8 *two, int from, int to)
+{
+	u8 b[2 * EDGE] = {0};
+
+	memcpy(b, one + PAGE_SIZE - EDGE, EDGE);
 	if (two)
-		memcpy(b + 64, two, 64);
-	for (unsigned n = 64 - BEHIND; n < 64; n++)
-		if (sensitive(b + n) && is_instruction(b, n, sizeof(b)))
+		memcpy(b + EDGE, two, EDGE);
+	for (int n = EDGE + from; n < EDGE + to; n++)
+		if (sensitive(b + n) && is_instruction(b, (unsigned)n, sizeof(b)))
 			return false;
 	return true;
 }
 
 bool scan_fit(const u8 *page, const u8 *before, const u8 *after)
 {
-	for (unsigned i = 0; i < PAGE_SIZE; i += 8) {
+	/* where the page begins, what is before decides what is an instruction */
+	for (unsigned i = before ? BACK : 0; i < PAGE_SIZE - LAST; i += 8) {
 		u64 v;
 
 		memcpy(&v, page + i, 8);
 		if (likely(!has(v, 0x0f) && !has(v, 0xcd)))
 			continue;
-		for (unsigned n = i; n < i + 8 && n + BEHIND < PAGE_SIZE; n++)
+		for (unsigned n = i; n < i + 8; n++)
 			if (sensitive(page + n) && is_instruction(page, n, PAGE_SIZE))
 				return false;
 	}
-	return (!before || border_fit(before, page)) && border_fit(page, after);
+	return (!before || border_fit(before, page, -BEHIND, BACK)) && border_fit(page, after, -LAST, 0);
 }
