@@ -18,6 +18,7 @@
 
 /* Addresses that guests' user code can have, and where the cell itself lies among them: at 112 TiB, away from where kernels put things.
  * A cell cannot run an address space that has something there. */
+#define USER_BEGIN   0x10000 /* hosts refuse to map what is lower: vm.mmap_min_addr, and security modules of their own */
 #define USER_END     0x7ffffffff000ull
 #define STUB_BASE    ENG_CELL_STUB
 #define LIST_PAGES   4

@@ -36,14 +36,15 @@ static bool fits(const struct vcpu *cpu)
 	return cpu->rip < USER_END && s[SEG_FS].base < USER_END && s[SEG_GS].base < USER_END;
 }
 
-/* What is queued cannot be refused twice: there is nothing to map then. */
-static void give_registers(struct cell *c, const struct host_regs *r)
+/* False: what was queued was refused. That cannot be twice: there is nothing to map then. */
+static bool give_registers(struct cell *c, const struct host_regs *r)
 {
 	if (process_set(c, r))
-		return;
+		return true;
 	space_reset(c);
 	if (!process_set(c, r))
 		eng_panic("doppel-engine: process %d does not take registers", c->pid);
+	return false;
 }
 
 static void give(struct vcpu *cpu, struct cell *c)
@@ -207,8 +208,10 @@ static int run_user(struct vcpu *cpu, struct cell *c, struct host_regs *r, bool 
 		enum ride ride = process_get(c, r, signal);
 
 		ticks = eng_rdtsc() - begin;
-		if (ride != RIDE_OVER) {
-			c->reset |= ride == RIDE_FAILED;
+		if (ride == RIDE_FAILED) { /* it would be again: one instruction without */
+			c->reset = true;
+			signal = SIGSEGV;
+		} else if (ride == RIDE_STOPPED) {
 			f = FOUND_MAPPED;
 			signal = 0;
 		} else if (signal == SIGSEGV)
@@ -227,7 +230,8 @@ static int run_user(struct vcpu *cpu, struct cell *c, struct host_regs *r, bool 
 			return 0;
 		if (c->reset)
 			space_reset(c);
-		give_registers(c, r);
+		if (!give_registers(c, r))
+			return SIGSEGV; /* as above */
 	}
 }
 

@@ -1,7 +1,8 @@
 /*
  * Instructions that do not fault in user mode and answer otherwise than the guest's processor would: CPUID, XGETBV, XSAVE with the host's
  * components, LSL and others. A page that has one is run in translated code. (RDTSC faults, as the cell asks for it; SYSCALL and INT3
- * stop the cell.) INT 80h stops it too, but the host's kernel has cut RAX to 32 bits then; INT 4 stops it behind the instruction, which looks as if the next had faulted.
+ * stop the cell.) INT 80h stops it too, but by then the host's kernel has cut RAX to 32 bits; INT 4 stops it behind the instruction, as
+ * if the next one had faulted.
  *
  * The bytes of such an instruction may also be part of others: then a disassembly that begins a little before passes over them. It
  * need not be right about where instructions begin: x86 code falls into step within a few of them.
