@@ -3,8 +3,9 @@
  *
  *   guests [--kvm engine|interp|translate|direct|check|device|both] [--verbose] FILE.bin...
  *
- * check: the translator in lock-step with the interpreter. direct: user code in cells; engine has it too where DOPPEL_TR_STRESS says cell. A guest prints "name value" lines; a line with FAIL is a wrong answer by the manual. The transcripts of the engine's interpreter, of
- * its translator, of its cells and of /dev/kvm must be equal too. Where the /dev/kvm of this machine strays from the SDM (a software KVM may), the SDM decides: its own FAIL
+ * check: the translator in lock-step with the interpreter. direct: user code in cells, as engine and both have it too where
+ * DOPPEL_TR_STRESS says cell. A guest prints "name value" lines; a line with FAIL is a wrong answer by the manual. The transcripts of the
+ * engine's interpreter, of its translator, of its cells and of /dev/kvm must be equal too. Where the /dev/kvm of this machine strays from the SDM (a software KVM may), the SDM decides: its own FAIL
  * lines are named as deviations, and the engine's answers stand by themselves. A guest that it cannot run to its end is skipped.
  */
 #include <errno.h>
