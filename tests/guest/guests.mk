@@ -14,7 +14,7 @@ $(B)/tests/guest/run-guests: $(B)/tests/guest/guests
 	@printf '#!/bin/sh\nexec %s %s\n' "$(abspath $(B))/tests/guest/guests" "$(abspath $(GUESTS))" >$@ && chmod +x $@
 # the same on a translator that does rare things often: CONTRIBUTING.md
 $(B)/tests/guest/run-guests-stress: $(B)/tests/guest/guests
-	@printf '#!/bin/sh\nfor s in hot,one hot,tiny hot,miss hot,check hot,nopext hot,one,tiny,miss,flush; do DOPPEL_TR_STRESS=$$s %s --kvm engine %s; done | awk '"'"'/passed/ { p += $$1; f += $$3; next } { print } END { print p " passed, " f " failed"; exit f != 0 }'"'"'\n' "$(abspath $(B))/tests/guest/guests" "$(abspath $(GUESTS))" >$@ && chmod +x $@
+	@printf '#!/bin/sh\nfor s in hot,one hot,tiny hot,miss hot,check hot,nopext hot,one,tiny,miss,flush cell; do DOPPEL_TR_STRESS=$$s %s --kvm engine %s; done | awk '"'"'/passed/ { p += $$1; f += $$3; next } { print } END { print p " passed, " f " failed"; exit f != 0 }'"'"'\n' "$(abspath $(B))/tests/guest/guests" "$(abspath $(GUESTS))" >$@ && chmod +x $@
 # in lock-step with the interpreter; only guests with one vCPU
 $(B)/tests/guest/run-guests-check: $(B)/tests/guest/guests
 	@printf '#!/bin/sh\nDOPPEL_TR_STRESS=hot exec %s --kvm check %s\n' "$(abspath $(B))/tests/guest/guests" "$(abspath $(patsubst tests/guest/%.guest.c,$(B)/tests/guest/%.bin,$(filter-out tests/guest/smp%,$(GUEST_SRC))))" >$@ && chmod +x $@

@@ -1,10 +1,11 @@
 /*
  * Runs the bare-metal guests of this folder on one or two KVMs and judges their transcripts.
  *
- *   guests [--kvm engine|interp|translate|check|device|both] [--verbose] FILE.bin...
+ *   guests [--kvm engine|interp|translate|direct|check|device|both] [--verbose] FILE.bin...
  *
- * check: the translator in lock-step with the interpreter. A guest prints "name value" lines; a line with FAIL is a wrong answer by the manual. The transcripts of the engine's interpreter, of
- * its translator and of /dev/kvm must be equal too. Where the /dev/kvm of this machine strays from the SDM (a software KVM may), the SDM decides: its own FAIL
+ * check: the translator in lock-step with the interpreter. direct: user code in cells, as engine and both have it too where
+ * DOPPEL_TR_STRESS says cell. A guest prints "name value" lines; a line with FAIL is a wrong answer by the manual. The transcripts of the
+ * engine's interpreter, of its translator, of its cells and of /dev/kvm must be equal too. Where the /dev/kvm of this machine strays from the SDM (a software KVM may), the SDM decides: its own FAIL
  * lines are named as deviations, and the engine's answers stand by themselves. A guest that it cannot run to its end is skipped.
  */
 #include <errno.h>
@@ -263,6 +264,28 @@ static void check_translations(struct run *r, enum kvm_choice choice)
 	}
 }
 
+/* Whether user code runs in cells whenever it can: only then a guest knows that some of its does. */
+static bool stress_cells(void)
+{
+	const char *stress = getenv("DOPPEL_TR_STRESS");
+
+	return stress && strstr(stress, "cell");
+}
+
+/* "needs cells": a transcript that is right says nothing of cells if none was used. */
+static void check_cells(struct run *r, enum kvm_choice choice)
+{
+	struct doppel_stats s = {0};
+	const struct vcpu_stats *v = (const struct vcpu_stats *)s.value;
+
+	if (!strstr(r->text, "needs cells") || choice != KVM_CHOICE_DIRECT || !stress_cells() || kvm_ioctl(r->cpu[0], DOPPEL_GET_STATS, &s) < 0)
+		return;
+	if (!v->cell_stops) {
+		__atomic_store_n(&r->ended, false, __ATOMIC_RELEASE);
+		set_end(r, "no user code ran in a cell");
+	}
+}
+
 /* Runs one guest to its end; the transcript is in r->text. */
 static int run_guest(struct run *r, enum kvm_choice choice, const void *image, u64 size, u32 ncpus)
 {
@@ -299,6 +322,7 @@ static int run_guest(struct run *r, enum kvm_choice choice, const void *image, u
 			say_where(r, i);
 	}
 	check_translations(r, choice);
+	check_cells(r, choice);
 	destroy(r);
 	return 0;
 }
@@ -335,9 +359,9 @@ static void print_differences(const char *a, const char *b, const char *who_a, c
 }
 
 enum verdict { PASS, FAIL, SKIP };
-enum { INTERP, TRANSLATE, DEVICE, KVMS };
-static const char *const kvm_name[KVMS] = {"interp", "translate", "/dev/kvm"};
-static enum kvm_choice kvm_of[KVMS] = {KVM_CHOICE_INTERP, KVM_CHOICE_TRANSLATE, KVM_CHOICE_KVM};
+enum { INTERP, TRANSLATE, DIRECT, DEVICE, KVMS };
+static const char *const kvm_name[KVMS] = {"interp", "translate", "direct", "/dev/kvm"};
+static enum kvm_choice kvm_of[KVMS] = {KVM_CHOICE_INTERP, KVM_CHOICE_TRANSLATE, KVM_CHOICE_DIRECT, KVM_CHOICE_KVM};
 
 static bool good(const struct run *r)
 {
@@ -373,14 +397,18 @@ static enum verdict judge(struct run *r[KVMS])
 {
 	enum verdict v = PASS;
 
-	for (unsigned i = INTERP; i <= TRANSLATE; i++)
+	for (unsigned i = INTERP; i <= DIRECT; i++)
 		if (r[i] && judge_engine(r[i], kvm_name[i]) == FAIL)
 			v = FAIL;
-	if (v == PASS && r[INTERP] && r[TRANSLATE] && strcmp(r[INTERP]->text, r[TRANSLATE]->text)) {
-		print_differences(r[INTERP]->text, r[TRANSLATE]->text, kvm_name[INTERP], kvm_name[TRANSLATE]);
+	for (unsigned i = TRANSLATE; i <= DIRECT; i++) {
+		if (v != PASS || !r[INTERP] || !r[i] || !strcmp(r[INTERP]->text, r[i]->text))
+			continue;
+		print_differences(r[INTERP]->text, r[i]->text, kvm_name[INTERP], kvm_name[i]);
 		v = FAIL;
 	}
-	return r[DEVICE] ? judge_device(r[DEVICE], r[INTERP] ? r[INTERP] : r[TRANSLATE], v) : v;
+	if (!r[DEVICE])
+		return v;
+	return judge_device(r[DEVICE], r[INTERP] ? r[INTERP] : r[TRANSLATE] ? r[TRANSLATE] : r[DIRECT], v);
 }
 
 static enum verdict one(const char *path, const bool ask[KVMS])
@@ -424,9 +452,10 @@ static bool choose(const char *word, bool ask[KVMS])
 
 	ask[INTERP] = both || engine || !strcmp(word, "interp");
 	ask[TRANSLATE] = both || engine || !strcmp(word, "translate") || !strcmp(word, "check");
+	ask[DIRECT] = !strcmp(word, "direct") || ((both || engine) && stress_cells());
 	kvm_of[TRANSLATE] = strcmp(word, "check") ? KVM_CHOICE_TRANSLATE : KVM_CHOICE_CHECK;
 	ask[DEVICE] = both || !strcmp(word, "device");
-	return ask[INTERP] || ask[TRANSLATE] || ask[DEVICE];
+	return ask[INTERP] || ask[TRANSLATE] || ask[DIRECT] || ask[DEVICE];
 }
 
 int main(int argc, char **argv)
@@ -446,7 +475,7 @@ int main(int argc, char **argv)
 		}
 		if (!strcmp(argv[i], "--kvm") && i + 1 < argc) {
 			if (!choose(argv[++i], ask)) {
-				fprintf(stderr, "guests: %s: not a KVM (engine, interp, translate, check, device, both)\n", argv[i]);
+				fprintf(stderr, "guests: %s: not a KVM (engine, interp, translate, direct, check, device, both)\n", argv[i]);
 				return 1;
 			}
 			continue;

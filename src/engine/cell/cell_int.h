@@ -18,6 +18,7 @@
 
 /* Addresses that guests' user code can have, and where the cell itself lies among them: at 112 TiB, away from where kernels put things.
  * A cell cannot run an address space that has something there. */
+#define USER_BEGIN   0x10000 /* hosts refuse to map what is lower: vm.mmap_min_addr, and security modules of their own */
 #define USER_END     0x7ffffffff000ull
 #define STUB_BASE    ENG_CELL_STUB
 #define LIST_PAGES   4
@@ -149,6 +150,7 @@ bool scan_fit(const u8 *page, const u8 *before, const u8 *after);
 enum cell_stop { STOP_KERNEL, STOP_MAP }; /* the guest's kernel is to run; a page was mapped */
 void policy_note(struct vcpu *cpu, struct cell *c, u64 ticks, enum cell_stop why);
 void policy_warm(struct vcpu *cpu); /* the current address space gets a cell, if it can */
+void policy_end(struct vcpu *cpu, struct cell *c);  /* its process is of no use any more */
 void policy_cold(struct vcpu *cpu, struct cell *c);
 
 static inline u64 cell_key(const struct vcpu *cpu)

@@ -91,6 +91,12 @@ static void end(struct cells *cs, struct cell *c)
 	c->hot = false;
 }
 
+void policy_end(struct vcpu *cpu, struct cell *c)
+{
+	end(cpu->cells, c);
+	cell_space_changed(cpu);
+}
+
 void cell_end_all(struct vcpu *cpu)
 {
 	for (unsigned i = 0; i < CELLS; i++)

@@ -26,6 +26,7 @@
 #include "engine/irqchip/timer.h"
 
 #define VECTORS     0x202 /* NT_X86_XSTATE of <elf.h>, which defines names of ours */
+#define STUB_CODE   0xe00 /* in its page; the rest is HLT, so that a jump there faults where it has arrived, and has done nothing */
 #define STOP_SIGNAL SIGURG /* asks the cell to stop: ignored where it comes too late */
 #define USER_CS 0x33
 #define USER_SS 0x2b
@@ -118,7 +119,8 @@ bool cell_init(void)
 	if (r >= 0)
 		r = sys_call(SYS_mmap, ENG_CELL_BASE, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED_NOREPLACE, fd, 0);
 	if (r == (long)ENG_CELL_BASE) {
-		memcpy((void *)ENG_CELL_BASE, cell_stub, (size_t)(cell_stub_end - cell_stub));
+		memset((void *)ENG_CELL_BASE, 0xf4, PAGE_SIZE);
+		memcpy((void *)(ENG_CELL_BASE + STUB_CODE), cell_stub, (size_t)(cell_stub_end - cell_stub));
 		r = sys_call(SYS_mmap, STUB_BASE, PAGE_SIZE, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_FIXED_NOREPLACE, fd, 0);
 	}
 	if (r == (long)STUB_BASE)
@@ -187,7 +189,7 @@ static _Noreturn void child(const struct birth *b)
 	if (r == 0)
 		r = take_filter(b->secret);
 	if (r == 0)
-		__asm__ volatile("mov %2, %%rbp\n\tjmp *%0" : : "r"(STUB_BASE), "b"(b->first), "r"(b->last) : "memory");
+		__asm__ volatile("mov %2, %%rbp\n\tjmp *%0" : : "r"(STUB_BASE + STUB_CODE), "b"(b->first), "r"(b->last) : "memory");
 	sys_call(SYS_exit_group, 1);
 	__builtin_unreachable();
 }
@@ -233,7 +235,7 @@ void cell_queue(struct cell *c, u64 nr, u64 a0, u64 a1, u64 a2, u64 a3, u64 a4, 
 bool process_flush(struct cell *c)
 {
 	u64 first = STUB_BASE + ((u64)c->list - ENG_CELL_BASE);
-	struct host_regs r = {.rip = STUB_BASE, .rbx = first, .rbp = first + c->nops * sizeof(struct cell_op), .cs = USER_CS,
+	struct host_regs r = {.rip = STUB_BASE + STUB_CODE, .rbx = first, .rbp = first + c->nops * sizeof(struct cell_op), .cs = USER_CS,
 				     .ss = USER_SS, .eflags = FL_ONE | FL_IF, .orig_rax = ~0ull};
 	bool good = trace(PTRACE_SETREGS, c, 0, (u64)&r) == 0 && trace(PTRACE_CONT, c, 0, 0) == 0 && wait_for_stub(c);
 
@@ -331,7 +333,7 @@ static bool set_ride(struct cell *c, const struct host_regs *r)
 	c->user = *r;
 	c->riding = true;
 	c->ridden = *op;
-	on.rip = STUB_BASE + (u64)(cell_stub_ride - cell_stub);
+	on.rip = STUB_BASE + STUB_CODE + (u64)(cell_stub_ride - cell_stub);
 	on.rbx = STUB_BASE + ((u64)ride - ENG_CELL_BASE);
 	on.rax = op->nr;
 	on.rdi = op->arg[0], on.rsi = op->arg[1], on.rdx = op->arg[2], on.r10 = op->arg[3], on.r8 = op->arg[4], on.r9 = op->arg[5];
@@ -360,8 +362,8 @@ enum ride process_get(struct cell *c, struct host_regs *r, int signal)
 	if (trace(PTRACE_GETREGS, c, 0, (u64)r) < 0)
 		lost(c);
 	c->riding = false;
-	if (!riding || r->rip < STUB_BASE || r->rip >= STUB_END || signal == SIGSYS || signal == SIGTRAP)
-		return RIDE_OVER; /* SIGSYS, SIGTRAP: user code has jumped there */
+	if (!riding || r->rip < STUB_BASE || r->rip >= STUB_END || signal == SIGSYS || signal == SIGTRAP || signal == SIGSEGV)
+		return RIDE_OVER; /* the last three: user code has jumped there */
 	*r = c->user;
 	if (signal == SIGILL)
 		return RIDE_FAILED;

@@ -17,6 +17,7 @@
 
 /* Flags that user code changes, and those that the host's ptrace() cannot set or that would mean something else there. */
 #define FL_USER (FL_ARITH | FL_TF | FL_DF | FL_NT | FL_AC | FL_ID)
+#define FL_NEVER (FL_NT | FL_ID) /* of these, what user code has set there by POPF: nothing clears it again */
 #define FL_NOT  (FL_TF | FL_IOPL | FL_NT | FL_VM | FL_VIF | FL_VIP | FL_ID)
 
 /* Whether user code would see there what it sees here: selectors as the host has them, the same registers enabled, nobody looking. */
@@ -36,14 +37,15 @@ static bool fits(const struct vcpu *cpu)
 	return cpu->rip < USER_END && s[SEG_FS].base < USER_END && s[SEG_GS].base < USER_END;
 }
 
-/* What is queued cannot be refused twice: there is nothing to map then. */
-static void give_registers(struct cell *c, const struct host_regs *r)
+/* False: what was queued was refused. That cannot be twice: there is nothing to map then. */
+static bool give_registers(struct cell *c, const struct host_regs *r)
 {
 	if (process_set(c, r))
-		return;
+		return true;
 	space_reset(c);
 	if (!process_set(c, r))
 		eng_panic("doppel-engine: process %d does not take registers", c->pid);
+	return false;
 }
 
 static void give(struct vcpu *cpu, struct cell *c)
@@ -160,6 +162,8 @@ static void take_back(struct vcpu *cpu, struct cell *c, int signal)
 		take_back_vsyscall(cpu, process_syscall_number(c));
 	} else if (process_fault_address(c, &code), code == TRAP_TRACE) { /* POPF has set TF, and one instruction was executed since */
 		cpu_raise_db(cpu, BIT(14));
+	} else if (code == TRAP_BRKPT && last != 0xf1) {
+		/* INT1 under a hypervisor that lets it trap too early: RIP is there still */
 	} else {
 		cpu->rip -= last == 3 ? 2 : 1; /* INT 3 in two bytes; INT3, INT1 */
 	}
@@ -187,7 +191,7 @@ static enum found look_at_fault(struct vcpu *cpu, struct cell *c, const struct h
 	if (e && *e & M_R && fetch && *e & M_UNFIT)
 		return FOUND_UNFIT;
 	if (!fetch && e && *e & M_X && near(a, r->rip))
-		return FOUND_OTHER; /* it writes to its own page, which cannot be writable and executable at once */
+		return FOUND_UNFIT; /* it writes to its own page, which is never both writable and executable */
 	c->tries = r->rip == c->tried ? c->tries + 1 : 0;
 	c->tried = r->rip;
 	if (c->tries > TRIES || !space_fault(cpu, c, a, fetch)) {
@@ -209,8 +213,10 @@ static int run_user(struct vcpu *cpu, struct cell *c, struct host_regs *r, enum 
 		enum ride ride = process_get(c, r, signal);
 
 		ticks = eng_rdtsc() - begin;
-		if (ride != RIDE_OVER) {
-			c->reset |= ride == RIDE_FAILED;
+		if (ride == RIDE_FAILED) { /* it would be again: one instruction without */
+			c->reset = true;
+			signal = SIGSEGV;
+		} else if (ride == RIDE_STOPPED) {
 			f = FOUND_MAPPED;
 			signal = 0;
 		} else if (signal == SIGSEGV)
@@ -229,7 +235,8 @@ static int run_user(struct vcpu *cpu, struct cell *c, struct host_regs *r, enum 
 			return 0;
 		if (c->reset)
 			space_reset(c);
-		give_registers(c, r);
+		if (!give_registers(c, r))
+			return SIGSEGV; /* as above */
 	}
 }
 
@@ -267,6 +274,8 @@ bool cell_run(struct vcpu *cpu)
 	take(cpu, &r);
 	if (signal == SIGTRAP || signal == SIGSYS)
 		take_back(cpu, c, signal);
+	if (r.eflags & FL_NEVER)
+		policy_end(cpu, c);
 	cpu->cell_stop = false;
 	if (found == FOUND_BEYOND)
 		return false;

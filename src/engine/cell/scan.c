@@ -1,7 +1,8 @@
 /*
  * Instructions that do not fault in user mode and answer otherwise than the guest's processor would: CPUID, XGETBV, XSAVE with the host's
- * components, LSL and others. A page that has one is run in translated code. (RDTSC faults, as the cell asks for it; SYSCALL and INT
- * stop the cell.)
+ * components, LSL and others. A page that has one is run in translated code. (RDTSC faults, as the cell asks for it; SYSCALL and INT3
+ * stop the cell.) INT 80h stops it too, but by then the host's kernel has cut RAX to 32 bits; INT 4 stops it behind the instruction, as
+ * if the next one had faulted.
  *
  * The bytes of such an instruction may also be part of others: then a disassembly that begins a little before passes over them. It
  * need not be right about where instructions begin: x86 code falls into step within a few of them.
@@ -11,20 +12,24 @@
 #include "engine/cell/cell_int.h"
 #include "engine/isa/insn.h"
 
-#define BEHIND 2  /* bytes after 0F that decide */
+#define BEHIND 2  /* bytes after the first that decide */
 #define BACK   48 /* where disassemblies begin */
 #define STARTS 16
 
-/* p: behind 0F. */
 static bool sensitive(const u8 *p)
 {
-	unsigned reg = p[1] >> 3 & 7;
-	bool memory = p[1] >> 6 != 3;
+	unsigned reg = p[2] >> 3 & 7;
+	bool memory = p[2] >> 6 != 3;
 
-	switch (p[0]) {
+	if (p[0] == 0xcd)
+		return p[1] == 0x04 || p[1] == 0x80;
+	if (p[0] != 0x0f)
+		return false;
+	switch (p[1]) {
 	case 0xa2: /* CPUID */
+		return true;
 	case 0x01: /* SGDT, SIDT, SMSW; XGETBV, RDPKRU, WRPKRU; what else there is faults */
-		return (memory ? reg <= 1 : p[1] == 0xd0 || p[1] == 0xee || p[1] == 0xef) || reg == 4;
+		return (memory ? reg <= 1 : p[2] == 0xd0 || p[2] == 0xee || p[2] == 0xef) || reg == 4;
 	case 0x02: /* LAR */
 	case 0x03: /* LSL */
 	case 0x34: /* SYSENTER */
@@ -57,7 +62,7 @@ static bool meets(const u8 *b, unsigned from, unsigned n, unsigned size)
 	return true;
 }
 
-/* 0F is at n, and what follows is there. Most disassemblies say so: each alone may have begun in the middle of something. */
+/* The opcode is at n, and what follows is there. Most disassemblies say so: each alone may have begun in the middle of something. */
 static bool is_instruction(const u8 *b, unsigned n, unsigned size)
 {
 	unsigned first = n > BACK ? n - BACK : 0, last = MIN(first + STARTS, n ? n - 1 : 0), met = 0;
@@ -67,37 +72,43 @@ static bool is_instruction(const u8 *b, unsigned n, unsigned size)
 	return met * 2 > last - first;
 }
 
-/* A byte of v is 0F. */
-static bool has_0f(u64 v)
+/* A byte of v is n. */
+static bool has(u64 v, u8 n)
 {
-	v ^= 0x0f0f0f0f0f0f0f0full;
+	v ^= n * 0x0101010101010101ull;
 	return (v - 0x0101010101010101ull) & ~v & 0x8080808080808080ull;
 }
 
-/* Around the end of a page. */
-static bool border_fit(const u8 *one, const u8 *two)
-{
-	u8 b[128];
+#define EDGE 64 /* more than BACK and an instruction */
 
-	memcpy(b, one + PAGE_SIZE - 64, 64);
-	memcpy(b + 64, two, 64);
-	for (unsigned n = 64 - BEHIND; n < 64; n++)
-		if (b[n] == 0x0f && sensitive(b + n + 1) && is_instruction(b, n, sizeof(b)))
+#define LAST 16 /* where an instruction at a page's end may begin */
+
+/* Around the end of a page, from and to counted from there. Without a second page an instruction may still end there. */
+static bool border_fit(const u8 *one, const u8 *two, int from, int to)
+{
+	u8 b[2 * EDGE] = {0};
+
+	memcpy(b, one + PAGE_SIZE - EDGE, EDGE);
+	if (two)
+		memcpy(b + EDGE, two, EDGE);
+	for (int n = EDGE + from; n < EDGE + to; n++)
+		if (sensitive(b + n) && is_instruction(b, (unsigned)n, sizeof(b)))
 			return false;
 	return true;
 }
 
 bool scan_fit(const u8 *page, const u8 *before, const u8 *after)
 {
-	for (unsigned i = 0; i < PAGE_SIZE; i += 8) {
+	/* where the page begins, what is before decides what is an instruction */
+	for (unsigned i = before ? BACK : 0; i < PAGE_SIZE - LAST; i += 8) {
 		u64 v;
 
 		memcpy(&v, page + i, 8);
-		if (likely(!has_0f(v)))
+		if (likely(!has(v, 0x0f) && !has(v, 0xcd)))
 			continue;
-		for (unsigned n = i; n < i + 8 && n + BEHIND < PAGE_SIZE; n++)
-			if (page[n] == 0x0f && sensitive(page + n + 1) && is_instruction(page, n, PAGE_SIZE))
+		for (unsigned n = i; n < i + 8; n++)
+			if (sensitive(page + n) && is_instruction(page, n, PAGE_SIZE))
 				return false;
 	}
-	return (!before || border_fit(before, page)) && (!after || border_fit(page, after));
+	return (!before || border_fit(before, page, -BEHIND, BACK)) && border_fit(page, after, -LAST, 0);
 }

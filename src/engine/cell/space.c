@@ -184,7 +184,7 @@ static bool map_range(struct vcpu *cpu, struct cell *c, struct cell_chunk *k, co
 	struct run r = {0};
 
 	for (unsigned i = from; i < to; i++) {
-		u64 m = k->page[i] ? 0 : allowed(cpu, s, i);
+		u64 m = k->page[i] || page_at(k, i) < USER_BEGIN ? 0 : allowed(cpu, s, i);
 
 		if (m) {
 			m = choose(cpu, page_at(k, i), m, false);
@@ -226,7 +226,7 @@ bool space_fault(struct vcpu *cpu, struct cell *c, gva_t a, bool fetch)
 	struct cell_chunk *k = NULL;
 	u64 m = 0, old = 0;
 
-	if (a >= USER_END || (a >= STUB_BASE && a < STUB_END) || !mmu_span_find(cpu, a, &s))
+	if (a < USER_BEGIN || a >= USER_END || (a >= STUB_BASE && a < STUB_END) || !mmu_span_find(cpu, a, &s))
 		return false;
 	m = allowed(cpu, &s, i);
 	if (!m)
