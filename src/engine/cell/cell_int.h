@@ -22,7 +22,7 @@
 #define USER_END     0x7ffffffff000ull
 #define STUB_BASE    ENG_CELL_STUB
 #define LIST_PAGES   4
-#define STUB_END     (STUB_BASE + PAGE_SIZE * (1 + LIST_PAGES * ENG_MAX_VCPUS))
+#define STUB_END     (STUB_BASE + PAGE_SIZE * (1 + LIST_PAGES * CELLS * ENG_MAX_VCPUS))
 
 /* What the stub does. */
 struct cell_op {
@@ -72,6 +72,8 @@ struct cell {
 	bool reset;        /* all is to be unmapped */
 	gva_t wanted;      /* user code faulted there, and the guest's kernel was asked: 0 none */
 	bool wanted_fetch;
+	u64 tried;         /* RIP of the last page fault that was met here */
+	u32 tries;         /* since RIP was another */
 	bool riding;       /* user is where it goes on after system call ridden, which may not have been done yet */
 	struct cell_op ridden;
 	struct host_regs user;
@@ -129,6 +131,8 @@ u64 *space_find(struct cell *c, gva_t a, bool make);      /* the page's entry; N
 /* Queues that page a is in the cell as the guest's tables have it, with more rights than before; false: it was already, or cannot be. */
 bool space_fault(struct vcpu *cpu, struct cell *c, gva_t a, bool fetch);
 /* Queues what changes of the TLB left to do, and what the guest's kernel was asked for. */
+/* The guest has something there that a cell cannot have: a device, or a window onto a file. */
+bool space_beyond(const struct vcpu *cpu, gva_t a);
 void space_settle(struct vcpu *cpu, struct cell *c);
 void space_reset(struct cell *c);  /* queues that all is unmapped */
 void space_unmap(struct cell *c, gva_t a);

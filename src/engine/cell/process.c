@@ -102,9 +102,11 @@ void cell_signal(u64 *rip)
 		*rip = (u64)cell_wait_not;
 }
 
-static u64 list_of(const struct vcpu *cpu)
+static u64 list_of(const struct vcpu *cpu, const struct cell *c)
 {
-	return STUB_BASE + PAGE_SIZE * (1 + LIST_PAGES * (eng_vcpu_at((u64)cpu) % ENG_MAX_VCPUS));
+	u64 n = eng_vcpu_at((u64)cpu) % ENG_MAX_VCPUS * CELLS + (u64)(c - cpu->cells->cell);
+
+	return STUB_BASE + PAGE_SIZE * (1 + LIST_PAGES * n);
 }
 
 bool cell_init(void)
@@ -284,7 +286,7 @@ static void keep_fds(struct birth *b, const struct vm *vm)
 
 bool process_make(struct vcpu *cpu, struct cell *c)
 {
-	u64 list = list_of(cpu);
+	u64 list = list_of(cpu, c);
 	struct birth b = {.first = list};
 	long pid = 0;
 

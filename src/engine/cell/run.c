@@ -12,6 +12,7 @@
 #define USER_CS   0x33
 #define USER_CS32 0x23
 #define USER_SS   0x2b
+#define TRIES     32 /* pages that are mapped for one instruction before the interpreter does it */
 #define CR4_FSGSBASE BIT64(16)
 
 /* Flags that user code changes, and those that the host's ptrace() cannot set or that would mean something else there. */
@@ -168,11 +169,13 @@ static void take_back(struct vcpu *cpu, struct cell *c, int signal)
 	}
 }
 
-enum found { FOUND_MAPPED, FOUND_UNFIT, FOUND_OTHER };
+/* A page was mapped; code that is to be interpreted; memory that a cell cannot have; what the interpreter has to look at. */
+enum found { FOUND_MAPPED, FOUND_UNFIT, FOUND_BEYOND, FOUND_OTHER };
 
-static bool same_page(gva_t a, gva_t b)
+/* In a page that the instruction at rip may have bytes in. */
+static bool near(gva_t a, u64 rip)
 {
-	return !((a ^ b) & PAGE_MASK);
+	return a >> PAGE_SHIFT == rip >> PAGE_SHIFT || a >> PAGE_SHIFT == (rip + INSN_MAX_LEN - 1) >> PAGE_SHIFT;
 }
 
 static enum found look_at_fault(struct vcpu *cpu, struct cell *c, const struct host_regs *r)
@@ -187,19 +190,21 @@ static enum found look_at_fault(struct vcpu *cpu, struct cell *c, const struct h
 	e = space_find(c, a, false);
 	if (e && *e & M_R && fetch && *e & M_UNFIT)
 		return FOUND_UNFIT;
-	if (e && *e & M_X && !fetch && (same_page(a, r->rip) || same_page(a, r->rip + INSN_MAX_LEN - 1)))
-		return FOUND_UNFIT; /* it writes to its own page, which is never both writable and executable */
-	if (!space_fault(cpu, c, a, fetch)) {
+	if (!fetch && e && *e & M_X && near(a, r->rip))
+		return FOUND_OTHER; /* it writes to its own page, which cannot be writable and executable at once */
+	c->tries = r->rip == c->tried ? c->tries + 1 : 0;
+	c->tried = r->rip;
+	if (c->tries > TRIES || !space_fault(cpu, c, a, fetch)) {
 		c->wanted = a;
 		c->wanted_fetch = fetch;
-		return FOUND_OTHER;
+		return space_beyond(cpu, a) ? FOUND_BEYOND : FOUND_OTHER;
 	}
 	e = space_find(c, a, false);
 	return fetch && e && *e & M_UNFIT ? FOUND_UNFIT : FOUND_MAPPED;
 }
 
 /* Until something is not the cell's own business. */
-static int run_user(struct vcpu *cpu, struct cell *c, struct host_regs *r, bool *unfit)
+static int run_user(struct vcpu *cpu, struct cell *c, struct host_regs *r, enum found *found)
 {
 	for (;;) {
 		u64 begin = eng_rdtsc(), ticks = 0;
@@ -221,8 +226,8 @@ static int run_user(struct vcpu *cpu, struct cell *c, struct host_regs *r, bool 
 		cpu->stats.cell_stops++;
 		cpu->stats.cell_us += ticks * 1000 / eng_tsc_khz();
 		policy_note(cpu, c, ticks, f == FOUND_MAPPED ? STOP_MAP : STOP_KERNEL);
-		*unfit = f == FOUND_UNFIT;
-		cpu->stats.cell_unfit += *unfit;
+		*found = f;
+		cpu->stats.cell_unfit += f == FOUND_UNFIT || f == FOUND_BEYOND;
 		if (f != FOUND_MAPPED)
 			return signal;
 		cpu->stats.cell_faults++;
@@ -249,7 +254,7 @@ bool cell_run(struct vcpu *cpu)
 	struct cells *cs = cpu->cells;
 	struct cell *c = NULL;
 	struct host_regs r;
-	bool unfit = false;
+	enum found found = FOUND_OTHER;
 	int signal = 0;
 
 	cpu->cell_stop = false;
@@ -264,7 +269,7 @@ bool cell_run(struct vcpu *cpu)
 	settle(cpu, c);
 	give_vector(cpu, c);
 	give(cpu, c);
-	signal = run_user(cpu, c, &r, &unfit);
+	signal = run_user(cpu, c, &r, &found);
 	take_vector(cpu, c);
 	take(cpu, &r);
 	if (signal == SIGTRAP || signal == SIGSYS)
@@ -272,7 +277,9 @@ bool cell_run(struct vcpu *cpu)
 	if (r.eflags & FL_NEVER)
 		policy_end(cpu, c);
 	cpu->cell_stop = false;
-	if (unfit) {
+	if (found == FOUND_BEYOND)
+		return false;
+	if (found == FOUND_UNFIT) {
 		gva_t page = cpu->rip & PAGE_MASK;
 
 		interp_page(cpu);

@@ -96,6 +96,14 @@ void space_drop_writes(struct cell *c, gpa_t gpa)
 
 /* ---- what the guest's tables allow ---- */
 
+static const struct vm_slot *slot_of(const struct vm *vm, gpa_t gpa)
+{
+	for (u32 i = 0; i < VM_MAX_SLOTS; i++)
+		if (vm->slots[i].used && gpa - vm->slots[i].gpa < vm->slots[i].size)
+			return &vm->slots[i];
+	return NULL;
+}
+
 /* GPA and rights of page i of the span, as a mapping may have them now; 0: none. */
 static u64 allowed(const struct vcpu *cpu, const struct mmu_span *s, unsigned i)
 {
@@ -106,20 +114,12 @@ static u64 allowed(const struct vcpu *cpu, const struct mmu_span *s, unsigned i)
 	if (!mmu_span_page(cpu, s, i, &w) || !w.user || !w.accessed || w.gpa >= ENG_GPA_LIMIT)
 		return 0;
 	attr = __atomic_load_n(page_attr(w.gpa), __ATOMIC_RELAXED);
-	if (!(attr & PA_RAM))
-		return 0;
+	if (!(attr & PA_RAM) || (attr & PA_RO && !slot_of(cpu->vm, w.gpa)))
+		return 0; /* a device, or a window onto a file */
 	m = w.gpa | M_R;
 	if (w.writable && w.dirty && !(attr & (PA_RO | PA_CODE | PA_TABLE)) && (!(attr & PA_LOG) || attr & PA_DIRTY))
 		m |= M_W;
 	return m | (w.nx ? 0 : M_X);
-}
-
-static const struct vm_slot *slot_of(const struct vm *vm, gpa_t gpa)
-{
-	for (u32 i = 0; i < VM_MAX_SLOTS; i++)
-		if (vm->slots[i].used && gpa - vm->slots[i].gpa < vm->slots[i].size)
-			return &vm->slots[i];
-	return NULL;
 }
 
 static const u8 *neighbour(const struct vcpu *cpu, gva_t a)
@@ -208,6 +208,15 @@ static bool map_one(struct vcpu *cpu, struct cell *c, struct cell_chunk *k, unsi
 
 	note(cpu, &k->page[i], m);
 	return map_run(cpu, c, &r);
+}
+
+bool space_beyond(const struct vcpu *cpu, gva_t a)
+{
+	struct mmu_span s;
+	struct walk w;
+
+	return a < USER_END && mmu_span_find(cpu, a, &s) && mmu_span_page(cpu, &s, (a >> PAGE_SHIFT) % CHUNK_PAGES, &w) && w.user && w.accessed &&
+	       !allowed(cpu, &s, (a >> PAGE_SHIFT) % CHUNK_PAGES);
 }
 
 bool space_fault(struct vcpu *cpu, struct cell *c, gva_t a, bool fetch)
