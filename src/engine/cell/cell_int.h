@@ -14,6 +14,7 @@
 #define CHUNK_PAGES  512
 #define CELL_OPS     250  /* system calls that a list holds */
 #define CELL_CPUS    1024
+#define CELL_HOPES   16
 #define CELL_XSTATE  16384
 
 /* Addresses that guests' user code can have, and where the cell itself lies among them: at 112 TiB, away from where kernels put things.
@@ -105,7 +106,10 @@ struct cells {
 		bool open;
 	} watch;
 	u64 stop_cost;     /* ticks: a stop, registers, and going on */
-	struct {           /* of translated code: policy.c */
+	struct cell_hope { /* of translated code: policy.c */
+		u64 cr3, busy;
+	} hope[CELL_HOPES];
+	struct {           /* since the last interrupt */
 		u64 cr3, since, events;
 	} judge;
 };

@@ -9,8 +9,10 @@
 #include "engine/cell/cell_int.h"
 #include "engine/translate/stress.h"
 
-#define WINDOW_US   7000  /* of translated code, to judge by */
+#define SAMPLE_US   2000  /* of translated code, to judge by */
 #define STALE_US    50000
+#define ENTER_US    40000 /* so long has a program computed when it gets a cell: what that and its mappings cost, as a rule */
+#define AGAIN_US    10000 /* it has them already */
 #define CREDIT_US   60000 /* what a program may lose while its pages are mapped */
 #define MOST_US     200000
 #define PAUSE_US    50000 /* the first; then twice as long */
@@ -176,24 +178,39 @@ void policy_warm(struct vcpu *cpu)
 		return;
 	cpu->stats.cell_spaces++;
 	c->hot = true;
-	c->balance = (s64)ticks(CREDIT_US);
+	c->balance = (s64)ticks(c->penalty ? CREDIT_US / 10 : CREDIT_US); /* its pages are mapped already */
 	c->used = now;
 	cell_space_changed(cpu);
+}
+
+/* What is known of the current address space. */
+static struct cell_hope *hope_of(struct cells *cs, u64 key)
+{
+	struct cell_hope *h = &cs->hope[(key >> PAGE_SHIFT ^ key) % CELL_HOPES];
+
+	if (h->cr3 != key)
+		*h = (struct cell_hope){.cr3 = key};
+	return h;
 }
 
 void cell_judge(struct vcpu *cpu)
 {
 	struct cells *cs = cpu->cells;
-	u64 now = eng_rdtsc(), n = events(cpu), passed = now - cs->judge.since, entries = n - cs->judge.events;
+	u64 now = eng_rdtsc(), n = events(cpu), passed = now - cs->judge.since, entries = n - cs->judge.events, key = cell_key(cpu);
+	u64 stop = cs->stop_cost ? cs->stop_cost : ticks(12);
+	struct cell_hope *h = NULL;
 
-	if (cs->failed || cpu->cell_now)
+	if (cs->failed || cpu->cell_now || (cs->judge.cr3 == key && passed < ticks(SAMPLE_US)))
 		return;
-	if (cs->judge.cr3 == cell_key(cpu) && passed < ticks(WINDOW_US))
-		return;
-	if (cs->judge.cr3 == cell_key(cpu) && passed < ticks(STALE_US) &&
-	    entries * 3 * (cs->stop_cost ? cs->stop_cost : ticks(12)) < passed / 2)
-		policy_warm(cpu);
-	cs->judge.cr3 = cell_key(cpu);
+	if (cs->judge.cr3 == key && passed < ticks(STALE_US)) {
+		h = hope_of(cs, key);
+		h->busy = entries * 3 * stop < passed / 2 ? h->busy + passed : h->busy / 2;
+		if (h->busy >= ticks(cell_of(cs, key) ? AGAIN_US : ENTER_US) || tr_stress()->cell) {
+			h->busy = 0;
+			policy_warm(cpu);
+		}
+	}
+	cs->judge.cr3 = key;
 	cs->judge.since = now;
 	cs->judge.events = n;
 }
