@@ -28,8 +28,8 @@ static bool sensitive(const u8 *p)
 	switch (p[1]) {
 	case 0xa2: /* CPUID */
 		return true;
-	case 0x01: /* SGDT, SIDT, SMSW; XGETBV, RDPKRU, WRPKRU; what else there is faults */
-		return (memory ? reg <= 1 : p[2] == 0xd0 || p[2] == 0xee || p[2] == 0xef) || reg == 4;
+	case 0x01: /* SGDT, SIDT, SMSW; XGETBV, RDPKRU, WRPKRU, VMCALL, VMMCALL; what else there is faults */
+		return (memory ? reg <= 1 : p[2] == 0xd0 || p[2] == 0xee || p[2] == 0xef || p[2] == 0xc1 || p[2] == 0xd9) || reg == 4;
 	case 0x02: /* LAR */
 	case 0x03: /* LSL */
 	case 0x34: /* SYSENTER */
