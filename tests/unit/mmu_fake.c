@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 #include "mmu_fake.h"
+#include "engine/cell/cell.h"
 #include "engine/trace/trace.h"
 #include "engine/interp/interp.h"
 
@@ -137,6 +138,11 @@ void tr_tlb_high_changed(struct vcpu *cpu) { (void)cpu; }
 void tr_tlb_drop_range(struct vcpu *cpu) { (void)cpu; }
 void tr_tlb_drop_page(struct vcpu *cpu, u64 a) { (void)cpu; (void)a; }
 void tr_tlb_drop_writes(struct vcpu *cpu, u64 gpa) { (void)cpu; (void)gpa; }
+void cell_contexts_reset(struct vcpu *cpu) { (void)cpu; }
+void cell_space_changed(struct vcpu *cpu) { (void)cpu; }
+void cell_drop_page(struct vcpu *cpu, gva_t a) { (void)cpu; (void)a; }
+void cell_drop_range(struct vcpu *cpu) { (void)cpu; }
+void cell_drop_writes(struct vcpu *cpu, gpa_t gpa) { (void)cpu; (void)gpa; }
 
 /* ---- tracing is off ---- */
 void trace_mark_table(struct vcpu *cpu, gpa_t page)

@@ -10,9 +10,11 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
+#include "kvm/chan.h"
 #include "vmm/sandbox.h"
 
 static void *in_thread(void *pipe_fd)
@@ -30,7 +32,7 @@ static void by_thread(void)
 	pthread_t t;
 	struct err e = {0};
 
-	if (pipe(fds) < 0 || pthread_create(&t, NULL, in_thread, &fds[0]) || sandbox_enter(false, &e))
+	if (pipe(fds) < 0 || pthread_create(&t, NULL, in_thread, &fds[0]) || sandbox_enter(false, 0, &e))
 		return;
 	if (write(fds[1], "x", 1) == 1)
 		pthread_join(t, NULL);
@@ -42,6 +44,9 @@ static void do_fork(void) { fork(); }
 static void do_exec(void) { execl("/bin/true", "true", NULL); }
 static void do_exec_memory(void) { mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0); }
 static void do_type(void) { ioctl(0, TIOCSTI, "x"); }
+/* The engine's process is told of attention by one signal: here a number that no process has. */
+#define NOBODY 0x7ffffffe
+static void do_other_signal(void) { syscall(SYS_tgkill, NOBODY, NOBODY, SIGKILL); }
 static void do_kill(void) { kill(getppid(), 0); }
 
 static void do_allowed(void)
@@ -50,6 +55,8 @@ static void do_allowed(void)
 
 	munmap(p, 4096);
 	isatty(0);
+	if (syscall(SYS_tgkill, NOBODY, NOBODY, CHAN_KICK_SIGNAL) == 0)
+		_exit(43);
 	_exit(42);
 }
 
@@ -66,7 +73,7 @@ static int child(void (*fn)(void), char *text, size_t n)
 		struct err e = {0};
 
 		dup2(fds[1], STDERR_FILENO);
-		if (fn != by_thread && sandbox_enter(false, &e))
+		if (fn != by_thread && sandbox_enter(false, NOBODY, &e))
 			_exit(1);
 		fn();
 		_exit(0);
@@ -81,7 +88,7 @@ static int child(void (*fn)(void), char *text, size_t n)
 
 static void forbidden_kills(void **state)
 {
-	static void (*const fns[])(void) = {do_open, do_socket, do_fork, do_exec, do_exec_memory, do_type, do_kill, by_thread};
+	static void (*const fns[])(void) = {do_open, do_socket, do_fork, do_exec, do_exec_memory, do_type, do_kill, do_other_signal, by_thread};
 	char text[200];
 
 	for (u32 i = 0; i < ARRAY_SIZE(fns); i++) {

@@ -26,6 +26,8 @@ static enum doppel_sample look(const struct vcpu *cpu)
 		return SAMPLE_IDLE;
 	if (!__atomic_load_n(&cpu->in_guest, __ATOMIC_RELAXED))
 		return SAMPLE_MONITOR;
+	if (__atomic_load_n(&cpu->chan->in_cell, __ATOMIC_RELAXED))
+		return SAMPLE_USER;
 	if (!__atomic_load_n(&cpu->tr.inside, __ATOMIC_RELAXED) && !(ic && __atomic_load_n(&ic->cur, __ATOMIC_RELAXED)))
 		return SAMPLE_MONITOR;
 	return cpu->mode.cpl == 3 ? SAMPLE_USER : SAMPLE_KERNEL;
