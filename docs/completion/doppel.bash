@@ -19,7 +19,7 @@ _doppel() {
 		return
 	fi
 	case $prev in
-	--engine|-e) COMPREPLY=($(compgen -W "auto kvm translate interp check" -- "$cur")); return ;;
+	--engine|-e) COMPREPLY=($(compgen -W "auto kvm direct translate interp check" -- "$cur")); return ;;
 	--console) COMPREPLY=($(compgen -W "serial virtio" -- "$cur")); return ;;
 	--panic) COMPREPLY=($(compgen -W "exit autopsy" -- "$cur")); return ;;
 	--symbols|--autopsy|--output|-o) compopt -o filenames 2>/dev/null; COMPREPLY=($(compgen -f -- "$cur")); return ;;

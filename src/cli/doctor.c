@@ -56,7 +56,7 @@ static void engines(void)
 	static const struct {
 		const char *name;
 		enum kvm_choice choice;
-	} choices[] = {{"engine interp", KVM_CHOICE_INTERP}, {"engine translate", KVM_CHOICE_TRANSLATE}, {"engine auto", KVM_CHOICE_AUTO}};
+	} choices[] = {{"engine interp", KVM_CHOICE_INTERP}, {"engine translate", KVM_CHOICE_TRANSLATE}, {"engine direct", KVM_CHOICE_DIRECT}, {"engine auto", KVM_CHOICE_AUTO}};
 
 	for (u32 i = 0; i < ARRAY_SIZE(choices); i++) {
 		struct kvm_open_result r = {0};

@@ -1,5 +1,5 @@
 # Duplicates of this machine, with the Debian kernel.
-DUP_RUN := $(patsubst %,$(B)/tests/duplicate/%,duplicate terminal screen confined install large)
+DUP_RUN := $(patsubst %,$(B)/tests/duplicate/%,duplicate terminal screen confined install large direct)
 TESTS += $(DUP_RUN)
 $(DUP_RUN): $(B)/tests/duplicate/%: tests/duplicate/% $(B)/doppel $(B)/doppel-engine $(B)/doppel-fs $(B)/doppel-disk $(B)/doppel-init
 	@mkdir -p $(@D)
