@@ -232,6 +232,14 @@ void cell_queue(struct cell *c, u64 nr, u64 a0, u64 a1, u64 a2, u64 a3, u64 a4, 
 	c->list->op[c->nops++] = (struct cell_op){.nr = nr, .arg = {a0, a1, a2, a3 | c->secret << 32, a4 | (c->secret >> 32) << 32, a5}};
 }
 
+/* User code could read it, and the number in it. */
+static bool forget_list(struct cell *c, bool good)
+{
+	memset(c->list->op, 0, c->nops * sizeof(struct cell_op));
+	c->nops = 0;
+	return good;
+}
+
 bool process_flush(struct cell *c)
 {
 	u64 first = STUB_BASE + ((u64)c->list - ENG_CELL_BASE);
@@ -239,9 +247,7 @@ bool process_flush(struct cell *c)
 				     .ss = USER_SS, .eflags = FL_ONE | FL_IF, .orig_rax = ~0ull};
 	bool good = trace(PTRACE_SETREGS, c, 0, (u64)&r) == 0 && trace(PTRACE_CONT, c, 0, 0) == 0 && wait_for_stub(c);
 
-	memset(c->list, 0, c->nops * sizeof(struct cell_op)); /* the guest's code could read it */
-	c->nops = 0;
-	return good;
+	return forget_list(c, good);
 }
 
 static void forget_rest(struct cell *c, u64 list)
@@ -304,8 +310,7 @@ bool process_make(struct vcpu *cpu, struct cell *c)
 	if (pid < 0)
 		return false;
 	c->pid = (int)pid;
-	c->nops = 0;
-	if (wait_for_stub(c) && trace(PTRACE_SETOPTIONS, c, 0, PTRACE_O_EXITKILL) == 0)
+	if (forget_list(c, wait_for_stub(c)) && trace(PTRACE_SETOPTIONS, c, 0, PTRACE_O_EXITKILL) == 0)
 		return true;
 	process_end(c);
 	return false;

@@ -207,12 +207,14 @@ static enum found look_at_fault(struct vcpu *cpu, struct cell *c, const struct h
 static int run_user(struct vcpu *cpu, struct cell *c, struct host_regs *r, enum found *found)
 {
 	for (;;) {
-		u64 begin = eng_rdtsc(), ticks = 0;
+		u64 begin = eng_rdtsc(), ticks = 0, ns = eng_tsc_ns();
 		int status = process_run(cpu, c), signal = WSTOPSIG(status);
 		enum found f = FOUND_OTHER;
 		enum ride ride = process_get(c, r, signal);
 
 		ticks = eng_rdtsc() - begin;
+		ns = eng_tsc_ns() - ns;
+		cpu->steal.wall += ns; /* the vCPU ran, if not on this thread */
 		if (ride == RIDE_FAILED) { /* it would be again: one instruction without */
 			c->reset = true;
 			signal = SIGSEGV;
@@ -222,9 +224,8 @@ static int run_user(struct vcpu *cpu, struct cell *c, struct host_regs *r, enum 
 		} else if (signal == SIGSEGV)
 			f = look_at_fault(cpu, c, r);
 		c->used = begin;
-		cpu->steal.wall += ticks * 1000 / (eng_tsc_khz() / 1000); /* the vCPU ran, if not on this thread */
 		cpu->stats.cell_stops++;
-		cpu->stats.cell_us += ticks * 1000 / eng_tsc_khz();
+		cpu->stats.cell_us += ns / 1000;
 		policy_note(cpu, c, ticks, f == FOUND_MAPPED ? STOP_MAP : STOP_KERNEL);
 		*found = f;
 		cpu->stats.cell_unfit += f == FOUND_UNFIT || f == FOUND_BEYOND;

@@ -332,6 +332,7 @@ static enum next once(struct vcpu *cpu)
 		return step(cpu);
 	if (cpu->cell_now && cpu->mode.cpl == 3 && cell_run(cpu))
 		return GO_ON;
+	cpu->cell_stop = false;
 	cpu->restartable = true;
 	if (cpu->tr.on)
 		tr_run(cpu);
