@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+#include "engine/lib/arena.h"
 #include "engine/lib/lib.h"
 #include "engine/lib/loop.h"
 
@@ -257,7 +258,7 @@ int main(void)
 	a = vm_alloc(100);
 	b = vm_alloc(1);
 	check(a && b && !((u64)a & 63) && !((u64)b & 63) && (u8 *)b - (u8 *)a >= 100, "arena allocation");
-	check(!vm_alloc(1ull << 40) && !vm_alloc(~0ull) && !vm_alloc(0xfff0000), "arena ends");
+	check(!vm_alloc(1ull << 40) && !vm_alloc(~0ull) && !vm_alloc(ARENA_SIZE - 0x10000), "arena ends");
 	check(loop_init() == 0, "loop");
 	efd = eventfd(0, 0);
 	dead = eventfd(0, 0);
