@@ -33,7 +33,7 @@ static const u16 allowed[] = {
 static const u16 requests[] = {PTRACE_TRACEME, PTRACE_CONT, PTRACE_GETREGS, PTRACE_SETREGS, PTRACE_SETOPTIONS, PTRACE_GETSIGINFO,
 			       PTRACE_GETREGSET, PTRACE_SETREGSET};
 static const u16 own[] = {0}; /* the calling thread */
-static const u16 prctls[] = {PR_SET_PDEATHSIG, PR_SET_TSC, PR_SET_SECCOMP};
+static const u16 prctls[] = {PR_SET_PDEATHSIG, PR_SET_TSC, PR_SET_SECCOMP, PR_SET_NAME};
 
 
 #define LOAD(field)   BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, field))

@@ -181,6 +181,7 @@ static _Noreturn void child(const struct birth *b)
 	long r = sys_call(SYS_ptrace, PTRACE_TRACEME, 0, 0, 0);
 
 	sys_call(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+	sys_call(SYS_prctl, PR_SET_NAME, "doppel-cell", 0, 0, 0);
 	if (r == 0)
 		r = sys_call(SYS_prctl, PR_SET_TSC, PR_TSC_SIGSEGV, 0, 0, 0);
 	if (r == 0)
