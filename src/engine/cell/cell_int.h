@@ -48,7 +48,6 @@ _Static_assert(sizeof(struct cell_list) <= LIST_PAGES * PAGE_SIZE, "a list fits"
 struct cell_chunk {
 	u64 number; /* address / 2 MiB */
 	u32 next;   /* in the bucket, + 1 */
-	u32 used;   /* pages */
 	u64 page[CHUNK_PAGES];
 };
 

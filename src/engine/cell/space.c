@@ -59,7 +59,7 @@ static void forget_all(struct cell *c)
 	c->maps = 0;
 }
 
-/* A list that is full is done at once: possible while the cell stands, which it does whenever the engine runs. */
+/* Where the list is full, all goes. */
 static void queue_unmap(struct cell *c, gva_t a, u64 size)
 {
 	if (c->nops == CELL_OPS)
@@ -72,7 +72,7 @@ void space_unmap(struct cell *c, gva_t a)
 {
 	u64 *e = space_find(c, a, false);
 
-	if (!e || !(*e & PAGE_MASK) || !*e)
+	if (!e || !*e)
 		return;
 	*e = 0;
 	queue_unmap(c, a & PAGE_MASK, PAGE_SIZE);
