@@ -1,7 +1,7 @@
 /*
  * The engine's seccomp filter: what a thread that guest code can attack may ask of the host. Anything else ends it with SIGSYS, and is what
- * stops user code in a cell, which has this filter too. No open, no network beyond the
- * socket it has, no exec, no new executable mapping: futexes, memory of fds it was given, eventfds, timers, threads.
+ * stops user code in a cell, which has this filter too. No open, no network beyond the socket it has, no exec, no tracing of others than its
+ * own children, no executable mapping but by a cell's stub: futexes, memory of fds it was given, eventfds, timers, threads, cells.
  */
 #include <errno.h>
 #include <linux/audit.h>

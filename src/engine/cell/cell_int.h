@@ -2,6 +2,8 @@
 #ifndef ENGINE_CELL_CELL_INT_H
 #define ENGINE_CELL_CELL_INT_H
 
+#include <signal.h>
+
 #include "engine/cell/cell.h"
 #include "engine/cpu/cpu.h"
 #include "engine/lib/lib.h"
@@ -16,6 +18,10 @@
 #define CELL_CPUS    1024
 #define CELL_HOPES   16
 #define CELL_XSTATE  16384
+
+/* Selectors of user code, as each Linux has them. */
+#define USER_CS 0x33
+#define USER_SS 0x2b
 
 /* Addresses that guests' user code can have, and where the cell itself lies among them: at 112 TiB, away from where kernels put things.
  * A cell cannot run an address space that has something there. */
@@ -79,10 +85,10 @@ struct cell {
 	struct host_regs user;
 	u64 secret;        /* process.c */
 	bool hot;          /* the address space runs here, not in translated code */
-	s64 balance;       /* ticks won so far, and lost: policy.c */
-	u64 not_before;    /* TSC: it is not tried again earlier */
-	u64 penalty;       /* ticks of the next such pause */
-	u64 used;          /* TSC: when it last ran */
+	s64 balance;       /* ns won so far, and lost: policy.c */
+	u64 not_before;    /* it is not tried again earlier */
+	u64 penalty;       /* ns: the next such pause */
+	u64 used;          /* when it last ran */
 	u32 host_cpu;      /* where it is bound to, + 1 */
 	u32 nops;
 	u32 maps;          /* since the last reset */
@@ -104,7 +110,7 @@ struct cells {
 		u64 begin, used;
 		bool open;
 	} watch;
-	u64 stop_cost;     /* ticks: a stop, registers, and going on */
+	u64 stop_cost;     /* ns: a stop, registers, and going on */
 	struct cell_hope { /* of translated code: policy.c */
 		u64 cr3, busy;
 	} hope[CELL_HOPES];
@@ -120,22 +126,21 @@ void process_end(struct cell *c);
 bool process_set(struct cell *c, const struct host_regs *r);
 enum ride { RIDE_OVER, RIDE_STOPPED, RIDE_FAILED }; /* before user code was reached: the call is queued again; it was refused */
 enum ride process_get(struct cell *c, struct host_regs *r, int signal);
-int process_syscall_number(const struct cell *c);
 /* User code until a stop: the status, as of wait4(); attention ends the wait. */
 int process_run(struct vcpu *cpu, struct cell *c);
-u64 process_fault_address(const struct cell *c, int *code);
+void process_signal(const struct cell *c, siginfo_t *si); /* what has stopped it */
 bool process_flush(struct cell *c);                       /* has the stub do the list; regs are lost */
 void process_get_vector(struct cells *cs, struct cell *c);
 bool process_set_vector(struct cells *cs, struct cell *c);
 void cell_queue(struct cell *c, u64 nr, u64 a0, u64 a1, u64 a2, u64 a3, u64 a4, u64 a5);
 
 /* ---- space.c: what is mapped ---- */
-u64 *space_find(struct cell *c, gva_t a, bool make);      /* the page's entry; NULL: none (full) */
+u64 *space_find(struct cell *c, gva_t a);                 /* the page's entry; NULL: none */
 /* Queues that page a is in the cell as the guest's tables have it, with more rights than before; false: it was already, or cannot be. */
 bool space_fault(struct vcpu *cpu, struct cell *c, gva_t a, bool fetch);
-/* Queues what changes of the TLB left to do, and what the guest's kernel was asked for. */
 /* The guest has something there that a cell cannot have: a device, or a window onto a file. */
 bool space_beyond(const struct vcpu *cpu, gva_t a);
+/* Queues what changes of the TLB left to do, and what the guest's kernel was asked for. */
 void space_settle(struct vcpu *cpu, struct cell *c);
 void space_reset(struct cell *c);  /* queues that all is unmapped */
 void space_unmap(struct cell *c, gva_t a);
@@ -151,7 +156,7 @@ bool scan_fit(const u8 *page, const u8 *before, const u8 *after);
 
 /* ---- policy.c ---- */
 enum cell_stop { STOP_KERNEL, STOP_MAP }; /* the guest's kernel is to run; a page was mapped */
-void policy_note(struct vcpu *cpu, struct cell *c, u64 ticks, enum cell_stop why);
+void policy_note(struct vcpu *cpu, struct cell *c, u64 in, enum cell_stop why); /* in: ns of user code */
 void policy_warm(struct vcpu *cpu); /* the current address space gets a cell, if it can */
 void policy_end(struct vcpu *cpu, struct cell *c);  /* its process is of no use any more */
 void policy_cold(struct vcpu *cpu, struct cell *c);

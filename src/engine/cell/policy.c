@@ -17,12 +17,8 @@
 #define MOST_US     200000
 #define PAUSE_US    50000 /* the first; then twice as long */
 #define PAUSE_MAX_US 2000000
+#define US(n)       ((n) * 1000ull) /* in nanoseconds */
 #define WIN         2     /* times the native time: programs that are large enough to matter take three times as long in translated code */
-
-static u64 ticks(u64 us)
-{
-	return us * eng_tsc_khz() / 1000;
-}
 
 static struct cell *cell_of(struct cells *cs, u64 cr3)
 {
@@ -119,11 +115,11 @@ static u64 measure(struct cell *c)
 	u64 best = ~0ull;
 
 	for (unsigned i = 0; i < 8; i++) {
-		u64 begin = eng_rdtsc();
+		u64 begin = eng_tsc_ns();
 
 		if (!process_flush(c))
 			return 0;
-		best = MIN(best, eng_rdtsc() - begin);
+		best = MIN(best, eng_tsc_ns() - begin);
 	}
 	return best;
 }
@@ -164,7 +160,7 @@ static struct cell *make(struct vcpu *cpu)
 
 void policy_warm(struct vcpu *cpu)
 {
-	u64 now = eng_rdtsc();
+	u64 now = eng_tsc_ns();
 	struct cells *cs = cpu->cells;
 	struct cell *c = cell_of(cs, cell_key(cpu));
 
@@ -178,7 +174,7 @@ void policy_warm(struct vcpu *cpu)
 		return;
 	cpu->stats.cell_spaces++;
 	c->hot = true;
-	c->balance = (s64)ticks(c->penalty ? CREDIT_US / 10 : CREDIT_US); /* its pages are mapped already */
+	c->balance = (s64)US(c->penalty ? CREDIT_US / 10 : CREDIT_US); /* its pages are mapped already */
 	c->used = now;
 	cell_space_changed(cpu);
 }
@@ -196,16 +192,16 @@ static struct cell_hope *hope_of(struct cells *cs, u64 key)
 void cell_judge(struct vcpu *cpu)
 {
 	struct cells *cs = cpu->cells;
-	u64 now = eng_rdtsc(), n = events(cpu), passed = now - cs->judge.since, entries = n - cs->judge.events, key = cell_key(cpu);
-	u64 stop = cs->stop_cost ? cs->stop_cost : ticks(12);
+	u64 now = eng_tsc_ns(), n = events(cpu), passed = now - cs->judge.since, entries = n - cs->judge.events, key = cell_key(cpu);
+	u64 stop = cs->stop_cost ? cs->stop_cost : US(12);
 	struct cell_hope *h = NULL;
 
-	if (cs->failed || cpu->cell_now || (cs->judge.cr3 == key && passed < ticks(SAMPLE_US)))
+	if (cs->failed || cpu->cell_now || (cs->judge.cr3 == key && passed < US(SAMPLE_US)))
 		return;
-	if (cs->judge.cr3 == key && passed < ticks(STALE_US)) {
+	if (cs->judge.cr3 == key && passed < US(STALE_US)) {
 		h = hope_of(cs, key);
 		h->busy = entries * 3 * stop < passed / 2 ? h->busy + passed : h->busy / 2;
-		if (h->busy >= ticks(cell_of(cs, key) ? AGAIN_US : ENTER_US) || tr_stress()->cell) {
+		if (h->busy >= US(cell_of(cs, key) ? AGAIN_US : ENTER_US) || tr_stress()->cell) {
 			h->busy = 0;
 			policy_warm(cpu);
 		}
@@ -220,15 +216,15 @@ void cell_judge(struct vcpu *cpu)
 void policy_cold(struct vcpu *cpu, struct cell *c)
 {
 	c->hot = false;
-	c->penalty = c->penalty ? MIN(2 * c->penalty, ticks(PAUSE_MAX_US)) : ticks(PAUSE_US);
-	c->not_before = eng_rdtsc() + c->penalty;
+	c->penalty = c->penalty ? MIN(2 * c->penalty, US(PAUSE_MAX_US)) : US(PAUSE_US);
+	c->not_before = eng_tsc_ns() + c->penalty;
 	cell_space_changed(cpu);
 	cell_release(cpu);
 }
 
 void policy_note(struct vcpu *cpu, struct cell *c, u64 in, enum cell_stop why)
 {
-	u64 stop = cpu->cells->stop_cost, most = ticks(MOST_US);
+	u64 stop = cpu->cells->stop_cost, most = US(MOST_US);
 
 	c->balance += (s64)(in > stop ? in - stop : 0) * WIN;
 	c->balance -= (s64)(stop * (why == STOP_MAP ? 3 : 2));

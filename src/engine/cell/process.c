@@ -8,7 +8,6 @@
  *
  * Nothing of the engine's memory gets into the child but this code and the stack of the vCPU's thread, until that first list is done.
  */
-#include <asm/prctl.h>
 #include <errno.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
@@ -28,8 +27,6 @@
 #define VECTORS     0x202 /* NT_X86_XSTATE of <elf.h>, which defines names of ours */
 #define STUB_CODE   0xe00 /* in its page; the rest is HLT, so that a jump there faults where it has arrived, and has done nothing */
 #define STOP_SIGNAL SIGURG /* asks the cell to stop: ignored where it comes too late */
-#define USER_CS 0x33
-#define USER_SS 0x2b
 
 /*
  * A list: RBX the first one, RBP behind the last; INT3 at the end. Or one system call on the way to user code, its arguments in their registers,
@@ -81,7 +78,7 @@ extern const u8 cell_stub[], cell_stub_ride[], cell_stub_end[];
 __asm__(".pushsection .text\n"
 	"cell_wait:\n" /* rdi pid, rsi status, rdx options, rcx attention */
 	"	xor %r10d, %r10d\n"
-	"	mov $61, %eax\n"
+	"	mov $61, %eax\n" /* wait4 */
 	"cell_wait_begin:\n"
 	"	cmpl $0, (%rcx)\n"
 	"	jne cell_wait_not\n"
@@ -89,7 +86,7 @@ __asm__(".pushsection .text\n"
 	"cell_wait_end:\n"
 	"	ret\n"
 	"cell_wait_not:\n"
-	"	mov $-4, %eax\n"
+	"	mov $-4, %eax\n" /* -EINTR */
 	"	cltq\n"
 	"	ret\n"
 	".popsection\n");
@@ -378,14 +375,10 @@ enum ride process_get(struct cell *c, struct host_regs *r, int signal)
 	return RIDE_STOPPED;
 }
 
-u64 process_fault_address(const struct cell *c, int *code)
+void process_signal(const struct cell *c, siginfo_t *si)
 {
-	siginfo_t si;
-
-	if (trace(PTRACE_GETSIGINFO, c, 0, (u64)&si) < 0)
+	if (trace(PTRACE_GETSIGINFO, c, 0, (u64)si) < 0)
 		lost(c);
-	*code = si.si_code;
-	return (u64)si.si_addr;
 }
 
 int process_run(struct vcpu *cpu, struct cell *c)
@@ -439,13 +432,6 @@ void process_get_vector(struct cells *cs, struct cell *c)
 		lost(c);
 	cs->xstate_size = (u32)v.iov_len;
 	cs->xstate_of = c;
-}
-
-int process_syscall_number(const struct cell *c)
-{
-	siginfo_t si;
-
-	return trace(PTRACE_GETSIGINFO, c, 0, (u64)&si) < 0 ? -1 : si.si_syscall;
 }
 
 bool process_set_vector(struct cells *cs, struct cell *c)

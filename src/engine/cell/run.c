@@ -1,5 +1,4 @@
 /* Running user code in a cell: registers there and back, and what its stops mean. */
-#include <signal.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
@@ -9,11 +8,7 @@
 #include "engine/cpu/run.h"
 #include "engine/mmu/mmu_int.h"
 
-#define USER_CS   0x33
-#define USER_CS32 0x23
-#define USER_SS   0x2b
-#define TRIES     32 /* pages that are mapped for one instruction before the interpreter does it */
-#define CR4_FSGSBASE BIT64(16)
+#define TRIES 32 /* pages that are mapped for one instruction before the interpreter does it */
 
 /* Flags that user code changes, and those that the host's ptrace() cannot set or that would mean something else there. */
 #define FL_USER (FL_ARITH | FL_TF | FL_DF | FL_NT | FL_AC | FL_ID)
@@ -30,7 +25,7 @@ static bool fits(const struct vcpu *cpu)
 		return false;
 	if (s[SEG_CS].sel != USER_CS || s[SEG_SS].sel != USER_SS || s[SEG_DS].sel | s[SEG_ES].sel | s[SEG_FS].sel | s[SEG_GS].sel)
 		return false;
-	if ((cpu->rflags & (FL_NOT | FL_IF)) != FL_IF || cpu->shadow || !(cpu->cr4 & CR4_FSGSBASE) || mmu_paging_kind(cpu) != PAGING_4)
+	if ((cpu->rflags & (FL_NOT | FL_IF)) != FL_IF || cpu->shadow || !(m->key & MODE_KEY_FSGSBASE) || mmu_paging_kind(cpu) != PAGING_4)
 		return false;
 	if (m->key & (MODE_KEY_COUNT | MODE_KEY_TRACE | MODE_KEY_ARRIVALS | MODE_KEY_COVERAGE) || cpu->trace.kinds || cpu->guest_debug || dbg_armed(cpu))
 		return false;
@@ -154,15 +149,16 @@ static void take_back_vsyscall(struct vcpu *cpu, int number)
 static void take_back(struct vcpu *cpu, struct cell *c, int signal)
 {
 	u8 last = byte_at(cpu, cpu->rip - 1);
-	int code = 0;
+	siginfo_t si;
 
+	process_signal(c, &si);
 	if (signal == SIGSYS && (last == 0x05 || last == 0x80)) { /* RCX and R11 are what SYSCALL makes of them */
 		cpu->rip -= 2;
 	} else if (signal == SIGSYS) {
-		take_back_vsyscall(cpu, process_syscall_number(c));
-	} else if (process_fault_address(c, &code), code == TRAP_TRACE) { /* POPF has set TF, and one instruction was executed since */
+		take_back_vsyscall(cpu, si.si_syscall);
+	} else if (si.si_code == TRAP_TRACE) { /* POPF has set TF, and one instruction was executed since */
 		cpu_raise_db(cpu, BIT(14));
-	} else if (code == TRAP_BRKPT && last != 0xf1) {
+	} else if (si.si_code == TRAP_BRKPT && last != 0xf1) {
 		/* INT1 under a hypervisor that lets it trap too early: RIP is there still */
 	} else {
 		cpu->rip -= last == 3 ? 2 : 1; /* INT 3 in two bytes; INT3, INT1 */
@@ -180,14 +176,16 @@ static bool near(gva_t a, u64 rip)
 
 static enum found look_at_fault(struct vcpu *cpu, struct cell *c, const struct host_regs *r)
 {
-	int code = 0;
-	u64 a = process_fault_address(c, &code), *e = NULL;
+	siginfo_t si;
+	u64 a = 0, *e = NULL;
 	bool fetch = false;
 
-	if (code != SEGV_MAPERR && code != SEGV_ACCERR)
+	process_signal(c, &si);
+	if (si.si_code != SEGV_MAPERR && si.si_code != SEGV_ACCERR)
 		return FOUND_OTHER;
+	a = (u64)si.si_addr;
 	fetch = a - r->rip < INSN_MAX_LEN && (a == r->rip || !(a & ~PAGE_MASK));
-	e = space_find(c, a, false);
+	e = space_find(c, a);
 	if (e && *e & M_R && fetch && *e & M_UNFIT)
 		return FOUND_UNFIT;
 	if (!fetch && e && *e & M_X && near(a, r->rip))
@@ -199,7 +197,7 @@ static enum found look_at_fault(struct vcpu *cpu, struct cell *c, const struct h
 		c->wanted_fetch = fetch;
 		return space_beyond(cpu, a) ? FOUND_BEYOND : FOUND_OTHER;
 	}
-	e = space_find(c, a, false);
+	e = space_find(c, a);
 	return fetch && e && *e & M_UNFIT ? FOUND_UNFIT : FOUND_MAPPED;
 }
 
@@ -207,14 +205,13 @@ static enum found look_at_fault(struct vcpu *cpu, struct cell *c, const struct h
 static int run_user(struct vcpu *cpu, struct cell *c, struct host_regs *r, enum found *found)
 {
 	for (;;) {
-		u64 begin = eng_rdtsc(), ticks = 0, ns = eng_tsc_ns();
+		u64 begin = eng_tsc_ns(), in = 0;
 		int status = process_run(cpu, c), signal = WSTOPSIG(status);
 		enum found f = FOUND_OTHER;
 		enum ride ride = process_get(c, r, signal);
 
-		ticks = eng_rdtsc() - begin;
-		ns = eng_tsc_ns() - ns;
-		cpu->steal.wall += ns; /* the vCPU ran, if not on this thread */
+		in = eng_tsc_ns() - begin;
+		cpu->steal.wall += in; /* the vCPU ran, if not on this thread */
 		if (ride == RIDE_FAILED) { /* it would be again: one instruction without */
 			c->reset = true;
 			signal = SIGSEGV;
@@ -225,8 +222,8 @@ static int run_user(struct vcpu *cpu, struct cell *c, struct host_regs *r, enum 
 			f = look_at_fault(cpu, c, r);
 		c->used = begin;
 		cpu->stats.cell_stops++;
-		cpu->stats.cell_us += ns / 1000;
-		policy_note(cpu, c, ticks, f == FOUND_MAPPED ? STOP_MAP : STOP_KERNEL);
+		cpu->stats.cell_us += in / 1000;
+		policy_note(cpu, c, in, f == FOUND_MAPPED ? STOP_MAP : STOP_KERNEL);
 		*found = f;
 		cpu->stats.cell_unfit += f == FOUND_UNFIT || f == FOUND_BEYOND;
 		if (f != FOUND_MAPPED)

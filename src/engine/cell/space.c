@@ -38,9 +38,9 @@ static struct cell_chunk *chunk_find(struct cell_space *s, u64 number, bool make
 	return k;
 }
 
-u64 *space_find(struct cell *c, gva_t a, bool make)
+u64 *space_find(struct cell *c, gva_t a)
 {
-	struct cell_chunk *k = chunk_find(c->space, a >> 21, make);
+	struct cell_chunk *k = chunk_find(c->space, a >> 21, false);
 
 	return k ? &k->page[(a >> PAGE_SHIFT) % CHUNK_PAGES] : NULL;
 }
@@ -70,7 +70,7 @@ static void queue_unmap(struct cell *c, gva_t a, u64 size)
 
 void space_unmap(struct cell *c, gva_t a)
 {
-	u64 *e = space_find(c, a, false);
+	u64 *e = space_find(c, a);
 
 	if (!e || !*e)
 		return;

@@ -94,6 +94,14 @@ int_compiler compile_alu, compile_unary, compile_shift, compile_muldiv, compile_
     compile_sys_far, compile_sys_reg, compile_sys_desc, compile_sys_io, compile_sys_misc;
 
 /* ---- run.c ---- */
+/* The caller's loop gets each block, or instruction, by itself: branches lead on to none. */
+static inline void interp_apart(struct vcpu *cpu, struct icache_vcpu *ic)
+{
+	cpu->icache = ic + 1;
+	ic[1].stepping = ic[1].stop = false;
+	ic[1].cur = NULL;
+}
+
 typedef void loop_of_run(struct vcpu *cpu, struct icache_vcpu *ic);
 /* Calls fn; if that unwinds, settles what the interpreter had under way and unwinds further. */
 void interp_guarded(struct vcpu *cpu, loop_of_run *fn);

@@ -378,9 +378,7 @@ static void run_page(struct vcpu *cpu, struct icache_vcpu *ic)
 {
 	gva_t page = cpu->rip & PAGE_MASK;
 
-	cpu->icache = ic + 1; /* finds no further block */
-	ic[1].stepping = ic[1].stop = false;
-	ic[1].cur = NULL;
+	interp_apart(cpu, ic);
 	for (unsigned n = 0; n < PAGE_INSNS && (cpu->rip & PAGE_MASK) == page && !must_stop(cpu, ic + 1); n++)
 		interp_alone(cpu);
 }

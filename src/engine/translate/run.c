@@ -526,9 +526,7 @@ static bool is_checked(struct vcpu *cpu)
 
 static void loop(struct vcpu *cpu, struct icache_vcpu *ic)
 {
-	cpu->icache = ic + 1; /* handlers of branches find no further block there */
-	ic[1].stepping = ic[1].stop = false;
-	ic[1].cur = NULL;
+	interp_apart(cpu, ic);
 	check_unwound(cpu);
 	while (!interp_must_stop(cpu) && run_code(cpu, find_code(cpu))) {
 		if (cpu->tr.crosses || is_checked(cpu)) {
